@@ -1,0 +1,41 @@
+// The engine: a graph compiled once into a plan, and sessions that run it.
+//
+// A Plan is immutable and shared by any number of sessions. A Session owns its KV cache and belongs
+// to one thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/cpu_features.h"
+#include "base/progress.h"
+#include "base/status.h"
+#include "graph/graph.h"
+#include "graph/runner.h"
+
+namespace pome {
+
+struct PlanOptions {
+  int threads = 1;
+  std::optional<Isa> isa;  // default: selected_isa()
+  int64_t capacity = 0;    // tokens per session; 0 = min(max_position_embeddings, 4096)
+  int64_t chunk = 128;     // tokens per prefill step
+  bool exact = true;       // f32 activations and cache; (the only mode of this version)
+};
+
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  virtual std::string describe() const = 0;  // steps, kernels, memory
+  virtual uint64_t weight_bytes() const = 0;
+  virtual uint64_t session_bytes() const = 0;  // KV cache + work memory of one session
+  virtual Isa isa() const = 0;
+  virtual Result<std::unique_ptr<Runner>> new_session() const = 0;
+};
+// kUnsupported names an op the engine cannot run. Reads all weights.
+Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOptions& options,
+                                            const WorkContext& work = {});
+
+}  // namespace pome

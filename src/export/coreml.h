@@ -1,0 +1,39 @@
+// Graph -> Core ML package (.mlpackage, iOS 18 ML Program), streamed: constants are read, encoded
+// and written in tiles.
+//
+// Interface (docs/coreml.md): functions `prefill` (T = chunk, logits of every position) and
+// `decode` (T = 1) that share one weight file; inputs input_ids int32 [1, T], position int32 [1],
+// causal_mask fp16 [1, 1, T, context]; states k_cache and v_cache fp16 [layers, 1, kv_heads,
+// context, head_dim]; output logits fp16 [1, T, vocab].
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "graph/graph.h"
+
+namespace pome {
+
+struct CoremlOptions {
+  int64_t context = 0;  // KV capacity; a multiple of chunk
+  int64_t chunk = 64;
+  bool one_function = false;  // a single function `main` (T = chunk) for both
+  std::string scheme;         // for the metadata
+  std::string tokenizer_digest;
+  std::string model_name;
+};
+struct ExportReport {
+  GraphHashes hashes;
+  uint64_t weight_bytes = 0, bytes = 0;
+  int64_t parameters = 0;
+  double bits_per_weight = 0;  // all stored bits over all parameters
+};
+// Writes the package folder at `package_path` (inside a staged folder of the caller).
+Result<ExportReport> export_coreml(const Graph& graph, const CoremlOptions& options,
+                                   const std::string& package_path, const WorkContext& work);
+
+}  // namespace pome

@@ -1,0 +1,22 @@
+// From a checkpoint to the one graph. Nothing outside this module knows a family's name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "formats/checkpoint.h"
+#include "graph/graph.h"
+
+namespace pome {
+
+// Builds the graph of any supported family. Errors list every missing, unused and wrongly shaped
+// tensor at once; a configuration that asks for something unsupported is kUnsupported and names it.
+Result<Graph> build_graph(const Checkpoint& checkpoint);
+std::vector<std::string> supported_families();
+// A graph constant that reads a stored tensor as it is.
+ConstantDataPtr stored_constant(const CheckpointTensor& tensor);
+// Config values of a Hugging Face or GGUF checkpoint, before any weight is looked at.
+Result<ModelInfo> read_model_info(const Checkpoint& checkpoint);
+
+}  // namespace pome

@@ -1,0 +1,47 @@
+// From a scheme name to a graph whose constants are encoded on the fly.
+//
+// Quantising changes the encoding of constants and nothing else: each chosen constant's data is
+// replaced by one that encodes a tile of rows when it is read. Bytes are deterministic for every
+// thread count and instruction set.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "encoding/encoding.h"
+#include "graph/graph.h"
+
+namespace pome {
+
+// What --weights and --embedding name.
+struct QuantRecipe {
+  std::string scheme;                       // "int4", as typed
+  Encoding matrices, embedding, head;       // wished for; shapes may force a fallback
+  EncodingKind small = EncodingKind::kF16;  // norms, biases, tables
+};
+// "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2"; an unknown name is kUsage and lists the known ones.
+Result<QuantRecipe> parse_recipe(std::string_view weights,
+                                 std::optional<std::string_view> embedding = std::nullopt);
+
+struct TensorChoice {
+  std::string name;
+  int64_t rows = 0, columns = 0;
+  Encoding used;
+  std::string fallback;  // empty, or why it is not what was wished for
+};
+struct Quantized {
+  Graph graph;
+  std::vector<TensorChoice> tensors;  // one per constant, same order
+};
+// Ladder where the shape does not divide: smaller group / block (16 -> 8 -> 4 -> 2 -> 1; 32 -> 16
+// -> 8), then per tensor / per row, int8, f16.
+Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe);
+
+// Encodes `data` tile by tile when read.
+ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding);
+
+}  // namespace pome

@@ -1,0 +1,67 @@
+// Tokenizer: text <-> ids. Immutable after construction and shareable between threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "tokenizer/tokenizer_source.h"
+
+namespace pome {
+
+struct EncodeOptions {
+  bool add_special = true;  // BOS / EOS where the tokenizer puts them
+  bool parse_special =
+      true;  // recognise special tokens in the text (never for text that a user typed into a chat)
+};
+
+class Tokenizer {
+ public:
+  // kRange, kDup, kUnsupported ... name the field of the source that is wrong.
+  static Result<std::shared_ptr<const Tokenizer>> create(TokenizerSource source);
+  ~Tokenizer();
+
+  // Any bytes are accepted; broken UTF-8 becomes byte tokens or U+FFFD as the model's own tokenizer
+  // does. Linear time.
+  std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
+  // Concatenated text of the ids; `skip_special` leaves control tokens out. kRange for an id
+  // outside the vocabulary.
+  Result<std::string> decode(std::span<const int32_t> ids, bool skip_special = true) const;
+  // Raw bytes of one token as they appear in the middle of a text (may be part of a character).
+  std::string_view token_bytes(int32_t id) const;
+  bool is_special(int32_t id) const;
+
+  int32_t vocab_size() const;
+  const TokenizerSource& source() const;
+  // Ids that end a generation: of configs and generation config, of the template's end-of-turn
+  // token, and EOS.
+  std::span<const int32_t> stop_ids() const;
+  // SHA-256 (hex) over everything that changes ids or text: the tokenizer digest of manifests.
+  std::string digest() const;
+
+ private:
+  Tokenizer();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Turns a stream of ids into text pieces that never end inside a UTF-8 character. flush() gives
+// what is left, with U+FFFD for an incomplete character. Thread safety: one thread.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true);
+  std::string push(int32_t id);
+  std::string flush();
+
+ private:
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  bool skip_special_;
+  bool first_ = true;
+  std::string pending_;
+};
+
+}  // namespace pome

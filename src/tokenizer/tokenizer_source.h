@@ -1,0 +1,57 @@
+// What a tokenizer is made of, free of any file format: formats fill it (tokenizer.json, GGUF
+// metadata), the tokenizer module builds from it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace pome {
+
+struct AddedToken {
+  int32_t id = 0;
+  std::string content;
+  bool special =
+      false;  // control token: only recognised in template text, never in what a user typed
+  bool lstrip = false, rstrip = false, normalized = false, single_word = false;
+};
+
+enum class TokenKind : uint8_t {
+  kNormal = 1,
+  kUnknown = 2,
+  kControl = 3,
+  kUserDefined = 4,
+  kUnused = 5,
+  kByte = 6
+};
+
+struct TokenizerSource {
+  enum class Model : uint8_t { kNone, kByteBpe, kSentencePieceBpe, kUnigram, kWordPiece };
+  Model model = Model::kNone;
+  std::string origin;               // file it came from, for messages
+  std::vector<std::string> tokens;  // by id, as stored (byte-level text or U+2581 pieces)
+  std::vector<float> scores;        // SentencePiece; empty otherwise
+  std::vector<TokenKind> kinds;     // empty = all normal
+  std::vector<std::pair<std::string, std::string>> merges;  // BPE, by rank
+  std::vector<AddedToken> added;
+  bool ignore_merges = false, byte_fallback = false, fuse_unknown = false;
+
+  // Pre-tokenisation: a name from GGUF ("gpt-2", "llama-bpe", "qwen2") or the patterns of
+  // tokenizer.json, in order.
+  std::string pre_name;
+  std::vector<std::string> pre_patterns;
+  bool add_prefix_space = false;   // ByteLevel add_prefix_space / SentencePiece dummy prefix
+  bool escape_whitespace = false;  // SentencePiece: ' ' <-> U+2581
+  bool remove_extra_whitespace = false;
+
+  std::optional<int32_t> bos, eos, unknown, padding, end_of_turn, end_of_message;
+  bool add_bos = false, add_eos = false;
+  std::string bos_text, eos_text;  // as templates see them
+  std::string chat_template;       // Jinja source, empty when there is none
+  // Token ids that end a turn, from config.json and generation_config.json (or GGUF eos/eot/eom).
+  std::vector<int32_t> stop_ids;
+};
+
+}  // namespace pome
