@@ -59,8 +59,8 @@ TEST(Zip, Broadcasts) {
   EXPECT_EQ(values(zip<float, float>(iota({3}), iota({2, 1}), minus)),
             (std::vector<float>{0, 1, 2, -1, 0, 1}));
   const Tensor scalar = Tensor::from_f32({}, {5});
-  EXPECT_EQ(zip<float, float>(scalar, scalar, minus).f32()[0], 0);
-  EXPECT_EQ(zip<float, float>(iota({0, 3}), scalar, minus).shape(), (Shape{0, 3}));
+  EXPECT_EQ((zip<float, float>(scalar, scalar, minus).f32()[0]), 0);
+  EXPECT_EQ((zip<float, float>(iota({0, 3}), scalar, minus).shape()), (Shape{0, 3}));
 }
 
 TEST(Select, AllThreeBroadcast) {
