@@ -145,8 +145,9 @@ struct MatMulOp {  // x [.., M, K], y [.., K, N] or [.., N, K] when transpose_y;
 struct GatherOp {  // table [N, D], ids i32 [..] -> [.., D]
   friend bool operator==(const GatherOp&, const GatherOp&) = default;
 };
-struct IotaOp {  // no operands: i32 0, 1, .. along one axis of length `length`
+struct IotaOp {  // no operands: i32 [length] start, start + 1, ..
   Dim length;
+  Dim start = 0;
   friend bool operator==(const IotaOp&, const IotaOp&) = default;
 };
 struct TopKMaskOp {  // x [.., E] -> bool [.., E]: true for the k largest (ties: lowest index)
