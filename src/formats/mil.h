@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <variant>
@@ -39,6 +40,7 @@ std::string to_string(const Type& type);
 struct BlobRef {
   std::string file;  // "@model_path/weights/weight.bin"
   uint64_t offset = 0;
+  friend bool operator==(const BlobRef&, const BlobRef&) = default;
 };
 struct ValueData {
   Type type;
@@ -52,34 +54,40 @@ struct ValueData {
   static ValueData i32s(std::vector<int32_t> values);  // rank 1
   static ValueData bools(std::vector<bool> values);    // rank 1
   static ValueData blob(Type type, BlobRef ref);
+  friend bool operator==(const ValueData&, const ValueData&) = default;
 };
 
 using Binding = std::variant<std::string, ValueData>;  // a name, or an inline value
 struct NamedType {
   std::string name;
   Type type;
+  friend bool operator==(const NamedType&, const NamedType&) = default;
 };
 struct Operation {
   std::string type;                                                  // "linear"
   std::vector<std::pair<std::string, std::vector<Binding>>> inputs;  // sorted by name when written
   std::vector<NamedType> outputs;
   std::map<std::string, ValueData> attributes;  // "name", "val"
+  friend bool operator==(const Operation&, const Operation&) = default;
 };
 struct Function {
   std::string name, opset;
   std::vector<NamedType> inputs;  // states have Kind::kState
   std::vector<std::string> outputs;
   std::vector<Operation> operations;
+  friend bool operator==(const Function&, const Function&) = default;
 };
 struct Feature {  // interface description
   std::string name;
   enum class Kind : uint8_t { kArray, kState, kOther } kind = Kind::kArray;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
+  friend bool operator==(const Feature&, const Feature&) = default;
 };
 struct FunctionDescription {
   std::string name;
   std::vector<Feature> inputs, outputs, states;
+  friend bool operator==(const FunctionDescription&, const FunctionDescription&) = default;
 };
 struct Model {
   int32_t specification_version = 9;
@@ -88,6 +96,7 @@ struct Model {
   std::map<std::string, std::string> user_metadata;
   std::string short_description, author, license, version;
   std::vector<Function> functions;
+  friend bool operator==(const Model&, const Model&) = default;
 };
 
 // ---- reading
@@ -123,12 +132,18 @@ class BlobWriter {
   Status write_at(uint64_t offset, std::span<const std::byte> bytes);
   Status end();
   Status finish();  // patches the blob count, syncs and closes
-  uint64_t size() const;
+  uint64_t size() const { return end_; }
+  io::OutputFile& output() { return *file_; }  // for flush_behind()
 
  private:
+  BlobWriter() = default;
+  Result<uint64_t> place(DType dtype, uint64_t elements);
+
   std::unique_ptr<io::OutputFile> file_;
   uint32_t count_ = 0;
   uint64_t left_ = 0;
+  uint64_t end_ = 0;   // of the records placed so far
+  bool open_ = false;  // between begin() and end()
 };
 // Deterministic protobuf bytes (maps in key order).
 Result<std::vector<std::byte>> serialize(const Model& model);
