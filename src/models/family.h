@@ -1,0 +1,23 @@
+// What a family file provides. The registry lists them; nothing outside models/ sees this.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "formats/checkpoint.h"
+#include "graph/graph.h"
+
+namespace pome {
+
+struct Family {
+  std::string_view name;                      // "llama"
+  std::vector<std::string_view> model_types;  // config.json: model_type
+  std::vector<std::string_view> gguf_architectures;
+  Result<ModelInfo> (*read_info)(const Checkpoint&);
+  Result<Graph> (*build)(const Checkpoint&);
+};
+
+const Family& llama_family();
+
+}  // namespace pome

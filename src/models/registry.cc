@@ -1,0 +1,66 @@
+#include <algorithm>
+
+#include "models/family.h"
+#include "models/models.h"
+
+namespace pome {
+
+namespace {
+
+const std::vector<const Family*>& families() {
+  static const std::vector<const Family*> kFamilies = {
+      &llama_family(),
+  };
+  return kFamilies;
+}
+
+std::string known_families() {
+  std::string text;
+  for (const std::string& name : supported_families()) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+Result<const Family*> find_family(const Checkpoint& checkpoint) {
+  const bool gguf = checkpoint.format == "gguf";
+  const Json& all = gguf ? checkpoint.gguf : checkpoint.config;
+  const char* key = gguf ? "general.architecture" : "model_type";
+  if (!all.is_object())
+    return missing("no configuration found")
+        .in(checkpoint.path)
+        .hint("a model folder needs config.json");
+  const auto found = all.find(key);
+  if (found == all.end())
+    return bad_input(Refusal::kRange, std::string(key) + " is missing").in(checkpoint.path);
+  if (!found->is_string())
+    return bad_input(Refusal::kType, std::string(key) + " must be a string").in(checkpoint.path);
+  const std::string wanted = found->get<std::string>();
+  for (const Family* family : families()) {
+    const auto& names = gguf ? family->gguf_architectures : family->model_types;
+    if (std::find(names.begin(), names.end(), wanted) != names.end()) return family;
+  }
+  return Status(StatusCode::kUnsupported,
+                std::string(key) + " '" + escape_for_terminal(wanted, 64) + "' is not supported",
+                Refusal::kRange)
+      .in(checkpoint.path)
+      .hint("known families: " + known_families());
+}
+
+}  // namespace
+
+std::vector<std::string> supported_families() {
+  std::vector<std::string> names;
+  for (const Family* family : families()) names.emplace_back(family->name);
+  return names;
+}
+
+Result<Graph> build_graph(const Checkpoint& checkpoint) {
+  POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
+  return family->build(checkpoint);
+}
+
+Result<ModelInfo> read_model_info(const Checkpoint& checkpoint) {
+  POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
+  return family->read_info(checkpoint);
+}
+
+}  // namespace pome

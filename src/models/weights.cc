@@ -1,0 +1,155 @@
+#include "models/weights.h"
+
+#include <algorithm>
+
+#include "models/models.h"
+
+namespace pome {
+
+namespace {
+
+// A tensor of a checkpoint, read in place.
+class StoredConstant final : public ConstantData {
+ public:
+  explicit StoredConstant(const CheckpointTensor& tensor)
+      : ConstantData(tensor.shape, tensor.encoding),
+        source_(tensor.source),
+        offset_(tensor.offset),
+        bytes_(tensor.bytes) {
+    row_bytes_ = rows() > 0 ? bytes_ / static_cast<uint64_t>(rows()) : 0;
+  }
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    tile->row = row;
+    tile->rows = rows;
+    tile->storage.resize(1);
+    tile->storage[0].resize(static_cast<size_t>(rows) * row_bytes_);
+    tile->parts.assign(1, tile->storage[0]);
+    return source_->read(offset_ + static_cast<uint64_t>(row) * row_bytes_, tile->storage[0]);
+  }
+  std::optional<std::span<const std::byte>> view() const override {
+    return source_->view(offset_, bytes_);
+  }
+
+ private:
+  ByteSourcePtr source_;
+  uint64_t offset_, bytes_, row_bytes_;
+};
+
+// Stands in for a weight that is missing, so that the rest of the checkpoint can still be judged.
+class AbsentConstant final : public ConstantData {
+ public:
+  explicit AbsentConstant(Shape shape)
+      : ConstantData(std::move(shape), Encoding::plain(EncodingKind::kF32)) {}
+  Status read_tile(int64_t, int64_t, EncodedTile*) const override {
+    return bad_input(Refusal::kRange, "this weight is missing from the checkpoint");
+  }
+};
+
+bool is_weight_type(const Encoding& encoding) {
+  switch (encoding.kind) {
+    case EncodingKind::kI8:
+    case EncodingKind::kI16:
+    case EncodingKind::kI32:
+    case EncodingKind::kI64:
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace
+
+ConstantDataPtr stored_constant(const CheckpointTensor& tensor) {
+  return std::make_shared<StoredConstant>(tensor);
+}
+
+WeightSet::WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder)
+    : checkpoint_(checkpoint), builder_(builder), gguf_(checkpoint.format == "gguf") {
+  drop_prefix_ = !gguf_ && !checkpoint.find("model.embed_tokens.weight") &&
+                 checkpoint.find("embed_tokens.weight");
+}
+
+std::string WeightSet::stored_name(const std::string& hf_name, const std::string& gguf_name) const {
+  if (gguf_) return gguf_name;
+  if (drop_prefix_ && hf_name.rfind("model.", 0) == 0) return hf_name.substr(6);
+  return hf_name;
+}
+
+bool WeightSet::has(const std::string& hf_name, const std::string& gguf_name) const {
+  const std::string name = stored_name(hf_name, gguf_name);
+  return !name.empty() && checkpoint_.find(name);
+}
+
+ValueId WeightSet::get(const WeightRow& row) {
+  Constant constant{row.name, row.hf_name, row.gguf_name, nullptr, row.role};
+  const std::string name = stored_name(row.hf_name, row.gguf_name);
+  const CheckpointTensor* tensor = checkpoint_.find(name);
+  if (!tensor) {
+    problems_.push_back("missing: " + name + " " + to_string(row.shape));
+    constant.data = std::make_shared<AbsentConstant>(row.shape);
+    return builder_.constant(std::move(constant));
+  }
+  used_.insert(name);
+  if (tensor->shape != row.shape) {
+    problems_.push_back("wrong shape: " + name + " must be " + to_string(row.shape) + ", is " +
+                        to_string(tensor->shape));
+    constant.data = std::make_shared<AbsentConstant>(row.shape);
+    return builder_.constant(std::move(constant));
+  }
+  if (!is_weight_type(tensor->encoding))
+    problems_.push_back("wrong dtype: " + name + " is " + to_string(tensor->encoding) +
+                        ", weights are floating point");
+  constant.data = stored_constant(*tensor);
+  if (gguf_ && row.transform == WeightTransform::kUnpermuteHeads) {
+    const int64_t head_rows = row.shape[0] / row.heads, half = head_rows / 2;
+    constant.data =
+        permute_rows(std::move(constant.data), row.shape, [head_rows, half](int64_t out) {
+          const int64_t head = out / head_rows, within = out % head_rows;
+          return head * head_rows + within % half * 2 + within / half;
+        });
+  }
+  return builder_.constant(std::move(constant));
+}
+
+Result<std::vector<float>> WeightSet::read_vector(const std::string& hf_name,
+                                                  const std::string& gguf_name) {
+  const std::string name = stored_name(hf_name, gguf_name);
+  const CheckpointTensor* tensor = name.empty() ? nullptr : checkpoint_.find(name);
+  if (!tensor) return std::vector<float>{};
+  used_.insert(name);
+  const ConstantDataPtr data = stored_constant(*tensor);
+  if (data->rows() != 1 || data->columns() > 65536) {
+    return bad_input(Refusal::kRange, "must be a short vector, is " + to_string(tensor->shape))
+        .in(checkpoint_.path)
+        .at(name);
+  }
+  std::vector<float> values(static_cast<size_t>(data->columns()));
+  POME_RETURN_IF_ERROR(data->read_f32(0, 1, values.data()));
+  return values;
+}
+
+Status WeightSet::finish() const {
+  std::vector<std::string> problems = problems_;
+  for (const CheckpointTensor& tensor : checkpoint_.tensors) {
+    const bool ignored =
+        std::any_of(ignored_.begin(), ignored_.end(), [&](const std::string& suffix) {
+          return tensor.name.size() >= suffix.size() &&
+                 tensor.name.compare(tensor.name.size() - suffix.size(), suffix.size(), suffix) ==
+                     0;
+        });
+    if (!ignored && !used_.count(tensor.name))
+      problems.push_back("unused: " + tensor.name + " " + to_string(tensor.shape));
+  }
+  if (problems.empty()) return {};
+  std::string text = std::to_string(problems.size()) + " tensor(s) do not match the configuration:";
+  constexpr size_t kShown = 100;
+  for (size_t i = 0; i < problems.size() && i < kShown; ++i)
+    text += "\n  " + escape_for_terminal(problems[i], 256);
+  if (problems.size() > kShown)
+    text += "\n  and " + std::to_string(problems.size() - kShown) + " more";
+  return bad_input(Refusal::kRange, std::move(text))
+      .in(checkpoint_.path)
+      .hint("is this the configuration that belongs to these weights?");
+}
+
+}  // namespace pome
