@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -34,6 +35,9 @@ class ByteSource {
   // Hint: the pages of this range are not needed again soon (keeps the resident set small when
   // streaming).
   virtual void release(uint64_t offset, uint64_t size) const;
+  // Fills in file and offset of an error at `offset` of this source (a window names the offset in
+  // its parent).
+  virtual Status locate(Status status, uint64_t offset) const;
 
  protected:
   ByteSource(std::string name, uint64_t size) : name_(std::move(name)), size_(size) {}
@@ -61,7 +65,8 @@ Result<std::string> read_text_file(const std::string& path, uint64_t max_bytes);
 class ByteReader {
  public:
   explicit ByteReader(ByteSourcePtr source, uint64_t offset = 0);
-  ByteReader(ByteSourcePtr source, uint64_t offset, uint64_t end);  // reads [offset, end) only
+  // Reads [offset, end) only. Both ends are clamped to the source.
+  ByteReader(ByteSourcePtr source, uint64_t offset, uint64_t end);
 
   uint64_t offset() const { return offset_; }
   uint64_t remaining() const { return end_ - offset_; }
@@ -77,12 +82,12 @@ class ByteReader {
   Result<int64_t> i64();
   Result<float> f32();
   Result<double> f64();
-  Status bytes(std::span<std::byte> out);
+  Status bytes(std::span<std::byte> out);  // kTrunc when fewer remain
   // `size` bytes as text; kBounds when size > remaining(), kLimit when size > max_bytes. No UTF-8
   // check.
   Result<std::string> text(uint64_t size, uint64_t max_bytes);
-  Status skip(uint64_t size);
-  Status seek(uint64_t offset);
+  Status skip(uint64_t size);    // kBounds past the end
+  Status seek(uint64_t offset);  // kBounds outside of what this reader may read
   // An error at the current offset, with file and offset filled in.
   Status fail(Refusal refusal, std::string message) const;
 
@@ -90,9 +95,10 @@ class ByteReader {
   template <typename T>
   Result<T> number();
   Status need(uint64_t size) const;
+  Status take(void* out, size_t size);  // size <= remaining()
 
   ByteSourcePtr source_;
-  uint64_t offset_, end_;
+  uint64_t begin_, offset_, end_;
   uint64_t buffer_offset_ = 0;
   std::vector<std::byte> buffer_;
 };

@@ -30,4 +30,11 @@ Result<Isa> selected_isa();
 Result<Isa> parse_isa(std::string_view name);
 std::string cpu_model_name();
 
+// Single features for code whose results do not depend on them (so POME_ISA does not switch them).
+struct CpuFlags {
+  bool f16c = false;
+  bool sha_ni = false;
+};
+const CpuFlags& cpu_flags();
+
 }  // namespace pome

@@ -18,7 +18,7 @@ class Sha256 {
   void update(std::span<const std::byte> bytes);
   void update(std::string_view text);
   void update_u64(uint64_t value);  // 8 bytes, little-endian: for unambiguous framing
-  Digest finish();
+  Digest finish();                  // and starts over
 
  private:
   void blocks(const uint8_t* data, size_t count);
@@ -30,5 +30,10 @@ class Sha256 {
 Digest sha256(std::span<const std::byte> bytes);
 Digest sha256(std::string_view text);
 std::string to_hex(const Digest& digest);
+
+namespace detail {
+// `count` blocks of 64 bytes; lets tests hold the portable code against the instructions.
+void sha256_blocks(uint32_t* state, const uint8_t* data, size_t count, bool allow_sha_ni);
+}  // namespace detail
 
 }  // namespace pome

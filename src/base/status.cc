@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/utf8.h"
+
 namespace pome {
 
 int exit_code(StatusCode code) {
@@ -94,30 +96,6 @@ Status does_not_fit(std::string message) {
 Status gate_failed(std::string message) {
   return Status(StatusCode::kGateFailed, std::move(message));
 }
-
-namespace {
-
-// Length of the well-formed UTF-8 sequence at text[i], or 0.
-size_t utf8_sequence_length(std::string_view text, size_t i) {
-  const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[k]); };
-  const unsigned char lead = byte(i);
-  const size_t length = lead < 0x80   ? 1
-                        : lead < 0xC2 ? 0
-                        : lead < 0xE0 ? 2
-                        : lead < 0xF0 ? 3
-                        : lead < 0xF5 ? 4
-                                      : 0;
-  if (length == 0 || i + length > text.size()) return 0;
-  for (size_t k = 1; k < length; ++k)
-    if ((byte(i + k) & 0xC0) != 0x80) return 0;
-  if (length == 3 && ((lead == 0xE0 && byte(i + 1) < 0xA0) || (lead == 0xED && byte(i + 1) > 0x9F)))
-    return 0;
-  if (length == 4 && ((lead == 0xF0 && byte(i + 1) < 0x90) || (lead == 0xF4 && byte(i + 1) > 0x8F)))
-    return 0;
-  return length;
-}
-
-}  // namespace
 
 std::string escape_for_terminal(std::string_view text, size_t max_bytes) {
   std::string out;

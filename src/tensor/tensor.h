@@ -30,7 +30,8 @@ class Tensor {
   static Tensor zeros(DType dtype, Shape shape);  // POME_CHECKs that the size fits
   static Tensor from_f32(Shape shape, std::vector<float> values);
   static Tensor from_i32(Shape shape, std::vector<int32_t> values);
-  // `owner` keeps `bytes` alive; bytes.size() must be the storage size.
+  // `owner` keeps `bytes` alive; bytes.size() must be the storage size. Bytes that are not aligned
+  // for their type (a file may place them anywhere) are copied.
   static Tensor view(DType dtype, Shape shape, std::span<const std::byte> bytes,
                      std::shared_ptr<const void> owner);
 
@@ -59,8 +60,10 @@ class Tensor {
 
   Tensor clone() const;
   Tensor reshaped(Shape shape) const;  // same count; shares storage
-  Tensor to(DType dtype)
-      const;  // converts element by element; float -> int truncates toward zero and saturates
+  // Converts element by element. To an integer: truncates toward zero and saturates, NaN becomes 0.
+  // To a float: one rounding to nearest even; f8e4m3 has no infinity, what lies beyond 448 becomes
+  // NaN. To bool: not equal to zero.
+  Tensor to(DType dtype) const;
 
  private:
   DType dtype_ = DType::kF32;
