@@ -1,0 +1,38 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/attention/attention.h"
+
+namespace pome::kernels {
+
+float softmax_portable(const SoftmaxArgs& args) {
+  float largest = args.sink ? *args.sink : -INFINITY;
+  for (int64_t j = 0; j < args.n; ++j) {
+    float s = args.s[j] * args.scale;
+    if (args.softcap > 0) s = args.softcap * std::tanh(s / args.softcap);
+    args.s[j] = s;
+    largest = std::max(largest, s);
+  }
+  float sum = 0;
+  for (int64_t j = 0; j < args.n; ++j) {
+    args.s[j] = std::exp(args.s[j] - largest);
+    sum += args.s[j];
+  }
+  if (args.sink) sum += std::exp(*args.sink - largest);
+  return 1.0f / sum;
+}
+
+void weighted_sum_portable(const WeightedSumArgs& args) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    float* y = args.y + r * args.ldy;
+    std::fill(y, y + args.d, 0.0f);
+    for (int64_t j = 0; j < args.n; ++j) {
+      const float p = args.p[r * args.ldp + j];
+      const float* v = args.v + j * args.ldv;
+      for (int64_t d = 0; d < args.d; ++d) y[d] += p * v[d];
+    }
+    for (int64_t d = 0; d < args.d; ++d) y[d] *= args.factor[r];
+  }
+}
+
+}  // namespace pome::kernels

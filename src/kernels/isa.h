@@ -1,0 +1,39 @@
+// What all kernel families share: which entry of a table fits a processor, and the target regions.
+//
+// A family is one folder: a header that gives the contract as a formula, kernels.inc with one line
+// per kernel, and one file per instruction set. A kernel's line alone yields its declaration, its
+// row in the table that the choice, the tests and the benchmarks walk. Kernels are chosen once,
+// when a plan is built; there is no dispatch inside loops.
+#pragma once
+
+#include <span>
+
+#include "base/cpu_features.h"
+
+#if defined(__x86_64__)
+#define POME_HAVE_AVX2_KERNELS 1
+#define POME_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define POME_INLINE_AVX2 __attribute__((target("avx2,fma,f16c"), always_inline)) inline
+#endif
+
+// Tiles live in registers only when the loops over them are unrolled.
+#if defined(__clang__)
+#define POME_UNROLL _Pragma("unroll")
+#else
+#define POME_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace pome::kernels {
+
+// The last entry that `isa` can run and that `fits` accepts: tables list the portable kernel first
+// and better ones behind it. Entries of another architecture are not compiled in. Null when none.
+template <typename Entry, typename Fits>
+const Entry* best_entry(std::span<const Entry> table, Isa isa, Fits fits) {
+  const Entry* best = nullptr;
+  for (const Entry& entry : table) {
+    if (entry.isa <= isa && fits(entry)) best = &entry;
+  }
+  return best;
+}
+
+}  // namespace pome::kernels
