@@ -44,6 +44,9 @@ class Tensor {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::span<std::byte> mutable_bytes();  // POME_CHECKs that this tensor owns its storage
 
+  // No other tensor shares the (owned) storage: writing is seen by nobody else.
+  bool sole_owner() const { return mutable_data_ != nullptr && owner_.use_count() == 1; }
+
   // T must be the in-memory type of dtype (float, double, int32_t, uint16_t for kF16/kBF16, bool
   // ...).
   template <typename T>
