@@ -5,7 +5,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -36,12 +39,29 @@ enum class GgufType : uint32_t {
 struct GgufValue {
   GgufType type = GgufType::kU32;
   GgufType element = GgufType::kU32;  // of an array
-  // Integers widened to 64 bits; arrays of one kind.
+  // Integers widened to 64 bits; arrays of one kind: unsigned types in vector<uint64_t>, signed
+  // ones in vector<int64_t>, f32 and f64 in vector<double>, bool in vector<uint8_t> (0 or 1).
   std::variant<uint64_t, int64_t, double, bool, std::string, std::vector<uint64_t>,
                std::vector<int64_t>, std::vector<double>, std::vector<uint8_t>,
                std::vector<std::string>>
       data;
+
+  static GgufValue u32(uint32_t value);
+  static GgufValue i32(int32_t value);
+  static GgufValue u64(uint64_t value);
+  static GgufValue f32(float value);
+  static GgufValue boolean(bool value);
+  static GgufValue string(std::string value);
+  static GgufValue strings(std::vector<std::string> values);
+  static GgufValue i32s(std::vector<int64_t> values);
+  static GgufValue f32s(std::vector<double> values);
+  static GgufValue u32s(std::vector<uint64_t> values);
+
+  // A scalar of any integer type that is not negative and fits; nullopt for every other value.
+  std::optional<uint64_t> as_unsigned() const;
 };
+// "u32", "string", "array" ...
+std::string_view to_string(GgufType type);
 
 struct GgufTensor {
   std::string name;
@@ -61,10 +81,17 @@ struct GgufFile {
 };
 struct GgufReadOptions {
   bool strict = false;  // holes and trailing bytes are errors instead of warnings
+  // Memory that all metadata together may take; more is kLimit.
+  uint64_t metadata_bytes = uint64_t{512} << 20;
 };
+// Every count, length, offset and product is checked before anything is allocated or read; values
+// are not interpreted beyond general.alignment. Refusals: kTrunc, kMagic, kVersion, kLimit,
+// kBounds, kOverflow, kRange, kUtf8, kDup, kType, kOverlap, and kHole when strict.
 Result<GgufFile> read_gguf(ByteSourcePtr source, const GgufReadOptions& options = {});
 
 // Header, metadata and tensor infos first, then the data of each tensor in order through write().
+// The alignment is that of general.alignment in `metadata`, else 32. `path` is written in place:
+// stage it with io::Staged where readers must not see a half-written file.
 class GgufWriter {
  public:
   struct Declared {
@@ -77,10 +104,13 @@ class GgufWriter {
       const std::vector<Declared>& tensors);
   Status begin_tensor();  // pads; call before the bytes of each tensor, in order
   Status write(std::span<const std::byte> bytes);
-  Status finish();
+  Status finish();  // checks that all declared bytes were written, pads, syncs and closes
 
  private:
+  GgufWriter() = default;
+
   std::unique_ptr<io::OutputFile> file_;
+  uint64_t alignment_ = 32;
   std::vector<uint64_t> bytes_;
   size_t next_ = 0;
   uint64_t left_ = 0;

@@ -1,0 +1,261 @@
+#include "formats/checkpoint.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+
+#include "formats/checkpoint_internal.h"
+#include "formats/sniff.h"
+#if __has_include("formats/tokenizer_json.h")
+#include "formats/tokenizer_json.h"
+#define POME_READ_HF_TOKENIZER(folder, config, generation) \
+  read_hf_tokenizer(folder, config, generation)
+#else
+#define POME_READ_HF_TOKENIZER(folder, config, generation) TokenizerSource()
+#endif
+
+namespace pome {
+namespace checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kSafetensors = ".safetensors";
+constexpr std::string_view kGguf = ".gguf";
+constexpr std::string_view kIndexName = "model.safetensors.index.json";
+constexpr uint64_t kMaxConfigBytes = 16u << 20;
+constexpr std::string_view kSupported =
+    "pome reads safetensors (with config.json) and GGUF; convert the model to one of them";
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+// Null when the file is absent; an object otherwise.
+Result<Json> read_config(const fs::path& path) {
+  if (!is_there(path)) return Json();
+  JsonLimits limits;
+  limits.bytes = kMaxConfigBytes;
+  POME_ASSIGN_OR_RETURN(Json json, read_json_file(path.string(), limits));
+  if (!json.is_object()) {
+    return bad_input(Refusal::kType, "expected a JSON object").in(path.string());
+  }
+  return json;
+}
+
+// What lies in the folder beside the weights.
+Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions& options) {
+  POME_ASSIGN_OR_RETURN(out.config, read_config(folder / "config.json"));
+  POME_ASSIGN_OR_RETURN(out.generation_config, read_config(folder / "generation_config.json"));
+  if (out.config.is_null()) {
+    out.warnings.push_back("there is no config.json beside the weights: the family is unknown");
+  }
+  for (const char* name :
+       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "special_tokens_map.json", "chat_template.jinja"}) {
+    if (is_there(folder / name)) out.sidecars[name] = (folder / name).string();
+  }
+  return set_tokenizer(
+      out, POME_READ_HF_TOKENIZER(folder.string(), out.config, out.generation_config), options);
+}
+
+struct Listing {
+  std::vector<std::string> safetensors, gguf, pickles;  // full paths, sorted
+};
+
+Result<Listing> list_folder(const std::string& folder) {
+  Listing out;
+  std::error_code error;
+  fs::directory_iterator it(folder, error);
+  for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+    const fs::path& path = it->path();
+    const std::string ending = path.extension().string();
+    if (ending == kSafetensors) out.safetensors.push_back(path.string());
+    if (ending == kGguf) out.gguf.push_back(path.string());
+    if (ending == ".bin" || ending == ".pth" || ending == ".pt" || ending == ".ckpt") {
+      out.pickles.push_back(path.string());
+    }
+  }
+  if (error) return missing("cannot list the folder: " + error.message()).in(folder);
+  for (auto* list : {&out.safetensors, &out.gguf, &out.pickles})
+    std::sort(list->begin(), list->end());
+  return out;
+}
+
+std::string names_of(const std::vector<std::string>& paths) {
+  constexpr size_t kShown = 8;
+  std::string out;
+  for (size_t i = 0; i < std::min(paths.size(), kShown); ++i) {
+    out += (i > 0 ? ", " : "") + escape_for_terminal(fs::path(paths[i]).filename().string(), 80);
+  }
+  if (paths.size() > kShown) out += ", …";
+  return out;
+}
+
+// Whether the sorted paths are all parts 1..n of one model.
+bool is_complete_set(const std::vector<std::string>& paths, std::string_view ending) {
+  const auto first = paths.empty() ? std::nullopt : parse_shard_name(paths.front(), ending);
+  if (!first || first->count != paths.size()) return false;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    if (paths[i] != shard_path(*first, static_cast<uint32_t>(i + 1), ending)) return false;
+  }
+  return true;
+}
+
+Status choose_one(const std::string& folder, const std::vector<std::string>& paths) {
+  return usage_error("the folder holds several models: " + names_of(paths))
+      .in(folder)
+      .hint("name the file you want");
+}
+
+Status open_folder(Checkpoint& out, const std::string& folder, const OpenOptions& options) {
+  POME_ASSIGN_OR_RETURN(const Listing listing, list_folder(folder));
+  const fs::path base(folder);
+  const fs::path index = base / kIndexName, single = base / "model.safetensors";
+  if (!listing.safetensors.empty() || is_there(index)) {
+    out.format = "safetensors";
+    if (is_there(single)) {
+      POME_RETURN_IF_ERROR(add_safetensors(out, {single.string()}, options));
+    } else if (is_there(index)) {
+      POME_RETURN_IF_ERROR(add_safetensors_index(out, index.string(), options));
+    } else if (listing.safetensors.size() == 1 ||
+               is_complete_set(listing.safetensors, kSafetensors)) {
+      POME_RETURN_IF_ERROR(add_safetensors(out, listing.safetensors, options));
+    } else if (parse_shard_name(listing.safetensors.front(), kSafetensors)) {
+      return missing("some shards of the model and " + std::string(kIndexName) +
+                     " are missing; found " + names_of(listing.safetensors))
+          .in(folder)
+          .hint("download the remaining files of the model");
+    } else {
+      return choose_one(folder, listing.safetensors);
+    }
+    return add_neighbours(out, base, options);
+  }
+  if (!listing.gguf.empty()) {
+    if (listing.gguf.size() > 1 && !is_complete_set(listing.gguf, kGguf)) {
+      return choose_one(folder, listing.gguf);
+    }
+    return add_gguf(out, listing.gguf.front(), options);
+  }
+  if (!listing.pickles.empty()) {
+    return unsupported("only PyTorch files are here (" + names_of(listing.pickles) + ")")
+        .in(folder)
+        .hint(kSupported);
+  }
+  return missing("the folder holds no model weights").in(folder).hint(kSupported);
+}
+
+Status open_safetensors_file(Checkpoint& out, const std::string& path, const OpenOptions& options) {
+  out.format = "safetensors";
+  const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+  // One shard alone is no model: take all of them.
+  const bool shard = parse_shard_name(path, kSafetensors).has_value();
+  if (shard && is_there(folder / kIndexName)) {
+    POME_RETURN_IF_ERROR(add_safetensors_index(out, (folder / kIndexName).string(), options));
+  } else {
+    POME_RETURN_IF_ERROR(add_safetensors(out, {path}, options));
+  }
+  return add_neighbours(out, folder, options);
+}
+
+// The container by its first bytes; the ending decides only whose error message a damaged file
+// gets.
+Status open_file(Checkpoint& out, const std::string& path, const OpenOptions& options) {
+  constexpr std::string_view kIndexEnding = ".safetensors.index.json";
+  if (path.ends_with(kIndexEnding)) {
+    out.format = "safetensors";
+    const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+    POME_RETURN_IF_ERROR(
+        add_safetensors_index(out, (folder / fs::path(path).filename()).string(), options));
+    return add_neighbours(out, folder, options);
+  }
+  POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_source(path, options));
+  std::string head(static_cast<size_t>(std::min<uint64_t>(source->size(), 9)), '\0');
+  POME_RETURN_IF_ERROR(source->read(0, std::as_writable_bytes(std::span(head))));
+  if (head.starts_with("GGUF") || path.ends_with(kGguf)) return add_gguf(out, path, options);
+  const bool header_first =
+      head.size() == 9 && head[8] == '{' && head[7] == '\0' && head[6] == '\0';
+  if (header_first || path.ends_with(kSafetensors))
+    return open_safetensors_file(out, path, options);
+  POME_RETURN_IF_ERROR(check_not_placeholder(*source));
+  const std::string foreign = foreign_format(*source);
+  if (!foreign.empty()) {
+    return unsupported("this is " + foreign).in(path).hint(kSupported);
+  }
+  return bad_input(Refusal::kMagic, "this is neither a safetensors nor a GGUF file")
+      .in(path)
+      .at_offset(0)
+      .hint(kSupported);
+}
+
+}  // namespace
+
+Result<ByteSourcePtr> open_source(const std::string& path, const OpenOptions& options) {
+  return options.mapped ? open_mapped(path) : open_for_reading(path);
+}
+
+std::optional<ShardName> parse_shard_name(const std::string& path, std::string_view ending) {
+  constexpr size_t kTail = sizeof("-00001-of-00002") - 1;
+  if (!path.ends_with(ending) || path.size() <= kTail + ending.size()) return std::nullopt;
+  const size_t at = path.size() - ending.size() - kTail;
+  const std::string_view tail = std::string_view(path).substr(at, kTail);
+  const auto number = [&](size_t first) -> std::optional<uint32_t> {
+    uint32_t value = 0;
+    for (const char c : tail.substr(first, 5)) {
+      if (c < '0' || c > '9') return std::nullopt;
+      value = value * 10 + static_cast<uint32_t>(c - '0');
+    }
+    return value;
+  };
+  const auto part = number(1), count = number(10);
+  if (tail[0] != '-' || tail.substr(6, 4) != "-of-" || !part || !count) return std::nullopt;
+  return ShardName{path.substr(0, at), *part, *count};
+}
+
+std::string shard_path(const ShardName& name, uint32_t number, std::string_view ending) {
+  char tail[64];
+  std::snprintf(tail, sizeof(tail), "-%05u-of-%05u", number, name.count);
+  return name.prefix + tail + std::string(ending);
+}
+
+Status set_tokenizer(Checkpoint& out, Result<TokenizerSource> tokenizer,
+                     const OpenOptions& options) {
+  if (tokenizer.ok() && tokenizer->model == TokenizerSource::Model::kNone &&
+      options.need_tokenizer) {
+    return missing("the model has no tokenizer").in(out.path);
+  }
+  if (tokenizer.ok()) {
+    out.tokenizer = std::move(tokenizer).value();
+    return {};
+  }
+  if (options.need_tokenizer) return tokenizer.status();
+  out.warnings.push_back("no usable tokenizer: " + tokenizer.status().to_string());
+  return {};
+}
+
+}  // namespace checkpoint
+
+const CheckpointTensor* Checkpoint::find(const std::string& name) const {
+  for (const CheckpointTensor& tensor : tensors) {
+    if (tensor.name == name) return &tensor;
+  }
+  return nullptr;
+}
+
+Result<Checkpoint> open_checkpoint(const std::string& path, const OpenOptions& options) {
+  Checkpoint out;
+  out.path = path;
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) {
+    return missing("there is no such file or folder").in(path).hint("check the path");
+  }
+  POME_RETURN_IF_ERROR(std::filesystem::is_directory(status)
+                           ? checkpoint::open_folder(out, path, options)
+                           : checkpoint::open_file(out, path, options));
+  return out;
+}
+
+}  // namespace pome
