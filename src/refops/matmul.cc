@@ -20,7 +20,6 @@ namespace pome::refops {
 namespace {
 
 constexpr int64_t kPanel = 32;    // columns per packed panel
-constexpr int64_t kRows = 6;      // rows per micro tile at most
 constexpr int64_t kDepth = 256;   // k per pass: a panel of 256 x 32 floats is 32 KiB
 constexpr int64_t kColumns = 64;  // columns per task
 constexpr int64_t kRowBlock = 192;
@@ -41,54 +40,26 @@ using Micro = void (*)(const MicroArgs&, int64_t rows);
 using PackTransposed = void (*)(const float* y, int64_t ldy, int64_t columns, int64_t depth,
                                 float* panel);
 
-template <int kLanes>
-struct VectorOf {
-  typedef float type __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
-};
-
-// kVectors vectors of kLanes lanes side by side, kR rows. Always inlined into a function that
-// carries the target attribute.
-template <int kLanes, int kVectors, int kR>
-inline __attribute__((always_inline)) void micro_tile(const MicroArgs& m, int64_t row,
-                                                      int64_t column) {
-  using V = typename VectorOf<kLanes>::type;
-  V acc[kR][kVectors];
-  for (int r = 0; r < kR; ++r)
-    for (int v = 0; v < kVectors; ++v) {
-      if (m.first)
-        acc[r][v] = V{};
-      else
-        std::memcpy(&acc[r][v], m.c + (row + r) * m.ldc + column + v * kLanes, sizeof(V));
-    }
-  const float* b = m.panel + column;
-  const float* a = m.a + row * m.lda;
-  for (int64_t k = 0; k < m.depth; ++k, b += kPanel) {
-    V y[kVectors];
-    for (int v = 0; v < kVectors; ++v) std::memcpy(&y[v], b + v * kLanes, sizeof(V));
-    for (int r = 0; r < kR; ++r) {
-      const float x = a[r * m.lda + k];
-      for (int v = 0; v < kVectors; ++v) acc[r][v] += x * y[v];
-    }
-  }
-  for (int r = 0; r < kR; ++r)
-    for (int v = 0; v < kVectors; ++v)
-      std::memcpy(m.c + (row + r) * m.ldc + column + v * kLanes, &acc[r][v], sizeof(V));
-}
-
-// kVectors * kLanes divides kPanel; a row tile is swept over the panel in such strips.
-template <int kLanes, int kVectors>
-inline __attribute__((always_inline)) void micro_rows(const MicroArgs& m, int64_t rows) {
-  int64_t row = 0;
-  for (; row + kRows <= rows; row += kRows)
-    for (int64_t column = 0; column < kPanel; column += kLanes * kVectors)
-      micro_tile<kLanes, kVectors, kRows>(m, row, column);
-  for (; row + 2 <= rows; row += 2)
-    for (int64_t column = 0; column < kPanel; column += kLanes * kVectors)
-      micro_tile<kLanes, kVectors, 2>(m, row, column);
-  for (; row < rows; ++row) micro_tile<kLanes, static_cast<int>(kPanel) / kLanes, 1>(m, row, 0);
-}
-
-void micro_portable(const MicroArgs& m, int64_t rows) { micro_rows<4, 2>(m, rows); }
+namespace portable {
+#define POME_TARGET
+constexpr int kLanes = 4, kTileRows = 4;
+#include "refops/matmul_tile.inc"
+#undef POME_TARGET
+}  // namespace portable
+#if POME_REFOPS_X86
+namespace avx2 {
+#define POME_TARGET __attribute__((target("avx2")))
+constexpr int kLanes = 8, kTileRows = 4;
+#include "refops/matmul_tile.inc"
+#undef POME_TARGET
+}  // namespace avx2
+namespace avx512 {
+#define POME_TARGET __attribute__((target("avx512f")))
+constexpr int kLanes = 16, kTileRows = 6;
+#include "refops/matmul_tile.inc"
+#undef POME_TARGET
+}  // namespace avx512
+#endif
 
 void pack_transposed_portable(const float* y, int64_t ldy, int64_t columns, int64_t depth,
                               float* panel) {
@@ -102,13 +73,6 @@ void pack_transposed_portable(const float* y, int64_t ldy, int64_t columns, int6
 }
 
 #if POME_REFOPS_X86
-__attribute__((target("avx2"))) void micro_avx2(const MicroArgs& m, int64_t rows) {
-  micro_rows<8, 2>(m, rows);
-}
-__attribute__((target("avx512f"))) void micro_avx512(const MicroArgs& m, int64_t rows) {
-  micro_rows<16, 2>(m, rows);
-}
-
 __attribute__((target("avx2"))) void pack_transposed_avx2(const float* y, int64_t ldy,
                                                           int64_t columns, int64_t depth,
                                                           float* panel) {
@@ -145,7 +109,7 @@ __attribute__((target("avx2"))) void pack_transposed_avx2(const float* y, int64_
 #endif
 
 struct Kernels {
-  Micro micro = micro_portable;
+  Micro micro = portable::micro;
   PackTransposed pack_transposed = pack_transposed_portable;
 };
 
@@ -154,7 +118,7 @@ Kernels choose_kernels() {
 #if POME_REFOPS_X86
   const Result<Isa> isa = selected_isa();
   if (isa.ok() && *isa >= Isa::kAvx2 && *isa < Isa::kNeon) {
-    kernels.micro = *isa >= Isa::kAvx512 ? micro_avx512 : micro_avx2;
+    kernels.micro = *isa >= Isa::kAvx512 ? avx512::micro : avx2::micro;
     kernels.pack_transposed = pack_transposed_avx2;
   }
 #endif
