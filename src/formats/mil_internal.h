@@ -21,6 +21,9 @@ uint32_t blob_code(DType dtype);
 std::optional<DType> dtype_from_array(uint64_t code);
 uint64_t array_from_dtype(DType dtype);  // 0 where the interface has no such type
 
+// The member of TensorValue that holds an immediate of this dtype (strings: 4).
+uint32_t member_of(DType dtype);
+
 // Number of elements of a type whose dimensions are all known; nullopt when one is unknown or the
 // product does not fit.
 std::optional<uint64_t> element_count_of(const Type& type);

@@ -112,27 +112,6 @@ void append_integer(ProtoReader* in, DType dtype, uint64_t value, std::vector<st
   if (!fits) in->fail(Refusal::kRange, std::to_string(number) + " does not fit its data type");
 }
 
-// TensorValue member that must hold an immediate of this dtype.
-uint32_t member_of(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return 1;
-    case DType::kI16:
-    case DType::kU16:
-    case DType::kI32:
-      return 2;
-    case DType::kBool:
-      return 3;
-    case DType::kI64:
-    case DType::kU64:
-      return 5;
-    case DType::kF64:
-      return 6;
-    default:
-      return 7;
-  }
-}
-
 void parse_numbers(ProtoReader in, uint32_t member, DType dtype, std::vector<std::byte>* out) {
   while (in.next()) {
     if (in.field() != 1) continue;
@@ -219,6 +198,26 @@ BlobRef parse_blob_ref(ProtoReader in) {
 }
 
 }  // namespace
+
+uint32_t member_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return 1;
+    case DType::kI16:
+    case DType::kU16:
+    case DType::kI32:
+      return 2;
+    case DType::kBool:
+      return 3;
+    case DType::kI64:
+    case DType::kU64:
+      return 5;
+    case DType::kF64:
+      return 6;
+    default:
+      return 7;
+  }
+}
 
 // Lists, tuples and dictionaries have no place in a graph that we run; their types are read for
 // their depth alone.

@@ -11,6 +11,10 @@ namespace {
 
 using Writer = protozero::pbf_writer;
 
+// The library leaves out a nested message in which nothing was written; here presence has a
+// meaning.
+void write_empty(Writer* out, uint32_t field) { out->add_message(field, protozero::data_view()); }
+
 void write_type(Writer out, const Type& type) {
   if (type.kind == Type::Kind::kState) {
     Writer state(out, 5);
@@ -27,8 +31,11 @@ void write_type(Writer out, const Type& type) {
   if (!type.dims.empty()) tensor.add_int64(2, static_cast<int64_t>(type.dims.size()));
   for (const int64_t dim : type.dims) {
     Writer dimension(tensor, 3);
-    Writer inner(dimension, dim < 0 ? 2 : 1);
-    if (dim > 0) inner.add_uint64(1, static_cast<uint64_t>(dim));
+    if (dim > 0) {
+      Writer(dimension, 1).add_uint64(1, static_cast<uint64_t>(dim));
+    } else {
+      write_empty(&dimension, dim < 0 ? 2 : 1);
+    }
   }
 }
 
@@ -54,23 +61,16 @@ void write_integers(Writer* tensor, uint32_t member, const std::vector<int64_t>&
 
 void write_tensor_value(Writer tensor, const ValueData& value) {
   if (const auto* texts = std::get_if<std::vector<std::string>>(&value.data)) {
+    if (texts->empty()) return write_empty(&tensor, 4);
     Writer inner(tensor, 4);
     for (const std::string& text : *texts) inner.add_string(1, text);
     return;
   }
   const auto& bytes = std::get<std::vector<std::byte>>(value.data);
   const char* raw = reinterpret_cast<const char*>(bytes.data());
-  switch (value.type.dtype) {
-    case DType::kF32: {  // a packed float field is its little-endian bytes
-      Writer inner(tensor, 1);
-      if (!bytes.empty()) inner.add_bytes(1, raw, bytes.size());
-      break;
-    }
-    case DType::kF64: {
-      Writer inner(tensor, 6);
-      if (!bytes.empty()) inner.add_bytes(1, raw, bytes.size());
-      break;
-    }
+  const DType dtype = value.type.dtype;
+  if (bytes.empty()) return write_empty(&tensor, member_of(dtype));
+  switch (dtype) {
     case DType::kBool:
       write_integers(&tensor, 3, widen<uint8_t>(bytes));
       break;
@@ -88,8 +88,9 @@ void write_tensor_value(Writer tensor, const ValueData& value) {
       write_integers(&tensor, 5, widen<int64_t>(bytes));
       break;
     default: {
-      Writer inner(tensor, 7);
-      if (!bytes.empty()) inner.add_bytes(1, raw, bytes.size());
+      // A packed float or double field is its little-endian bytes, like the field `bytes`.
+      Writer inner(tensor, member_of(dtype));
+      inner.add_bytes(1, raw, bytes.size());
       break;
     }
   }
@@ -132,7 +133,11 @@ void write_operation(Writer out, const Operation& op) {
   for (const auto* input : inputs) {
     Writer entry(out, 2);
     entry.add_string(1, input->first);
-    write_argument(Writer(entry, 2), input->second);
+    if (input->second.empty()) {
+      write_empty(&entry, 2);
+    } else {
+      write_argument(Writer(entry, 2), input->second);
+    }
   }
   for (const NamedType& output : op.outputs) write_named_type(Writer(out, 3), output);
   for (const auto& [name, value] : op.attributes) {
@@ -148,6 +153,7 @@ void write_function(Writer out, const Function& function) {
   out.add_string(2, function.opset);
   Writer entry(out, 3);
   entry.add_string(1, function.opset);
+  if (function.outputs.empty() && function.operations.empty()) return write_empty(&entry, 2);
   Writer block(entry, 2);
   for (const std::string& output : function.outputs) block.add_string(2, output);
   for (const Operation& op : function.operations) write_operation(Writer(block, 3), op);
