@@ -19,6 +19,11 @@ struct EncodeOptions {
       true;  // recognise special tokens in the text (never for text that a user typed into a chat)
 };
 
+// A half-open range of bytes of a text.
+struct TextRange {
+  size_t begin = 0, end = 0;
+};
+
 class Tokenizer {
  public:
   // kRange, kDup, kUnsupported ... name the field of the source that is wrong.
@@ -28,6 +33,11 @@ class Tokenizer {
   // Any bytes are accepted; broken UTF-8 becomes byte tokens or U+FFFD as the model's own tokenizer
   // does. Linear time.
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
+  // The same for a text of which some ranges (sorted, not overlapping) came from a user: no special
+  // token is recognised that touches them. All else is as if the text were of one piece.
+  std::vector<int32_t> encode_with_user_text(std::string_view text,
+                                             std::span<const TextRange> user_text,
+                                             const EncodeOptions& options = {}) const;
   // Concatenated text of the ids; `skip_special` leaves control tokens out. kRange for an id
   // outside the vocabulary.
   Result<std::string> decode(std::span<const int32_t> ids, bool skip_special = true) const;
@@ -50,17 +60,21 @@ class Tokenizer {
 };
 
 // Turns a stream of ids into text pieces that never end inside a UTF-8 character. flush() gives
-// what is left, with U+FFFD for an incomplete character. Thread safety: one thread.
+// what is left, with U+FFFD for an incomplete character. The pieces of all ids put together are
+// decode() of them. `at_start`: the ids begin a text; without it the space that SentencePiece puts
+// before the first word is kept, as when a prompt is continued. Ids outside the vocabulary give
+// nothing. Thread safety: one thread.
 class StreamDecoder {
  public:
-  explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true);
+  explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true,
+                         bool at_start = true);
   std::string push(int32_t id);
   std::string flush();
 
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_;
-  bool first_ = true;
+  bool strip_space_;  // the next byte that comes is the first of the text
   std::string pending_;
 };
 

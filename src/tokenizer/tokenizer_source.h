@@ -42,8 +42,14 @@ struct TokenizerSource {
   // tokenizer.json, in order.
   std::string pre_name;
   std::vector<std::string> pre_patterns;
-  bool add_prefix_space = false;   // ByteLevel add_prefix_space / SentencePiece dummy prefix
-  bool escape_whitespace = false;  // SentencePiece: ' ' <-> U+2581
+  bool add_prefix_space = false;      // ByteLevel add_prefix_space / SentencePiece dummy prefix
+  bool prefix_unless_space = false;   // no prefix space before text that begins with a space
+  bool prefix_only_first = false;     // the prefix space only at the very beginning of the text
+  bool escape_whitespace = false;     // SentencePiece: ' ' <-> U+2581
+  bool escape_in_normalizer = false;  // prefix and U+2581 precede the search for added tokens that
+                                      // are `normalized`
+  bool split_at_spaces = false;       // Metaspace with split: every U+2581 begins a piece
+  bool strip_first_space = false;     // decoding drops one space at the beginning of the text
   bool remove_extra_whitespace = false;
 
   std::optional<int32_t> bos, eos, unknown, padding, end_of_turn, end_of_message;

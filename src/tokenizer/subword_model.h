@@ -1,0 +1,43 @@
+// SubwordModel: turns one piece of pre-tokenised text into ids. One implementation per kind of
+// tokenizer; the tokenizer around it does special tokens, spaces and pieces.
+//
+// Thread safety: immutable; each thread brings its own Scratch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "tokenizer/merge_table.h"
+#include "tokenizer/tokenizer_source.h"
+
+namespace pome {
+
+class SubwordModel {
+ public:
+  struct Scratch {
+    std::vector<int32_t> ids;
+    std::vector<uint32_t> starts;
+    MergeTable::Scratch merging;
+  };
+  virtual ~SubwordModel() = default;
+  // Appends the ids of `piece` (at most 2^31 - 1 bytes) to out.
+  virtual void encode(std::string_view piece, Scratch& scratch,
+                      std::vector<int32_t>& out) const = 0;
+};
+
+// `text_of_user[id]`: whether ordinary text may become this token; control tokens, placeholders and
+// unused ids may not, whatever the merges say. Sources have been checked (see Tokenizer::create).
+// Byte-level BPE: every byte has a token, so that nothing is unknown unless the vocabulary has
+// gaps; bytes without a token become `unknown`, or nothing where there is none.
+Result<std::unique_ptr<SubwordModel>> make_byte_bpe(const TokenizerSource& source,
+                                                    const std::vector<bool>& text_of_user);
+// SentencePiece BPE over the characters of the escaped text: by rank of `merges` where there are
+// any (tokenizer.json), else by score (GGUF). Characters without a token become byte tokens where
+// the vocabulary has them, else `unknown`.
+Result<std::unique_ptr<SubwordModel>> make_sentencepiece_bpe(const TokenizerSource& source,
+                                                             const std::vector<bool>& text_of_user);
+
+}  // namespace pome
