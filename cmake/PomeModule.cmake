@@ -77,3 +77,28 @@ function(pome_tests module)
     endif()
   endforeach()
 endfunction()
+
+# Embeds a file as `std::string_view <function>()` in `namespace pome::cli`.
+function(pome_embed_text target file header function)
+  set(generated "${CMAKE_BINARY_DIR}/generated/${function}.cc")
+  file(READ "${file}" bytes HEX)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
+  string(REGEX REPLACE "(................................)" "\\1\n" bytes "${bytes}")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  file(CONFIGURE OUTPUT "${generated}" CONTENT [[
+#include "@header@"
+
+namespace pome::cli {
+
+namespace {
+constexpr unsigned char kBytes[] = {
+@bytes@
+};
+}  // namespace
+
+std::string_view @function@() { return {reinterpret_cast<const char*>(kBytes), sizeof kBytes}; }
+
+}  // namespace pome::cli
+]] @ONLY)
+  target_sources(${target} PRIVATE "${generated}")
+endfunction()

@@ -1,0 +1,206 @@
+#include "cli/app.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/byte_source.h"
+#include "base/thread_pool.h"
+#include "cli/default_text.h"
+#include "formats/manifest.h"
+
+namespace pome::cli {
+
+namespace {
+
+CancelToken g_cancel;
+
+extern "C" void on_interrupt(int) {
+  // The second Ctrl-C leaves at once.
+  if (g_cancel.cancelled()) _exit(130);
+  g_cancel.cancel();
+}
+
+// One line on stderr, redrawn at most ten times a second, removed when the phase ends.
+class TerminalProgress final : public Progress {
+ public:
+  void begin(std::string_view phase, uint64_t total, std::string_view unit) override {
+    phase_ = phase;
+    unit_ = unit;
+    total_ = total;
+    start_ = Clock::now();
+    drawn_ = start_ - std::chrono::seconds(1);
+    advance(0);
+  }
+  void advance(uint64_t done) override {
+    const auto now = Clock::now();
+    if (now - drawn_ < std::chrono::milliseconds(100)) return;
+    drawn_ = now;
+    const double fraction =
+        total_ ? std::min(1.0, static_cast<double>(done) / static_cast<double>(total_)) : 0;
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double rate = seconds > 0.2 ? static_cast<double>(done) / seconds : 0;
+    std::string line =
+        "\r\x1b[K" + phase_ + " " + std::to_string(static_cast<int>(fraction * 100)) + "% ";
+    constexpr int kWidth = 24;
+    const int filled = static_cast<int>(fraction * kWidth);
+    line += "[" + std::string(static_cast<size_t>(filled), '=') +
+            std::string(static_cast<size_t>(kWidth - filled), ' ') + "]";
+    if (rate > 0) {
+      line += " " +
+              (unit_ == "bytes" ? human_bytes(static_cast<uint64_t>(rate))
+                                : fixed(rate, 0) + " " + unit_) +
+              "/s";
+      line +=
+          ", " + fixed(static_cast<double>(total_ - std::min(done, total_)) / rate, 0) + " s left";
+    }
+    std::fputs(line.c_str(), stderr);
+  }
+  void end() override { std::fputs("\r\x1b[K", stderr); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string phase_, unit_;
+  uint64_t total_ = 0;
+  Clock::time_point start_, drawn_;
+};
+
+}  // namespace
+
+App::App()
+    : root_("pome puts an open language model on a phone, and proves that what it ships works.") {
+  root_.set_version_flag("--version", std::string("pome ") + kPomeVersion);
+  root_.require_subcommand(1);
+  root_.footer(
+      "Exit codes: 0 done, 1 a gate failed, 2 usage or output exists, 3 bad or missing input, 4 "
+      "does not fit,\n"
+      "            5 not supported, 6 network or busy, 130 interrupted.");
+  add_inspect(*this);
+  add_tokenize(*this);
+  add_graph(*this);
+  add_convert(*this);
+  add_verify(*this);
+  add_eval(*this);
+  add_run(*this);
+  add_exec(*this);
+}
+App::~App() = default;
+
+CLI::App* App::add_command(const std::string& name, const std::string& description,
+                           std::function<Status()> body) {
+  CLI::App* command = root_.add_subcommand(name, description);
+  command->add_flag("--json", common.json, "one JSON object on stdout");
+  command->add_option("-t,--threads", common.threads, "threads (default: all processors)")
+      ->check(CLI::Range(1, 1024));
+  command->callback([this, body = std::move(body)] { chosen_ = body; });
+  return command;
+}
+
+int App::run(int argc, char** argv) {
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    root_.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // CLI11 prints help to stdout and mistakes to stderr; only its exit code is not ours.
+    return root_.exit(error) == 0 ? 0 : exit_code(StatusCode::kUsage);
+  }
+  if (common.threads == 0) common.threads = default_thread_count();
+  if (isatty(STDERR_FILENO) && !common.json) progress_ = std::make_unique<TerminalProgress>();
+  const Status status = chosen_();
+  std::fflush(stdout);
+  if (status.ok()) return 0;
+  if (progress_) progress_->end();
+  if (common.json) {
+    Json error = {{"error",
+                   {{"message", status.to_string()},
+                    {"code", exit_code(status.code())},
+                    {"refusal", to_string(status.refusal())}}}};
+    if (!status.file().empty()) error["error"]["file"] = status.file();
+    if (!status.where().empty()) error["error"]["where"] = status.where();
+    std::fprintf(stderr, "%s\n", dump_json(error).c_str());
+  } else {
+    std::fprintf(stderr, "pome: %s\n", status.to_string().c_str());
+  }
+  return exit_code(status.code());
+}
+
+WorkContext App::work() { return {progress_.get(), &g_cancel, common.threads}; }
+const CancelToken* App::cancel() const { return &g_cancel; }
+void App::print_json(const Json& value) const { std::printf("%s\n", dump_json(value).c_str()); }
+void App::print(const std::string& text) const { std::fputs(text.c_str(), stdout); }
+void App::note(const std::string& text) const { std::fprintf(stderr, "pome: %s\n", text.c_str()); }
+
+std::string fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
+std::string human_bytes(uint64_t bytes) {
+  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
+  double value = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (value >= 1000 && unit + 1 < std::size(kUnits)) {
+    value /= 1000;
+    ++unit;
+  }
+  return fixed(value, unit == 0 ? 0 : value < 10 ? 2 : 1) + " " + kUnits[unit];
+}
+
+uint64_t peak_memory_bytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+#if defined(__APPLE__)
+  return static_cast<uint64_t>(usage.ru_maxrss);
+#else
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+Result<std::string> text_or_default(const std::string& path) {
+  if (path.empty()) return std::string(default_text());
+  return read_text_file(path, uint64_t{1} << 30);
+}
+
+Result<std::string> read_stdin() {
+  constexpr size_t kMax = size_t{1} << 30;
+  std::string text;
+  char buffer[65536];
+  while (const size_t count = std::fread(buffer, 1, sizeof buffer, stdin)) {
+    text.append(buffer, count);
+    if (text.size() > kMax) return bad_input(Refusal::kLimit, "more than 1 GB of text").in("stdin");
+  }
+  return text;
+}
+
+Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::string& name) {
+  std::vector<int32_t> ids;
+  for (size_t at = 0; at < text.size();) {
+    if (text[at] == ' ' || text[at] == '\n' || text[at] == '\t' || text[at] == '\r') {
+      ++at;
+      continue;
+    }
+    size_t end = at;
+    int64_t value = 0;
+    while (end < text.size() && text[end] >= '0' && text[end] <= '9' && end - at < 11)
+      value = value * 10 + (text[end++] - '0');
+    const bool terminated = end == text.size() || text[end] == ' ' || text[end] == '\n' ||
+                            text[end] == '\t' || text[end] == '\r';
+    if (end == at || !terminated || value > INT32_MAX)
+      return bad_input(Refusal::kType, "expected token ids separated by white space")
+          .in(name)
+          .at_offset(at);
+    ids.push_back(static_cast<int32_t>(value));
+    at = end;
+  }
+  return ids;
+}
+
+}  // namespace pome::cli

@@ -1,0 +1,68 @@
+// What all commands share: the terminal, progress, interruption, and how a Status becomes an exit
+// code.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/progress.h"
+#include "base/status.h"
+
+namespace pome::cli {
+
+// Options every command takes.
+struct Common {
+  bool json = false;
+  int threads = 0;  // 0 = all processors
+};
+
+class App {
+ public:
+  App();
+  ~App();
+  int run(int argc, char** argv);
+
+  Common common;
+  WorkContext work();  // progress on stderr when it is a terminal, cancellation by Ctrl-C
+  const CancelToken* cancel() const;
+  // One JSON object on stdout.
+  void print_json(const Json& value) const;
+  void print(const std::string& text) const;  // stdout
+  void note(const std::string& text) const;   // stderr: warnings and hints
+
+  // Adds a command whose work is `body`.
+  CLI::App* add_command(const std::string& name, const std::string& description,
+                        std::function<Status()> body);
+
+ private:
+  CLI::App root_;
+  std::unique_ptr<Progress> progress_;
+  std::function<Status()> chosen_;
+};
+
+// Each adds its commands to the app (one file per command).
+void add_inspect(App& app);
+void add_tokenize(App& app);
+void add_graph(App& app);
+void add_convert(App& app);
+void add_verify(App& app);
+void add_eval(App& app);
+void add_run(App& app);
+void add_exec(App& app);
+
+// "12.3 MB", GB = 10^9.
+std::string human_bytes(uint64_t bytes);
+std::string fixed(double value, int digits);
+uint64_t peak_memory_bytes();
+// A text file, or the text embedded for verification when `path` is empty.
+Result<std::string> text_or_default(const std::string& path);
+Result<std::string> read_stdin();
+// Whitespace-separated integers.
+Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::string& name);
+
+}  // namespace pome::cli

@@ -1,0 +1,113 @@
+#include <chrono>
+#include <map>
+
+#include "cli/app.h"
+#include "pipeline/convert.h"
+
+namespace pome::cli {
+
+namespace {
+
+struct Options {
+  ConvertOptions convert;
+  std::string profile;
+};
+
+Status run(App& app, const Options& options) {
+  if (!options.profile.empty())
+    return usage_error("--profile " + options.profile + ": the target " + options.convert.target +
+                       " has no such variant in this version");
+  const auto start = std::chrono::steady_clock::now();
+  POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::map<std::string, int64_t> encodings;
+  Json fallbacks = Json::array();
+  for (const TensorChoice& tensor : report.tensors) {
+    encodings[to_string(tensor.used)] += tensor.rows * tensor.columns;
+    if (!tensor.fallback.empty())
+      fallbacks.push_back({{"tensor", tensor.name},
+                           {"encoding", to_string(tensor.used)},
+                           {"reason", tensor.fallback}});
+  }
+  if (app.common.json) {
+    app.print_json({{"output", report.output},
+                    {"graph_hash", report.exported.hashes.graph_hash},
+                    {"source_hash", report.exported.hashes.source_hash},
+                    {"tree_hash", report.tree_hash},
+                    {"bytes", report.bytes},
+                    {"weight_bytes", report.exported.weight_bytes},
+                    {"parameters", report.exported.parameters},
+                    {"bits_per_weight", report.exported.bits_per_weight},
+                    {"context", report.context},
+                    {"chunk", report.chunk},
+                    {"encodings", encodings},
+                    {"fallbacks", fallbacks},
+                    {"warnings", report.warnings},
+                    {"seconds", seconds},
+                    {"peak_memory_bytes", peak_memory_bytes()}});
+    return {};
+  }
+  for (const std::string& warning : report.warnings)
+    app.note("warning: " + escape_for_terminal(warning, 1024));
+  std::string text = "wrote " + report.output + "\n";
+  text += "  size             " + human_bytes(report.bytes) + " (" +
+          fixed(report.exported.bits_per_weight, 2) + " bits per weight, " +
+          fixed(static_cast<double>(report.exported.parameters) / 1e6, 2) + " M parameters)\n";
+  for (const auto& [name, count] : encodings)
+    text += "  " + name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + " " +
+            fixed(static_cast<double>(count) / 1e6, 3) + " M values\n";
+  for (const Json& fallback : fallbacks)
+    text += "  fallback         " + fallback["tensor"].get<std::string>() + " as " +
+            fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
+            "\n";
+  text += "  context          " + std::to_string(report.context) +
+          " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
+  text += "  graph hash       " + report.exported.hashes.graph_hash.substr(0, 16) + "\n";
+  text += "  time, memory     " + fixed(seconds, 2) + " s, peak " +
+          human_bytes(peak_memory_bytes()) + "\n";
+  app.print(text);
+  return {};
+}
+
+}  // namespace
+
+void add_convert(App& app) {
+  auto options = std::make_shared<Options>();
+  ConvertOptions& c = options->convert;
+  CLI::App* command = app.add_command("convert", "write what a phone runs",
+                                      [&app, options] { return run(app, *options); });
+  command->add_option("model", c.model, "folder, .safetensors or .gguf file")->required();
+  command->add_option("-o,--output", c.output, "artefact folder to write")->required();
+  command->add_option("--to", c.target, "target: coreml")->capture_default_str();
+  command->add_option("--weights", c.weights, "scheme: f16 int8 int4 lut8 lut6 lut4 lut3 lut2")
+      ->capture_default_str();
+  command->add_option_function<std::string>(
+      "--embedding", [options](const std::string& scheme) { options->convert.embedding = scheme; },
+      "scheme of the embedding and a tied head (default: as --weights)");
+  command
+      ->add_option("--context", c.context,
+                   "tokens the KV cache holds (default: min(max_position_embeddings, 4096))")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--chunk", c.chunk, "tokens per prefill call")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option_function<std::string>(
+      "--functions",
+      [options](const std::string& which) {
+        if (which != "two" && which != "one")
+          throw CLI::ValidationError("--functions", "must be one or two");
+        options->convert.one_function = which == "one";
+      },
+      "two (prefill and decode, default) or one");
+  command->add_option("--profile", options->profile, "variant of the target");
+  command->add_option("--artefact-version", c.version, "semantic version of the artefact")
+      ->capture_default_str();
+  command->add_option("--license", c.license_id,
+                      "licence of the weights (SPDX id), for the manifest");
+  command->add_option("--license-source", c.license_source, "where that licence is stated");
+  command->add_flag("--force", c.force, "replace an existing output");
+  command->footer("Example: pome convert models/tales -o out/tales --weights lut4");
+}
+
+}  // namespace pome::cli

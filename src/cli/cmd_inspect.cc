@@ -1,0 +1,238 @@
+#include <algorithm>
+#include <map>
+
+#include "base/sha256.h"
+#include "cli/app.h"
+#include "formats/mil.h"
+#include "models/models.h"
+#include "verify/model.h"
+
+namespace pome::cli {
+
+namespace {
+
+struct Options {
+  std::string model;
+  bool tensors = false;
+};
+
+std::string_view model_name(TokenizerSource::Model model) {
+  static constexpr std::string_view kNames[] = {"none", "byte-level BPE", "SentencePiece BPE",
+                                                "unigram", "WordPiece"};
+  return kNames[static_cast<size_t>(model)];
+}
+
+Json tokenizer_json(const TokenizerSource& source) {
+  if (source.model == TokenizerSource::Model::kNone) return nullptr;
+  Json out = {{"model", model_name(source.model)},
+              {"vocab_size", source.tokens.size()},
+              {"merges", source.merges.size()},
+              {"added_tokens", source.added.size()},
+              {"add_bos", source.add_bos}};
+  out["bos"] = source.bos ? Json(*source.bos) : Json();
+  out["eos"] = source.eos ? Json(*source.eos) : Json();
+  if (const auto tokenizer = Tokenizer::create(source); tokenizer.ok()) {
+    out["stop_ids"] =
+        std::vector<int32_t>((*tokenizer)->stop_ids().begin(), (*tokenizer)->stop_ids().end());
+    out["digest"] = (*tokenizer)->digest();
+  } else {
+    out["problem"] = tokenizer.status().to_string();
+  }
+  return out;
+}
+
+Json config_json(const ModelInfo& info) {
+  Json out = {{"vocab_size", info.vocab_size},
+              {"hidden_size", info.hidden_size},
+              {"intermediate_size", info.intermediate_size},
+              {"num_hidden_layers", info.num_hidden_layers},
+              {"num_attention_heads", info.num_attention_heads},
+              {"num_key_value_heads", info.num_key_value_heads},
+              {"head_dim", info.head_dim},
+              {"max_position_embeddings", info.max_position_embeddings},
+              {"tie_word_embeddings", info.tie_word_embeddings}};
+  for (const auto& [key, value] : info.config)
+    std::visit([&, k = key](const auto& v) { out[k] = v; }, value);
+  return out;
+}
+
+// What running it takes: weights as stored, and an fp16 KV cache.
+Json memory_json(uint64_t weight_bytes, const ModelInfo& info) {
+  const int64_t per_token =
+      2 * info.num_hidden_layers * info.num_key_value_heads * info.head_dim * 2;
+  const int64_t context = std::min<int64_t>(info.max_position_embeddings, 4096);
+  return {{"weight_bytes", weight_bytes},
+          {"kv_cache_bytes_per_token", per_token},
+          {"context", context},
+          {"total_bytes", weight_bytes + static_cast<uint64_t>(per_token * context)}};
+}
+
+void print_text(App& app, const Json& all, bool tensors) {
+  std::string text;
+  const auto row = [&](const std::string& key, const std::string& value) {
+    text += key + std::string(key.size() < 18 ? 18 - key.size() : 1, ' ') +
+            escape_for_terminal(value, 2048) + "\n";
+  };
+  const auto shown = [](const Json& value) {
+    return value.is_string() ? value.get<std::string>() : dump_json(value);
+  };
+  for (const auto& [key, value] : all.items()) {
+    if (value.is_null()) continue;
+    if (key == "tensors") {
+      row("tensors", std::to_string(value.size()));
+    } else if (key == "parameters") {
+      row(key, fixed(value.get<double>() / 1e6, 2) + " M");
+    } else if (key == "estimated_memory") {
+      row("memory", human_bytes(value["total_bytes"].get<uint64_t>()) + " = weights " +
+                        human_bytes(value["weight_bytes"].get<uint64_t>()) +
+                        " + fp16 KV cache of " + shown(value["context"]) + " tokens");
+    } else if (key == "chat_template") {
+      row(key, value["source"].get<std::string>().size() > 300
+                   ? value["source"].get<std::string>().substr(0, 300) + " ..."
+                   : value["source"].get<std::string>());
+    } else if (key == "warnings") {
+      for (const Json& warning : value) row("warning", shown(warning));
+    } else if (value.is_object()) {
+      text += key + "\n";
+      for (const auto& [inner, v] : value.items()) row("  " + inner, shown(v));
+    } else {
+      row(key, shown(value));
+    }
+  }
+  if (tensors)
+    for (const Json& tensor : all["tensors"])
+      text += "  " + escape_for_terminal(tensor["name"].get<std::string>(), 256) + "  " +
+              shown(tensor["dtype"]) + " " + dump_json(tensor["shape"]) + "\n";
+  app.print(text);
+}
+
+Status inspect_checkpoint(App& app, const Options& options) {
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
+  std::vector<std::string> warnings = checkpoint.warnings;
+  Json tensors = Json::array();
+  std::map<std::string, int64_t> dtypes;
+  int64_t parameters = 0;
+  uint64_t bytes = 0;
+  for (const CheckpointTensor& tensor : checkpoint.tensors) {
+    const int64_t count = element_count(tensor.shape).value_or(0);
+    tensors.push_back({{"name", tensor.name},
+                       {"dtype", to_string(tensor.encoding)},
+                       {"shape", tensor.shape},
+                       {"bytes", tensor.bytes}});
+    dtypes[to_string(tensor.encoding)] += count;
+    parameters += count;
+    bytes += tensor.bytes;
+  }
+  Json all = {{"format", checkpoint.format},
+              {"family", nullptr},
+              {"parameters", parameters},
+              {"bytes", bytes},
+              {"dtypes", dtypes},
+              {"config", nullptr}};
+  if (const auto info = read_model_info(checkpoint); info.ok()) {
+    all["family"] = info->family;
+    all["config"] = config_json(*info);
+    all["estimated_memory"] = memory_json(bytes, *info);
+    // Also says whether the tensors are the ones that the configuration asks for.
+    if (const auto graph = build_graph(checkpoint); !graph.ok())
+      warnings.push_back(graph.status().to_string());
+  } else {
+    warnings.push_back(info.status().to_string());
+    all["estimated_memory"] = nullptr;
+  }
+  all["tokenizer"] = tokenizer_json(checkpoint.tokenizer);
+  const std::string& chat = checkpoint.tokenizer.chat_template;
+  all["chat_template"] =
+      chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
+  if (!warnings.empty()) all["warnings"] = warnings;
+  all["tensors"] = tensors;
+  if (app.common.json)
+    app.print_json(all);
+  else
+    print_text(app, all, options.tensors);
+  return {};
+}
+
+Status inspect_package(App& app, const Options& options, const ArtefactPaths& paths) {
+  POME_ASSIGN_OR_RETURN(const mil::Package package, mil::read_package(paths.package));
+  Json functions = Json::array();
+  const auto features = [](const std::vector<mil::Feature>& list) {
+    Json out = Json::array();
+    for (const mil::Feature& feature : list)
+      out.push_back(
+          {{"name", feature.name}, {"dtype", to_string(feature.dtype)}, {"shape", feature.shape}});
+    return out;
+  };
+  for (const mil::FunctionDescription& description : package.model.descriptions)
+    functions.push_back({{"name", description.name},
+                         {"inputs", features(description.inputs)},
+                         {"outputs", features(description.outputs)},
+                         {"states", features(description.states)}});
+  Json all = {{"format", "coreml"},
+              {"family", nullptr},
+              {"specification_version", package.model.specification_version},
+              {"metadata", package.model.user_metadata},
+              {"functions", functions}};
+  Json tensors = Json::array();
+  std::map<std::string, uint64_t> dtypes;
+  if (!paths.folder.empty()) {
+    POME_ASSIGN_OR_RETURN(const Manifest manifest,
+                          read_manifest(paths.folder + "/" + kManifestName));
+    all["name"] = manifest.name;
+    all["scheme"] = manifest.scheme;
+    all["parameters"] = manifest.parameters;
+    all["bits_per_weight"] = manifest.bits_per_weight;
+    all["context"] = manifest.context;
+    all["tree_hash"] = manifest.tree_hash;
+    uint64_t bytes = 0;
+    for (const ManifestFile& file : manifest.files) bytes += file.size;
+    all["bytes"] = bytes;
+    for (const ManifestTensor& tensor : manifest.tensors)
+      tensors.push_back({{"name", tensor.name}, {"bytes", tensor.size}, {"sha256", tensor.sha256}});
+    uint64_t state_bytes = 0;
+    if (!package.model.descriptions.empty())
+      for (const mil::Feature& state : package.model.descriptions[0].states)
+        state_bytes += storage_bytes(state.dtype,
+                                     static_cast<uint64_t>(element_count(state.shape).value_or(0)))
+                           .value_or(0);
+    all["estimated_memory"] = {{"weight_bytes", bytes},
+                               {"kv_cache_bytes", state_bytes},
+                               {"context", manifest.context},
+                               {"total_bytes", bytes + state_bytes}};
+    if (const auto tokenizer = load_tokenizer(paths.folder); tokenizer.ok()) {
+      all["tokenizer"] = tokenizer_json((*tokenizer)->source());
+      const std::string& chat = (*tokenizer)->source().chat_template;
+      all["chat_template"] =
+          chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
+    }
+  }
+  all["dtypes"] = dtypes;
+  all["tensors"] = tensors;
+  if (app.common.json) {
+    app.print_json(all);
+    return {};
+  }
+  all.erase("dtypes");
+  for (Json& tensor : tensors) tensor["dtype"] = "", tensor["shape"] = Json::array();
+  all["tensors"] = tensors;
+  print_text(app, all, options.tensors);
+  return {};
+}
+
+}  // namespace
+
+void add_inspect(App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_command("inspect", "what is inside: family, parameters, tensors, tokenizer, memory",
+                      [&app, options]() -> Status {
+                        POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact,
+                                              find_artefact(options->model));
+                        return artefact ? inspect_package(app, *options, *artefact)
+                                        : inspect_checkpoint(app, *options);
+                      });
+  command->add_option("model", options->model, "model or artefact")->required();
+  command->add_flag("--tensors", options->tensors, "list every tensor");
+}
+
+}  // namespace pome::cli

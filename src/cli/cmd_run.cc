@@ -1,0 +1,155 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <random>
+
+#include "cli/app.h"
+#include "engine/generate.h"
+#include "verify/model.h"
+
+namespace pome::cli {
+
+namespace {
+
+struct Options {
+  std::string model, prompt, file;
+  int64_t max_tokens = 0, context = 0;
+  std::optional<double> temperature, top_p, min_p, repeat_penalty;
+  std::optional<int64_t> top_k;
+  std::optional<uint64_t> seed;
+  std::vector<std::string> stop;
+  bool raw = false, reference = false, f16 = false;
+};
+
+std::optional<double> config_number(const Json& config, const char* key) {
+  if (!config.is_object()) return std::nullopt;
+  const auto found = config.find(key);
+  if (found == config.end() || !found->is_number()) return std::nullopt;
+  return found->get<double>();
+}
+
+// Flags, else generation_config.json, else greedy.
+GenerateOptions settle(const Options& options, const Json& config) {
+  GenerateOptions out;
+  const bool samples = config.is_object() && config.value("do_sample", false);
+  SamplerOptions& s = out.sampler;
+  s.temperature = options.temperature ? *options.temperature
+                  : samples           ? config_number(config, "temperature").value_or(1.0)
+                                      : 0.0;
+  const bool from_config = samples && !options.temperature;
+  s.top_k = options.top_k ? *options.top_k
+            : from_config ? static_cast<int64_t>(config_number(config, "top_k").value_or(0))
+                          : 0;
+  s.top_p = options.top_p ? *options.top_p
+            : from_config ? config_number(config, "top_p").value_or(1)
+                          : 1;
+  s.min_p = options.min_p ? *options.min_p
+            : from_config ? config_number(config, "min_p").value_or(0)
+                          : 0;
+  s.repeat_penalty = options.repeat_penalty
+                         ? *options.repeat_penalty
+                         : config_number(config, "repetition_penalty").value_or(1);
+  s.seed = options.seed ? *options.seed
+                        : (uint64_t{std::random_device{}()} << 32 | std::random_device{}());
+  out.max_tokens =
+      options.max_tokens
+          ? options.max_tokens
+          : static_cast<int64_t>(config_number(config, "max_new_tokens").value_or(256));
+  out.stop = options.stop;
+  return out;
+}
+
+Result<std::string> read_prompt(const Options& options) {
+  if (!options.file.empty()) return read_text_file(options.file, 64 << 20);
+  if (options.prompt.empty() && !isatty(STDIN_FILENO)) return read_stdin();
+  return options.prompt;
+}
+
+Result<std::vector<int32_t>> prompt_ids(const LoadedModel& model, const std::string& prompt,
+                                        bool raw) {
+  if (raw || !model.chat_template) return model.tokenizer->encode(prompt);
+  POME_ASSIGN_OR_RETURN(
+      const std::vector<TemplateSpan> spans,
+      model.chat_template->render({{"user", prompt}}, true, model.tokenizer->source()));
+  return encode_spans(*model.tokenizer, spans);
+}
+
+Status run(App& app, const Options& options) {
+  POME_ASSIGN_OR_RETURN(const std::string prompt, read_prompt(options));
+  if (prompt.empty() && !options.raw)
+    return usage_error("no prompt").hint("give one with -p, -f or on stdin");
+  LoadOptions load;
+  load.threads = app.common.threads;
+  load.context = options.context;
+  load.reference = options.reference;
+  load.round_f16 = options.f16;
+  POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
+  POME_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, prompt_ids(model, prompt, options.raw));
+  const GenerateOptions settings = settle(options, model.generation_config);
+  const bool stream = !app.common.json;
+  POME_ASSIGN_OR_RETURN(const Generation result, generate(
+                                                     *model.runner, model.tokenizer, ids, settings,
+                                                     [&](std::string_view text) {
+                                                       if (!stream) return true;
+                                                       // A closed pipe ends the generation quietly.
+                                                       return std::fwrite(text.data(), 1,
+                                                                          text.size(),
+                                                                          stdout) == text.size() &&
+                                                              std::fflush(stdout) == 0;
+                                                     },
+                                                     app.cancel()));
+  if (stream) {
+    std::fputc('\n', stdout);
+  } else {
+    app.print_json({{"prompt_ids", ids},
+                    {"ids", result.ids},
+                    {"text", result.text},
+                    {"finish_reason", to_string(result.finish_reason)},
+                    {"ttft_ms", result.ttft_ms},
+                    {"prefill_tokens_per_s", result.prefill_tokens_per_s},
+                    {"decode_tokens_per_s", result.decode_tokens_per_s},
+                    {"seed", settings.sampler.seed},
+                    {"temperature", settings.sampler.temperature}});
+  }
+  if (result.finish_reason == FinishReason::kInterrupted && app.cancel()->cancelled())
+    return Status(StatusCode::kInterrupted, "interrupted");
+  if (stream && result.finish_reason == FinishReason::kContextFull)
+    app.note("the context of " + std::to_string(model.runner->info().capacity) + " tokens is full");
+  return {};
+}
+
+}  // namespace
+
+void add_run(App& app) {
+  auto options = std::make_shared<Options>();
+  Options& o = *options;
+  CLI::App* command =
+      app.add_command("run", "generate text", [&app, options] { return run(app, *options); });
+  command->add_option("model", o.model, "model or artefact")->required();
+  command->add_option("-p,--prompt", o.prompt, "prompt (default: stdin)");
+  command->add_option("-f,--file", o.file, "read the prompt from a file");
+  command
+      ->add_option("-n,--max-tokens", o.max_tokens,
+                   "tokens to generate (default: generation_config.json, else 256)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--context", o.context, "tokens the KV cache holds")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--temp", o.temperature, "temperature; 0 = greedy")
+      ->check(CLI::Range(0.0, 100.0));
+  command->add_option("--top-k", o.top_k, "keep the k most likely; 0 = all")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
+  command->add_option("--top-p", o.top_p, "keep the smallest set with this probability")
+      ->check(CLI::Range(0.0, 1.0));
+  command->add_option("--min-p", o.min_p, "drop what is less likely than this fraction of the best")
+      ->check(CLI::Range(0.0, 1.0));
+  command->add_option("--repeat-penalty", o.repeat_penalty, "divide the logits of recent tokens")
+      ->check(CLI::Range(0.01, 100.0));
+  command->add_option("--seed", o.seed, "seed of the sampler");
+  command->add_option("--stop", o.stop, "text that ends the answer (may be given several times)");
+  command->add_flag("--raw", o.raw, "no chat template: continue the text");
+  command->add_flag("--reference", o.reference,
+                    "use the reference evaluator instead of the engine");
+  command->add_flag("--f16", o.f16, "packages: round to fp16 after every op, as a device does");
+}
+
+}  // namespace pome::cli

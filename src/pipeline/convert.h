@@ -1,0 +1,42 @@
+// convert: checkpoint -> graph -> quantise -> artefact folder, from end to end in bounded memory.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "export/coreml.h"
+#include "quantize/quantize.h"
+
+namespace pome {
+
+struct ConvertOptions {
+  std::string model, output;
+  std::string target = "coreml";
+  std::string weights = "int4";
+  std::optional<std::string> embedding;
+  int64_t context =
+      0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks
+  int64_t chunk = 64;  // tokens per prefill call
+  bool one_function = false;
+  bool force = false;
+  std::string version = "1.0.0";  // semver of the artefact
+  std::string license_id, license_source;
+};
+struct ConvertReport {
+  std::string output;
+  ExportReport exported;
+  uint64_t bytes = 0;  // of the whole artefact
+  int64_t context = 0, chunk = 0;
+  std::string tree_hash;
+  std::vector<TensorChoice> tensors;
+  std::vector<std::string> warnings;
+};
+// Nothing is visible at `output` unless all of it is complete. kExists, kDoesNotFit (free disk,
+// before work starts).
+Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& work);
+
+}  // namespace pome

@@ -1,0 +1,166 @@
+#include "verify/model.h"
+
+#include <sys/stat.h>
+
+#include "engine/engine.h"
+#include "formats/gguf.h"
+#include "formats/gguf_tokenizer.h"
+#include "formats/tokenizer_json.h"
+#include "interp/graph_eval.h"
+#include "models/models.h"
+
+namespace pome {
+
+namespace {
+
+bool is_folder(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+bool is_file(const std::string& path) {
+  struct stat info {};
+  return stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode);
+}
+std::string without_slashes(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+std::string parent_of(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
+  if (is_file(folder + "/tokenizer.gguf")) {
+    POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(folder + "/tokenizer.gguf"));
+    POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(source));
+    return read_gguf_tokenizer(file);
+  }
+  Json config, generation_config;
+  if (is_file(folder + "/config.json")) {
+    POME_ASSIGN_OR_RETURN(config, read_json_file(folder + "/config.json"));
+  }
+  if (is_file(folder + "/generation_config.json")) {
+    POME_ASSIGN_OR_RETURN(generation_config, read_json_file(folder + "/generation_config.json"));
+  }
+  return read_hf_tokenizer(folder, config, generation_config);
+}
+
+Status attach_tokenizer(TokenizerSource source, LoadedModel* model) {
+  const std::string chat_template = source.chat_template;
+  POME_ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::create(std::move(source)));
+  if (chat_template.empty()) return {};
+  auto parsed = ChatTemplate::parse(chat_template);
+  if (!parsed.ok())
+    return std::move(parsed)
+        .status()
+        .in(model->path)
+        .at("chat_template")
+        .hint("run with --raw to leave the template out");
+  model->chat_template = std::move(*parsed);
+  return {};
+}
+
+Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& paths,
+                                 const LoadOptions& options) {
+  LoadedModel model;
+  model.path = path;
+  model.kind = "coreml";
+  model.folder = paths.folder;
+  model.package_path = paths.package;
+  if (!paths.folder.empty()) {
+    POME_ASSIGN_OR_RETURN(model.manifest, read_manifest(paths.folder + "/" + kManifestName));
+    if (is_file(paths.folder + "/generation_config.json")) {
+      POME_ASSIGN_OR_RETURN(model.generation_config,
+                            read_json_file(paths.folder + "/generation_config.json"));
+    }
+  }
+  POME_ASSIGN_OR_RETURN(std::unique_ptr<MilProgram> program,
+                        MilProgram::open(paths.package, {options.threads, options.round_f16}));
+  model.program = std::move(program);
+  POME_ASSIGN_OR_RETURN(model.runner, package_runner(model.program));
+  if (options.need_tokenizer) {
+    if (paths.folder.empty())
+      return missing("this package has no tokenizer beside it")
+          .in(path)
+          .hint("give the artefact folder that convert wrote");
+    POME_ASSIGN_OR_RETURN(TokenizerSource source, artefact_tokenizer(paths.folder));
+    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(source), &model));
+  }
+  return model;
+}
+
+Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& options,
+                                    const WorkContext& work) {
+  LoadedModel model;
+  model.path = path;
+  model.kind = "checkpoint";
+  OpenOptions open;
+  open.need_tokenizer = options.need_tokenizer;
+  POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
+  POME_ASSIGN_OR_RETURN(model.graph, build_graph(checkpoint));
+  model.generation_config = checkpoint.generation_config;
+  if (options.reference) {
+    POME_ASSIGN_OR_RETURN(model.runner,
+                          reference_runner({*model.graph}, {options.threads, options.context}));
+  } else {
+    PlanOptions plan;
+    plan.threads = options.threads;
+    plan.capacity = options.context;
+    POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled,
+                          compile(*model.graph, plan, work));
+    POME_ASSIGN_OR_RETURN(model.runner, compiled->new_session());
+  }
+  if (options.need_tokenizer)
+    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), &model));
+  return model;
+}
+
+}  // namespace
+
+Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
+  const std::string path = without_slashes(given);
+  if (!is_folder(path)) return std::optional<ArtefactPaths>();
+  if (is_file(path + "/" + kManifestName) && !is_file(path + "/Manifest.json")) {
+    POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
+    if (manifest.target != "coreml")
+      return unsupported("artefact of target '" + escape_for_terminal(manifest.target, 64) + "'")
+          .in(path);
+    return std::optional(ArtefactPaths{path, path + "/" + manifest.model});
+  }
+  // Manifest.json with a capital M is Apple's: a package of its own.
+  if (is_file(path + "/Manifest.json") && is_folder(path + "/Data")) {
+    const std::string parent = parent_of(path);
+    if (is_file(parent + "/" + kManifestName) && !is_file(parent + "/Manifest.json")) {
+      POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(parent + "/" + kManifestName));
+      if (parent + "/" + manifest.model == path || (parent == "." && manifest.model == path))
+        return std::optional(ArtefactPaths{parent, path});
+    }
+    return std::optional(ArtefactPaths{"", path});
+  }
+  return std::optional<ArtefactPaths>();
+}
+
+Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
+                               const WorkContext& work) {
+  POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
+  return artefact ? load_package(path, *artefact, options) : load_checkpoint(path, options, work);
+}
+
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& path) {
+  POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
+  if (artefact) {
+    if (artefact->folder.empty())
+      return missing("this package has no tokenizer beside it")
+          .in(path)
+          .hint("give the artefact folder that convert wrote");
+    POME_ASSIGN_OR_RETURN(TokenizerSource source, artefact_tokenizer(artefact->folder));
+    return Tokenizer::create(std::move(source));
+  }
+  OpenOptions open;
+  open.need_tokenizer = true;
+  POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
+  return Tokenizer::create(std::move(checkpoint.tokenizer));
+}
+
+}  // namespace pome
