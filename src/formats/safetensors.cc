@@ -341,7 +341,9 @@ std::string_view safetensors_dtype_name(DType dtype) {
   return {};
 }
 
-Result<SafetensorsFile> read_safetensors(ByteSourcePtr source) {
+namespace {
+
+Result<SafetensorsFile> read_file(ByteSourcePtr source) {
   ByteReader reader(source);
   POME_ASSIGN_OR_RETURN(const uint64_t header_bytes, reader.u64());
   const auto refuse = [&](Refusal refusal, std::string message) {
@@ -367,6 +369,14 @@ Result<SafetensorsFile> read_safetensors(ByteSourcePtr source) {
   std::string header(header_bytes, '\0');
   POME_RETURN_IF_ERROR(source->read(8, std::as_writable_bytes(std::span(header))));
   return HeaderParser(std::move(source), header).parse();
+}
+
+}  // namespace
+
+Result<SafetensorsFile> read_safetensors(ByteSourcePtr source) {
+  auto file = read_file(std::move(source));
+  if (!file.ok()) return with_file_hint(std::move(file).status());
+  return file;
 }
 
 Result<Tensor> load_tensor(const SafetensorsFile& file, const SafetensorsEntry& entry) {

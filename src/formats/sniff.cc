@@ -79,4 +79,12 @@ std::string foreign_format(const ByteSource& source) {
   return {};
 }
 
+Status with_file_hint(Status status) {
+  if (status.ok() || !status.hint().empty()) return status;
+  return std::move(status).hint(status.refusal() == Refusal::kTrunc
+                                    ? "the file is not complete; fetch it again"
+                                    : "the file is damaged or was written by a faulty tool; fetch "
+                                      "or convert it again");
+}
+
 }  // namespace pome

@@ -17,4 +17,7 @@ Status check_not_placeholder(const ByteSource& source);
 // when unknown.
 std::string foreign_format(const ByteSource& source);
 
+// Gives a refusal that has no hint yet the general one for a damaged model file.
+Status with_file_hint(Status status);
+
 }  // namespace pome
