@@ -7,13 +7,7 @@
 
 #include "formats/checkpoint_internal.h"
 #include "formats/sniff.h"
-#if __has_include("formats/tokenizer_json.h")
 #include "formats/tokenizer_json.h"
-#define POME_READ_HF_TOKENIZER(folder, config, generation) \
-  read_hf_tokenizer(folder, config, generation)
-#else
-#define POME_READ_HF_TOKENIZER(folder, config, generation) TokenizerSource()
-#endif
 
 namespace pome {
 namespace checkpoint {
@@ -57,8 +51,8 @@ Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions
         "special_tokens_map.json", "chat_template.jinja"}) {
     if (is_there(folder / name)) out.sidecars[name] = (folder / name).string();
   }
-  return set_tokenizer(
-      out, POME_READ_HF_TOKENIZER(folder.string(), out.config, out.generation_config), options);
+  return set_tokenizer(out, read_hf_tokenizer(folder.string(), out.config, out.generation_config),
+                       options);
 }
 
 struct Listing {

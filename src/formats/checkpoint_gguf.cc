@@ -4,12 +4,7 @@
 #include "formats/checkpoint_internal.h"
 #include "formats/duplicates.h"
 #include "formats/gguf.h"
-#if __has_include("formats/gguf_tokenizer.h")
 #include "formats/gguf_tokenizer.h"
-#define POME_READ_GGUF_TOKENIZER(file) read_gguf_tokenizer(file)
-#else
-#define POME_READ_GGUF_TOKENIZER(file) TokenizerSource()
-#endif
 
 namespace pome::checkpoint {
 namespace {
@@ -188,7 +183,7 @@ Status add_gguf(Checkpoint& out, const std::string& path, const OpenOptions& opt
     take(out, file);
   }
   out.gguf = metadata_json(file);
-  return set_tokenizer(out, POME_READ_GGUF_TOKENIZER(file), options);
+  return set_tokenizer(out, read_gguf_tokenizer(file), options);
 }
 
 }  // namespace pome::checkpoint

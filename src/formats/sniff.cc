@@ -58,7 +58,9 @@ Status check_not_placeholder(const ByteSource& source) {
         "this is a JSON text (" + size + "), not weights: " + escape_for_terminal(text, 80),
         "the download failed; fetch the file again");
   }
-  if (source.size() <= kShortTextBytes && text.find(' ') != std::string_view::npos) {
+  const bool ascii = std::all_of(text.begin(), text.end(),
+                                 [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  if (ascii && source.size() <= kShortTextBytes && text.find(' ') != std::string_view::npos) {
     return refuse("this is a text (" + size + "), not weights: " + escape_for_terminal(text, 80),
                   "the download failed; fetch the file again");
   }
