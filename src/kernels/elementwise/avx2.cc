@@ -21,6 +21,9 @@ struct GeluTanh {
 struct Tanh {
   POME_INLINE_AVX2 static __m256 of(__m256 x) { return tanh8(x); }
 };
+struct Relu {  // the second operand of max wins for NaN
+  POME_INLINE_AVX2 static __m256 of(__m256 x) { return _mm256_max_ps(_mm256_setzero_ps(), x); }
+};
 struct Add {
   POME_INLINE_AVX2 static __m256 of(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
 };
@@ -79,6 +82,7 @@ void exp_avx2(const float* x, float* y, int64_t n) { map_with<Exp>(x, y, n); }
 void silu_avx2(const float* x, float* y, int64_t n) { map_with<Silu>(x, y, n); }
 void gelu_tanh_avx2(const float* x, float* y, int64_t n) { map_with<GeluTanh>(x, y, n); }
 void tanh_avx2(const float* x, float* y, int64_t n) { map_with<Tanh>(x, y, n); }
+void relu_avx2(const float* x, float* y, int64_t n) { map_with<Relu>(x, y, n); }
 void add_avx2(const float* a, const float* b, float* y, int64_t n) { zip_with<Add>(a, b, y, n); }
 void mul_avx2(const float* a, const float* b, float* y, int64_t n) { zip_with<Mul>(a, b, y, n); }
 

@@ -1,6 +1,6 @@
 // Maps over vectors of f32, and the row operations around the products.
 //
-//   map      y[i] = f(x[i])                       kExp, kSilu, kGelu, kGeluTanh, kTanh
+//   map      y[i] = f(x[i])                       kExp, kSilu, kGelu, kGeluTanh, kTanh, kRelu
 //              silu(x) = x / (1 + e^-x)
 //              gelu(x) = x / 2 * (1 + erf(x / sqrt 2))
 //              gelu_tanh(x) = x / 2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
@@ -24,7 +24,7 @@
 
 namespace pome::kernels {
 
-enum class MapOp : uint8_t { kExp, kSilu, kGelu, kGeluTanh, kTanh };
+enum class MapOp : uint8_t { kExp, kSilu, kGelu, kGeluTanh, kTanh, kRelu };
 enum class ZipOp : uint8_t { kAdd, kMul };
 
 struct NormArgs {

@@ -1,0 +1,78 @@
+// What steps see while they run: a view of every value, scratch memory and threads.
+//
+// A Frame belongs to one session and one thread; parallel() lends its scratch to the workers.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "graph/graph.h"
+
+namespace pome {
+
+inline constexpr int kMaxRank = 8;
+
+// A value of the running call: dimensions are numbers, strides count elements. All but the caches
+// lie contiguous; a cache [1, heads, rows, dim] has room for `capacity` rows per head.
+struct View {
+  std::byte* data = nullptr;
+  int rank = 0;
+  std::array<int64_t, kMaxRank> dims{}, strides{};
+
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(data);
+  }
+  int64_t count() const {
+    int64_t n = 1;
+    for (int i = 0; i < rank; ++i) n *= dims[static_cast<size_t>(i)];
+    return n;
+  }
+  int64_t dim(int axis) const { return dims[static_cast<size_t>(axis < 0 ? axis + rank : axis)]; }
+  int64_t stride(int axis) const {
+    return strides[static_cast<size_t>(axis < 0 ? axis + rank : axis)];
+  }
+  bool contiguous() const;
+};
+
+// Sets the strides of a contiguous view of these dimensions.
+void set_contiguous(View* view, const SymShape& shape, const Bindings& bindings);
+
+struct Frame {
+  Bindings bindings;
+  std::vector<View> views;  // by ValueId; values that the plan added come behind the graph's
+  ThreadPool* pool = nullptr;
+  float* workspace = nullptr;  // of the running step
+  float* scratch = nullptr;    // `pieces` regions of scratch_stride floats
+  int64_t scratch_stride = 0, pieces = 1;
+
+  const View& view(ValueId id) const { return views[static_cast<size_t>(id)]; }
+
+  // Calls body(item, scratch) for every item in [0, items), on all threads. Items must not depend
+  // on one another; how many there are must not depend on the number of threads.
+  template <typename Body>
+  void parallel(int64_t items, const Body& body) const {
+    const int64_t used = std::min(items, pieces);
+    if (used <= 1) {
+      for (int64_t i = 0; i < items; ++i) body(i, scratch);
+      return;
+    }
+    pool->parallel_for(used, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t piece = begin; piece < end; ++piece) {
+        float* mine = scratch + piece * scratch_stride;
+        for (int64_t i = items * piece / used; i < items * (piece + 1) / used; ++i) body(i, mine);
+      }
+    });
+  }
+};
+
+// Upper bounds of a session, for sizing memory.
+struct Limits {
+  int64_t tokens = 0, capacity = 0;
+};
+
+}  // namespace pome

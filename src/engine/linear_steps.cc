@@ -1,0 +1,294 @@
+// Steps around products: linear, embedding, matmul of two values, mixture of experts.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/activation.h"
+#include "engine/step.h"
+#include "kernels/attention/attention.h"
+#include "kernels/gemm/gemm.h"
+
+namespace pome {
+
+namespace {
+
+std::string shape_text(int64_t rows, int64_t columns) {
+  return " [" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
+}
+
+// y[m, r] = x[m, :] . w[row0 + r, :] (+ bias[row0 + r]) over `rows` rows of w, on all threads.
+void multiply(const Frame& frame, const kernels::GemmKernels& kernels, const kernels::WeightView& w,
+              int64_t row0, int64_t rows, const kernels::GemmArgs& args) {
+  // Enough work per item that handing it to a thread costs little beside it.
+  constexpr int64_t kItemWork = 1 << 15;
+  const int64_t step = kernels::panel_rows(w.columns);
+  const int64_t wanted = kItemWork / std::max<int64_t>(w.columns * args.m, 1);
+  const int64_t item_rows = std::max<int64_t>(1, (wanted + step - 1) / step) * step;
+  frame.parallel((rows + item_rows - 1) / item_rows, [&](int64_t item, float* scratch) {
+    const int64_t begin = item * item_rows, end = std::min(rows, begin + item_rows);
+    kernels::GemmArgs mine = args;
+    mine.y += begin;
+    kernels::gemm_rows(kernels, w, row0 + begin, row0 + end, mine, scratch);
+  });
+}
+
+class LinearStep final : public Step {
+ public:
+  LinearStep(Isa isa, const Node& node, const Weight* weight)
+      : x_(node.operands[0]),
+        w_(node.operands[1]),
+        bias_(node.operands.size() > 2 ? node.operands[2] : kNoValue),
+        y_(node.result),
+        weight_(weight) {
+    kernels_ = kernels::choose_gemm(
+        isa, weight ? weight->view.encoding : Encoding::plain(EncodingKind::kF32),
+        weight ? weight->view.columns : 0);
+  }
+  std::string describe() const override {
+    std::string text = "linear " + std::string(kernels::gemm_name(kernels_));
+    return weight_ ? text + shape_text(weight_->view.rows, weight_->view.columns) : text;
+  }
+  int64_t scratch_floats(const Limits&) const override {
+    return weight_ ? kernels::gemm_scratch(weight_->view.columns) : 0;
+  }
+  Status run(const Frame& frame) const override {
+    const View& x = frame.view(x_);
+    kernels::WeightView w;
+    if (weight_) {
+      w = weight_->view;
+    } else {
+      const View& value = frame.view(w_);
+      const std::byte* parts[] = {value.data};
+      w = kernels::weight_view(Encoding::plain(EncodingKind::kF32), value.dim(0), value.dim(1),
+                               parts);
+    }
+    kernels::GemmArgs args;
+    args.x = x.as<const float>();
+    args.ldx = w.columns;
+    args.m = w.columns ? x.count() / w.columns : 0;
+    args.bias = bias_ == kNoValue ? nullptr : frame.view(bias_).as<const float>();
+    args.y = frame.view(y_).as<float>();
+    args.ldy = w.rows;
+    multiply(frame, kernels_, w, 0, w.rows, args);
+    return {};
+  }
+
+ private:
+  ValueId x_, w_, bias_, y_;
+  const Weight* weight_;
+  kernels::GemmKernels kernels_;
+};
+
+class EmbeddingStep final : public Step {
+ public:
+  EmbeddingStep(Isa isa, const Node& node, const Weight* table)
+      : ids_(node.operands[1]),
+        y_(node.result),
+        table_(table),
+        decode_(kernels::choose_decode(isa, table->view.encoding, table->view.columns)) {}
+  std::string describe() const override {
+    return "embedding " + to_string(table_->view.encoding) +
+           shape_text(table_->view.rows, table_->view.columns);
+  }
+  Status run(const Frame& frame) const override {
+    const View& ids = frame.view(ids_);
+    float* y = frame.view(y_).as<float>();
+    const int64_t count = ids.count();
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t id = ids.as<const int32_t>()[i];
+      if (id < 0 || id >= table_->view.rows) {
+        return bad_input(Refusal::kRange, "id " + std::to_string(id) + " is outside the table of " +
+                                              std::to_string(table_->view.rows));
+      }
+      decode_(table_->view, id, 1, y + i * table_->view.columns);
+    }
+    return {};
+  }
+
+ private:
+  ValueId ids_, y_;
+  const Weight* table_;
+  kernels::DecodeKernel decode_;
+};
+
+// x [.., M, K] times y [.., N, K] or [.., K, N]; batch axes broadcast.
+class MatMulStep final : public Step {
+ public:
+  MatMulStep(Isa isa, const Node& node)
+      : x_(node.operands[0]),
+        y_(node.operands[1]),
+        out_(node.result),
+        transpose_y_(std::get<MatMulOp>(node.op).transpose_y),
+        kernels_(kernels::choose_attention(isa)) {}
+  std::string describe() const override { return transpose_y_ ? "matmul xy'" : "matmul xy"; }
+  Status run(const Frame& frame) const override {
+    const View &x = frame.view(x_), &y = frame.view(y_), &out = frame.view(out_);
+    const int64_t m = out.dim(-2), n = out.dim(-1);
+    if (m == 0 || n == 0) return {};
+    const int64_t batches = out.count() / (m * n);
+    const int64_t tiles = (m + kTile - 1) / kTile;
+    frame.parallel(batches * tiles, [&](int64_t item, float*) {
+      const int64_t batch = item / tiles, row = item % tiles * kTile;
+      tile(x, y, out, batch, row, std::min(kTile, m - row));
+    });
+    return {};
+  }
+
+ private:
+  static constexpr int64_t kTile = 12;
+
+  // Element offset of the matrix of `in` that belongs to batch number `batch` of the result.
+  static int64_t batch_offset(const View& in, const View& out, int64_t batch) {
+    int64_t offset = 0;
+    for (int axis = out.rank - 3; axis >= 0; --axis) {
+      const int64_t at = batch % out.dim(axis);
+      batch /= out.dim(axis);
+      const int own = axis - (out.rank - in.rank);
+      if (own >= 0 && in.dim(own) != 1) offset += at * in.stride(own);
+    }
+    return offset;
+  }
+
+  void tile(const View& x, const View& y, const View& out, int64_t batch, int64_t row,
+            int64_t rows) const {
+    const int64_t m = out.dim(-2), n = out.dim(-1), k = x.dim(-1);
+    const float* a = x.as<const float>() + batch_offset(x, out, batch) + row * x.stride(-2);
+    const float* b = y.as<const float>() + batch_offset(y, out, batch);
+    float* to = out.as<float>() + batch * m * n + row * n;
+    if (transpose_y_) {
+      kernels_.panel({a, x.stride(-2), rows, b, y.stride(-2), n, k, to, n});
+      return;
+    }
+    float factor[kTile];
+    std::fill(factor, factor + kTile, 1.0f);
+    kernels_.weighted_sum({a, x.stride(-2), rows, b, y.stride(-2), k, n, factor, to, n});
+  }
+
+  ValueId x_, y_, out_;
+  bool transpose_y_;
+  kernels::AttentionKernels kernels_;
+};
+
+// Tokens are gathered per expert, so only chosen experts are read. Experts run in ascending order:
+// every token sums its experts in the same order whatever the other tokens chose.
+class MoeStep final : public Step {
+ public:
+  MoeStep(Isa isa, const Node& node, const Weight* gate, const Weight* up, const Weight* down)
+      : node_(node),
+        op_(std::get<MoeOp>(node.op)),
+        gate_(gate),
+        up_(up),
+        down_(down),
+        gate_kernels_(kernels::choose_gemm(isa, gate->view.encoding, gate->view.columns)),
+        up_kernels_(kernels::choose_gemm(isa, up->view.encoding, up->view.columns)),
+        down_kernels_(kernels::choose_gemm(isa, down->view.encoding, down->view.columns)),
+        activate_(choose_activation(isa, op_.activation)),
+        multiply_(kernels::choose_zip(isa, kernels::ZipOp::kMul)),
+        hidden_(gate->view.columns),
+        width_(down->view.columns),
+        experts_(down->view.rows / hidden_) {}
+
+  std::string describe() const override {
+    return "moe " + std::string(kernels::gemm_name(gate_kernels_)) + " " +
+           std::to_string(op_.experts_per_token) + " of " + std::to_string(experts_) +
+           shape_text(width_, hidden_);
+  }
+  int64_t scratch_floats(const Limits&) const override {
+    return std::max(kernels::gemm_scratch(hidden_), kernels::gemm_scratch(width_));
+  }
+  int64_t workspace_floats(const Limits& limits) const override {
+    return limits.tokens * (2 * hidden_ + 2 * width_ + experts_);
+  }
+
+  Status run(const Frame& frame) const override {
+    const View &x = frame.view(node_.operands[0]), &router = frame.view(node_.operands[1]);
+    const int64_t tokens = x.count() / hidden_;
+    float* weights = frame.workspace;  // [tokens, experts]; 0 = not chosen
+    float* rest = weights + tokens * experts_;
+    std::vector<int32_t> order(static_cast<size_t>(experts_));
+    for (int64_t t = 0; t < tokens; ++t) {
+      route(router.as<const float>() + t * experts_, weights + t * experts_, order);
+    }
+    float* y = frame.view(node_.result).as<float>();
+    std::fill(y, y + tokens * hidden_, 0.0f);
+    std::vector<int64_t> members;
+    for (int64_t expert = 0; expert < experts_; ++expert) {
+      members.clear();
+      for (int64_t t = 0; t < tokens; ++t) {
+        if (weights[t * experts_ + expert] != 0) members.push_back(t);
+      }
+      if (!members.empty())
+        run_expert(frame, expert, members, x.as<const float>(), weights, rest, y);
+    }
+    return {};
+  }
+
+ private:
+  // The weights of one token: softmax over all experts or over the chosen ones. An expert whose
+  // weight rounds to zero adds nothing and counts as not chosen.
+  void route(const float* logits, float* weights, std::vector<int32_t>& order) const {
+    for (size_t e = 0; e < order.size(); ++e) order[e] = static_cast<int32_t>(e);
+    const auto chosen = order.begin() + op_.experts_per_token;
+    std::partial_sort(order.begin(), chosen, order.end(), [logits](int32_t a, int32_t b) {
+      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+    });
+    const float largest = logits[order[0]];
+    std::fill(weights, weights + experts_, 0.0f);
+    for (auto e = order.begin(); e != chosen; ++e) weights[*e] = std::exp(logits[*e] - largest);
+    // Summed by expert number, not by rank.
+    float sum = 0;
+    for (int64_t e = 0; e < experts_; ++e)
+      sum += op_.normalize_weights ? weights[e] : std::exp(logits[e] - largest);
+    for (int64_t e = 0; e < experts_; ++e) weights[e] /= sum;
+  }
+
+  void run_expert(const Frame& frame, int64_t expert, const std::vector<int64_t>& members,
+                  const float* x, const float* weights, float* work, float* y) const {
+    const auto count = static_cast<int64_t>(members.size());
+    float* in = work;
+    float* gate = in + count * hidden_;
+    float* up = gate + count * width_;
+    float* out = up + count * width_;
+    for (int64_t i = 0; i < count; ++i) {
+      std::memcpy(in + i * hidden_, x + members[static_cast<size_t>(i)] * hidden_,
+                  static_cast<size_t>(hidden_) * sizeof(float));
+    }
+    multiply(frame, gate_kernels_, gate_->view, expert * width_, width_,
+             {in, hidden_, count, nullptr, gate, width_});
+    multiply(frame, up_kernels_, up_->view, expert * width_, width_,
+             {in, hidden_, count, nullptr, up, width_});
+    activate_(gate, gate, count * width_);
+    multiply_(gate, up, gate, count * width_);
+    multiply(frame, down_kernels_, down_->view, expert * hidden_, hidden_,
+             {gate, width_, count, nullptr, out, hidden_});
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t token = members[static_cast<size_t>(i)];
+      const float weight = weights[token * experts_ + expert];
+      for (int64_t d = 0; d < hidden_; ++d) y[token * hidden_ + d] += weight * out[i * hidden_ + d];
+    }
+  }
+
+  Node node_;
+  MoeOp op_;
+  const Weight *gate_, *up_, *down_;
+  kernels::GemmKernels gate_kernels_, up_kernels_, down_kernels_;
+  kernels::MapKernel activate_;
+  kernels::ZipKernel multiply_;
+  int64_t hidden_, width_, experts_;
+};
+
+}  // namespace
+
+StepPtr make_linear(Isa isa, const Node& node, const Weight* weight) {
+  return std::make_unique<LinearStep>(isa, node, weight);
+}
+StepPtr make_embedding(Isa isa, const Node& node, const Weight* table) {
+  return std::make_unique<EmbeddingStep>(isa, node, table);
+}
+StepPtr make_matmul(Isa isa, const Node& node) { return std::make_unique<MatMulStep>(isa, node); }
+StepPtr make_moe(Isa isa, const Node& node, const Weight* gate, const Weight* up,
+                 const Weight* down) {
+  return std::make_unique<MoeStep>(isa, node, gate, up, down);
+}
+
+}  // namespace pome

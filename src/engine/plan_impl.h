@@ -1,0 +1,93 @@
+// A compiled plan: where every value lives, the steps in order, and the memory of a session.
+//
+// Steps come in two sections. The *tail* is what stands behind the last mixing of tokens: all of
+// its steps treat rows of [B, T, ..] on their own, and only the output needs them. So it runs for
+// the rows whose logits are asked for, a few at a time, and not at all when none are. The *body* is
+// the rest. Logits are written where the caller wants them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/frame.h"
+#include "engine/step.h"
+#include "engine/weights.h"
+
+namespace pome {
+
+struct Slot {
+  enum class Place : uint8_t {
+    kNone,      // never looked at (a weight that steps read in its encoding)
+    kArena,     // work memory, shared with values of other times
+    kConstant,  // decoded
+    kCache,     // rows of a cache: its graph input (P rows) or what kv_write gives (P + T rows)
+    kTokens,    // the ids of the call
+    kPosition,
+    kOutput,  // the caller's logits
+    kAlias    // another shape of `alias_of`
+  };
+  Place place = Place::kNone;
+  ValueType type;
+  int64_t offset = 0;  // kArena: bytes; kCache: index into Plan::caches
+  const float* constant = nullptr;
+  ValueId alias_of = kNoValue;
+  bool tail = false;      // belongs to the tail: T = rows of a block
+  bool on_past = false;   // dimensions or address change from call to call with P
+  bool external = false;  // kOutput or an alias of it: the address changes from call to call
+};
+
+struct CacheSlot {
+  int64_t offset = 0, heads = 0, dim = 0;  // offset in bytes; f32 [heads, capacity, dim]
+};
+
+struct PlannedStep {
+  StepPtr step;
+  std::vector<ValueId> reads, writes;
+};
+
+struct PlanData {
+  std::string name;  // of the model
+  Isa isa = Isa::kPortable;
+  int threads = 1;
+  int64_t capacity = 0, chunk = 0, tail_rows = 0, vocab_size = 0;
+  std::vector<Slot> slots;  // by ValueId; added values behind the graph's
+  std::vector<std::string> names;
+  std::vector<CacheSlot> caches;
+  std::vector<PlannedStep> body, tail;
+  std::vector<ValueId> frontier;  // values of the body that the tail reads row by row
+  ValueId output = kNoValue;
+  WeightStore weights;
+  uint64_t arena_bytes = 0, cache_bytes = 0, scratch_bytes = 0, workspace_bytes = 0;
+  int64_t scratch_stride = 0, pieces = 1;
+};
+
+// Assigns kArena offsets by lifetime, sizes scratch and cache memory. kDoesNotFit when sizes
+// overflow.
+Status plan_memory(PlanData* plan);
+// Bytes a value can need at most; nullopt on overflow.
+std::optional<uint64_t> largest_bytes(const PlanData& plan, const Slot& slot);
+ValueId root_of(const PlanData& plan, ValueId id);
+
+class PlanImpl;
+Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan);
+
+class PlanImpl final : public Plan, public std::enable_shared_from_this<PlanImpl> {
+ public:
+  explicit PlanImpl(std::unique_ptr<PlanData> data) : data_(std::move(data)) {}
+  std::string describe() const override;
+  uint64_t weight_bytes() const override { return data_->weights.bytes(); }
+  uint64_t session_bytes() const override;
+  Isa isa() const override { return data_->isa; }
+  Result<std::unique_ptr<Runner>> new_session() const override {
+    return make_session(shared_from_this());
+  }
+  const PlanData& data() const { return *data_; }
+
+ private:
+  std::unique_ptr<PlanData> data_;
+};
+
+}  // namespace pome

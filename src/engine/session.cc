@@ -1,0 +1,214 @@
+// A session: one KV cache, one context, the steps of a plan run over chunks of tokens.
+#include <algorithm>
+#include <cstring>
+
+#include "engine/buffer.h"
+#include "engine/plan_impl.h"
+
+namespace pome {
+
+namespace {
+
+class Session final : public Runner {
+ public:
+  Session(std::shared_ptr<const PlanImpl> plan, AlignedBuffer arena, AlignedBuffer cache,
+          AlignedBuffer scratch, AlignedBuffer workspace)
+      : plan_(std::move(plan)),
+        data_(plan_->data()),
+        pool_(data_.threads),
+        arena_(std::move(arena)),
+        cache_(std::move(cache)),
+        scratch_(std::move(scratch)),
+        workspace_(std::move(workspace)),
+        ids_(static_cast<size_t>(data_.chunk)) {
+    info_ = {"engine", data_.vocab_size, data_.capacity, data_.chunk};
+    frame_.views.resize(data_.slots.size());
+    frame_.pool = &pool_;
+    frame_.scratch = reinterpret_cast<float*>(scratch_.data());
+    frame_.scratch_stride = data_.scratch_stride;
+    frame_.pieces = data_.pieces;
+    frame_.workspace = reinterpret_cast<float*>(workspace_.data());
+  }
+
+  const RunnerInfo& info() const override { return info_; }
+  int64_t position() const override { return position_; }
+
+  // An error or an interruption leaves the context as it was.
+  Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
+    POME_RETURN_IF_ERROR(check_prefill(info_, position_, ids, which, logits.size()));
+    const int64_t start = position_;
+    const auto count = static_cast<int64_t>(ids.size());
+    for (int64_t done = 0; done < count; done += data_.chunk) {
+      const int64_t tokens = std::min(data_.chunk, count - done);
+      const bool last = done + tokens == count;
+      const LogitsOf wanted = which == LogitsOf::kLast && !last ? LogitsOf::kNone : which;
+      float* to = which == LogitsOf::kAll ? logits.data() + done * data_.vocab_size : logits.data();
+      Status status = run_chunk(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(tokens)),
+                                wanted, to);
+      if (!status.ok()) {
+        position_ = start;
+        return status;
+      }
+      position_ += tokens;
+    }
+    return {};
+  }
+
+  Status decode(int32_t id, std::span<float> logits) override {
+    return prefill(std::span(&id, 1), LogitsOf::kLast, logits);
+  }
+
+  Status truncate(int64_t position) override {
+    if (position < 0 || position > position_) {
+      return usage_error("cannot truncate " + std::to_string(position_) + " tokens to " +
+                         std::to_string(position));
+    }
+    position_ = position;
+    return {};
+  }
+
+ private:
+  Status run_chunk(std::span<const int32_t> ids, LogitsOf which, float* logits) {
+    const auto tokens = static_cast<int64_t>(ids.size());
+    std::copy(ids.begin(), ids.end(), ids_.begin());
+    rope_position_ = static_cast<int32_t>(position_);
+    frame_.bindings = {1, tokens, position_};
+    bind_body(tokens);
+    POME_RETURN_IF_ERROR(run_steps(data_.body));
+    if (which == LogitsOf::kNone) return {};
+    const int64_t first = which == LogitsOf::kLast ? tokens - 1 : 0;
+    if (!data_.slots[static_cast<size_t>(data_.output)].tail) {
+      const float* from = frame_.view(data_.output).as<const float>();
+      std::copy(from + first * data_.vocab_size, from + tokens * data_.vocab_size, logits);
+      return {};
+    }
+    for (int64_t row = first; row < tokens; row += data_.tail_rows) {
+      const int64_t rows = std::min(data_.tail_rows, tokens - row);
+      float* to = logits + (row - first) * data_.vocab_size;
+      frame_.bindings.tokens = rows;
+      bind_tail(row, rows, tokens, to);
+      POME_RETURN_IF_ERROR(run_steps(data_.tail));
+      const View& output = frame_.view(data_.output);
+      if (!data_.slots[static_cast<size_t>(data_.output)].external)
+        std::copy_n(output.as<const float>(), rows * data_.vocab_size, to);
+    }
+    return {};
+  }
+
+  Status run_steps(const std::vector<PlannedStep>& steps) const {
+    for (const PlannedStep& planned : steps) {
+      POME_RETURN_IF_ERROR(check_cancelled(cancel_));
+      POME_RETURN_IF_ERROR(planned.step->run(frame_));
+    }
+    return {};
+  }
+
+  void bind_body(int64_t tokens) {
+    const bool all = tokens != bound_tokens_ || frontier_moved_;
+    for (size_t id = 0; id < data_.slots.size(); ++id) {
+      const Slot& slot = data_.slots[id];
+      if (!slot.tail && (all || slot.on_past)) bind(static_cast<ValueId>(id), nullptr);
+    }
+    bound_tokens_ = tokens;
+    frontier_moved_ = false;
+  }
+
+  // Rows [row, row + rows) of the `tokens` rows that the body has left.
+  void bind_tail(int64_t row, int64_t rows, int64_t tokens, float* output) {
+    const bool moved = row != 0 || rows != tokens;
+    const bool all = moved || rows != bound_rows_ || frontier_moved_;
+    if (all) {
+      // One frontier value may be an alias of another: all are set before any moves.
+      for (const ValueId id : data_.frontier) bind(id, nullptr);
+      for (const ValueId id : data_.frontier) {
+        View& view = frame_.views[static_cast<size_t>(id)];
+        const Slot& slot = data_.slots[static_cast<size_t>(id)];
+        view.data += row * view.strides[1] * bits_of(slot.type.dtype) / 8;
+      }
+    }
+    for (size_t id = 0; id < data_.slots.size(); ++id) {
+      const Slot& slot = data_.slots[id];
+      if (slot.tail && (all || slot.external)) bind(static_cast<ValueId>(id), output);
+    }
+    bound_rows_ = moved ? -1 : rows;
+    frontier_moved_ = moved;
+  }
+
+  // Sets the view of a value for the current bindings.
+  void bind(ValueId id, float* output) {
+    const Slot& slot = data_.slots[static_cast<size_t>(id)];
+    View& view = frame_.views[static_cast<size_t>(id)];
+    switch (slot.place) {
+      case Slot::Place::kNone:
+        return;
+      case Slot::Place::kAlias:
+        return bind_alias(slot, &view);
+      case Slot::Place::kArena:
+        view.data = arena_.data() + slot.offset;
+        break;
+      case Slot::Place::kConstant:
+        view.data = reinterpret_cast<std::byte*>(const_cast<float*>(slot.constant));
+        break;
+      case Slot::Place::kTokens:
+        view.data = reinterpret_cast<std::byte*>(ids_.data());
+        break;
+      case Slot::Place::kPosition:
+        view.data = reinterpret_cast<std::byte*>(&rope_position_);
+        break;
+      case Slot::Place::kOutput:
+        view.data = reinterpret_cast<std::byte*>(output);
+        break;
+      case Slot::Place::kCache:
+        view.data = cache_.data() + data_.caches[static_cast<size_t>(slot.offset)].offset;
+        break;
+    }
+    set_contiguous(&view, slot.type.shape, frame_.bindings);
+    if (slot.place == Slot::Place::kCache) view.strides[1] = data_.capacity * view.dims[3];
+  }
+
+  void bind_alias(const Slot& slot, View* view) const {
+    const View& from = frame_.view(slot.alias_of);
+    view->data = from.data;
+    set_contiguous(view, slot.type.shape, frame_.bindings);
+    if (from.contiguous()) return;
+    // Only axes of size one came or went: the others keep their strides, in order.
+    int axis = from.rank;
+    for (size_t i = static_cast<size_t>(view->rank); i-- > 0;) {
+      if (view->dims[i] == 1) continue;
+      do --axis;
+      while (axis > 0 && from.dim(axis) == 1);
+      view->strides[i] = from.stride(axis);
+    }
+  }
+
+  std::shared_ptr<const PlanImpl> plan_;
+  const PlanData& data_;
+  RunnerInfo info_;
+  ThreadPool pool_;
+  AlignedBuffer arena_, cache_, scratch_, workspace_;
+  std::vector<int32_t> ids_;
+  int32_t rope_position_ = 0;
+  int64_t position_ = 0;
+  Frame frame_;
+  // What the views were last set for.
+  int64_t bound_tokens_ = -1, bound_rows_ = -1;
+  bool frontier_moved_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan) {
+  const PlanData& data = plan->data();
+  POME_ASSIGN_OR_RETURN(AlignedBuffer arena, AlignedBuffer::allocate(data.arena_bytes, "work"));
+  POME_ASSIGN_OR_RETURN(AlignedBuffer cache,
+                        AlignedBuffer::allocate(data.cache_bytes, "the KV cache"));
+  POME_ASSIGN_OR_RETURN(AlignedBuffer scratch,
+                        AlignedBuffer::allocate(data.scratch_bytes, "scratch"));
+  POME_ASSIGN_OR_RETURN(AlignedBuffer workspace,
+                        AlignedBuffer::allocate(data.workspace_bytes, "work"));
+  return std::unique_ptr<Runner>(std::make_unique<Session>(std::move(plan), std::move(arena),
+                                                           std::move(cache), std::move(scratch),
+                                                           std::move(workspace)));
+}
+
+}  // namespace pome

@@ -1,0 +1,59 @@
+// The steps of a plan: one per node that computes something, with its kernels chosen.
+//
+// A step is immutable and shared by all sessions. Results never depend on the number of threads or
+// on how tokens are cut into calls: a value of token t is computed by the same operations in the
+// same order in every call that holds t.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "engine/frame.h"
+#include "engine/weights.h"
+#include "graph/graph.h"
+
+namespace pome {
+
+class Step {
+ public:
+  virtual ~Step() = default;
+  virtual Status run(const Frame& frame) const = 0;
+  virtual std::string describe() const = 0;  // "linear gemv_bf16_avx2 [768, 256]"
+  // Floats of private memory: per thread of work, and for the step as a whole.
+  virtual int64_t scratch_floats(const Limits&) const { return 0; }
+  virtual int64_t workspace_floats(const Limits&) const { return 0; }
+};
+using StepPtr = std::unique_ptr<const Step>;
+
+// A matrix operand: a weight in its encoding, or (null) the value itself.
+StepPtr make_linear(Isa isa, const Node& node, const Weight* weight);
+StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
+StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
+StepPtr make_moe(Isa isa, const Node& node, const Weight* gate, const Weight* up,
+                 const Weight* down);
+
+// cos and sin of position * inverse frequency, [T, rotary / 2] each, times the scale: one pair of
+// tables serves all layers that turn by the same angles.
+StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
+                        double scale);
+StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine);
+StepPtr make_attention(Isa isa, const Node& node);
+StepPtr make_kv_write(const Node& node);
+
+StepPtr make_rms_norm(Isa isa, const Node& node);
+StepPtr make_activation(Isa isa, const Node& node);
+StepPtr make_swiglu(Isa isa, const Node& node);
+StepPtr make_softmax(Isa isa, const Node& node);
+
+StepPtr make_unary(Isa isa, const Node& node, const Graph& graph);
+StepPtr make_binary(Isa isa, const Node& node, const Graph& graph);
+StepPtr make_select(const Node& node, const Graph& graph);
+StepPtr make_reduce(const Node& node);
+StepPtr make_copy(const Node& node, DType dtype);  // transpose, slice, concat, reshape
+StepPtr make_gather(const Node& node);             // the table is a value
+StepPtr make_iota(const Node& node);
+StepPtr make_topk_mask(const Node& node);
+
+}  // namespace pome

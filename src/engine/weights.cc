@@ -1,0 +1,103 @@
+#include "engine/weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pome {
+
+namespace {
+
+// What the kernels ask of the address of a part.
+size_t part_alignment(const Encoding& encoding, size_t part) {
+  if (part > 0) return 2;
+  switch (encoding.kind) {
+    case EncodingKind::kF64:
+    case EncodingKind::kI64:
+      return 8;
+    case EncodingKind::kF32:
+    case EncodingKind::kI32:
+      return 4;
+    case EncodingKind::kF16:
+    case EncodingKind::kBF16:
+    case EncodingKind::kI16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+Status copy_parts(const ConstantData& data, const EncodedLayout& layout, Weight* out,
+                  const CancelToken* cancel) {
+  for (const uint64_t bytes : layout.part_bytes) {
+    POME_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(bytes, "weights"));
+    out->storage.push_back(std::move(buffer));
+  }
+  std::vector<uint64_t> filled(layout.part_bytes.size(), 0);
+  EncodedTile tile;
+  const int64_t step = tile_rows(data);
+  for (int64_t row = 0; row < data.rows(); row += step) {
+    POME_RETURN_IF_ERROR(check_cancelled(cancel));
+    POME_RETURN_IF_ERROR(data.read_tile(row, std::min(step, data.rows() - row), &tile));
+    POME_CHECK(tile.parts.size() == filled.size());
+    for (size_t part = 0; part < filled.size(); ++part) {
+      const auto bytes = tile.parts[part];
+      POME_CHECK(filled[part] + bytes.size() <= layout.part_bytes[part]);
+      if (!bytes.empty())
+        std::memcpy(out->storage[part].data() + filled[part], bytes.data(), bytes.size());
+      filled[part] += bytes.size();
+    }
+  }
+  POME_CHECK(filled == layout.part_bytes);
+  return {};
+}
+
+}  // namespace
+
+Result<const Weight*> WeightStore::encoded(const Graph& graph, int32_t constant,
+                                           const CancelToken* cancel) {
+  auto& slot = encoded_[constant];
+  if (slot) return slot.get();
+  const Constant& named = graph.constants[static_cast<size_t>(constant)];
+  const ConstantData& data = *named.data;
+  POME_ASSIGN_OR_RETURN(const EncodedLayout layout,
+                        encoded_layout(data.encoding(), data.rows(), data.columns()));
+  auto weight = std::make_unique<Weight>();
+  weight->source = named.data;
+  const auto mapped = layout.part_bytes.size() == 1 ? data.view() : std::nullopt;
+  std::vector<const std::byte*> parts;
+  if (mapped && mapped->size() == layout.part_bytes[0] &&
+      reinterpret_cast<uintptr_t>(mapped->data()) % part_alignment(data.encoding(), 0) == 0) {
+    parts.push_back(mapped->data());
+  } else {
+    Status status = copy_parts(data, layout, weight.get(), cancel);
+    if (!status.ok()) return std::move(status).at(named.name);
+    for (const AlignedBuffer& buffer : weight->storage) parts.push_back(buffer.data());
+  }
+  weight->view = kernels::weight_view(data.encoding(), data.rows(), data.columns(), parts);
+  bytes_ += layout.total_bytes();
+  slot = std::move(weight);
+  return slot.get();
+}
+
+Result<const float*> WeightStore::decoded(const Graph& graph, int32_t constant,
+                                          const CancelToken* cancel) {
+  if (const auto found = decoded_.find(constant); found != decoded_.end())
+    return reinterpret_cast<const float*>(found->second.data());
+  const Constant& named = graph.constants[static_cast<size_t>(constant)];
+  const ConstantData& data = *named.data;
+  const uint64_t bytes = static_cast<uint64_t>(data.rows() * data.columns()) * sizeof(float);
+  POME_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(bytes, "weights"));
+  auto* values = reinterpret_cast<float*>(buffer.data());
+  const int64_t step = tile_rows(data);
+  for (int64_t row = 0; row < data.rows(); row += step) {
+    POME_RETURN_IF_ERROR(check_cancelled(cancel));
+    Status status =
+        data.read_f32(row, std::min(step, data.rows() - row), values + row * data.columns());
+    if (!status.ok()) return std::move(status).at(named.name);
+  }
+  bytes_ += bytes;
+  decoded_.emplace(constant, std::move(buffer));
+  return values;
+}
+
+}  // namespace pome

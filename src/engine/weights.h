@@ -1,0 +1,40 @@
+// The constants of a plan, loaded once.
+//
+// A matrix stays in the encoding it is stored in: mapped in place where the source allows it,
+// copied otherwise. Small constants that steps read as plain values are decoded to f32.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/status.h"
+#include "engine/buffer.h"
+#include "graph/graph.h"
+#include "kernels/weights/weights.h"
+
+namespace pome {
+
+struct Weight {
+  kernels::WeightView view;
+  std::vector<AlignedBuffer> storage;  // per part; empty where the source's memory is used
+  ConstantDataPtr source;              // keeps mapped bytes alive
+};
+
+// Thread safety: filled while compiling, then immutable.
+class WeightStore {
+ public:
+  // Both load on the first call for a constant and give the same object afterwards.
+  Result<const Weight*> encoded(const Graph& graph, int32_t constant, const CancelToken* cancel);
+  Result<const float*> decoded(const Graph& graph, int32_t constant, const CancelToken* cancel);
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  std::map<int32_t, std::unique_ptr<Weight>> encoded_;
+  std::map<int32_t, AlignedBuffer> decoded_;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace pome
