@@ -44,7 +44,7 @@ std::set<std::string> lines_of(const std::string& path) {
   std::string text;
   char buffer[4096];
   while (pipe && std::fgets(buffer, sizeof(buffer), pipe)) text += buffer;
-  if (pipe) EXPECT_EQ(pclose(pipe), 0) << path;
+  EXPECT_TRUE(pipe != nullptr && pclose(pipe) == 0) << path;
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) lines.insert(line);
   return lines;
