@@ -1,0 +1,152 @@
+#include "export/coreml.h"
+
+#include <memory>
+
+#include "base/io.h"
+#include "base/json.h"
+#include "export/coreml_lower.h"
+#include "formats/manifest.h"
+
+namespace pome {
+namespace {
+
+using coreml::CacheLayout;
+
+struct Entry {
+  std::string name;
+  int64_t tokens;
+};
+
+std::vector<Entry> entries(const CoremlOptions& options) {
+  if (options.one_function) return {{"main", options.chunk}};
+  return {{"decode", 1}, {"prefill", options.chunk}};
+}
+
+Status check_options(const Graph& graph, const CoremlOptions& options) {
+  constexpr int64_t kMost = 1 << 24;
+  if (options.context < 1 || options.context > kMost || options.chunk < 1 ||
+      options.chunk > options.context) {
+    return usage_error("context " + std::to_string(options.context) + " and chunk " +
+                       std::to_string(options.chunk) +
+                       " must be positive, and the chunk no longer than the context");
+  }
+  if (options.context % options.chunk != 0) {
+    return usage_error("context " + std::to_string(options.context) +
+                       " is no multiple of the chunk " + std::to_string(options.chunk))
+        .hint("choose --chunk so that it divides --context");
+  }
+  POME_RETURN_IF_ERROR(validate(graph));
+  const SymShape& shape = graph.type(graph.output).shape;
+  if (shape.size() != 3 || !shape[2].is_static()) {
+    return unsupported("the graph's output is " + to_string(shape) +
+                       ", expected logits [B, T, vocab]");
+  }
+  return {};
+}
+
+Result<std::vector<mil::Function>> lower(const Graph& graph, const CacheLayout& caches,
+                                         const CoremlOptions& options,
+                                         coreml::WeightStore* weights) {
+  std::vector<mil::Function> out;
+  for (const Entry& entry : entries(options)) {
+    coreml::Lowering lowering(graph, caches, options.context, entry.tokens, weights, entry.name);
+    POME_ASSIGN_OR_RETURN(mil::Function function, lowering.run());
+    out.push_back(std::move(function));
+  }
+  return out;
+}
+
+mil::FunctionDescription describe(const mil::Function& function, const Graph& graph,
+                                  int64_t tokens) {
+  mil::FunctionDescription out;
+  out.name = function.name;
+  for (const mil::NamedType& input : function.inputs) {
+    const bool state = input.type.kind == mil::Type::Kind::kState;
+    const mil::Feature feature{input.name,
+                               state ? mil::Feature::Kind::kState : mil::Feature::Kind::kArray,
+                               input.type.dtype, input.type.dims};
+    (state ? out.states : out.inputs).push_back(feature);
+  }
+  const int64_t vocab = graph.type(graph.output).shape[2].size;
+  out.outputs.push_back({"logits", mil::Feature::Kind::kArray, DType::kF16, {1, tokens, vocab}});
+  return out;
+}
+
+// Everything about the model that is no weight, so that the graph can be built again from the
+// package alone.
+std::string config_json(const ModelInfo& info) {
+  Json out = Json::object();
+  out["family"] = info.family;
+  out["architecture"] = info.architecture;
+  out["name"] = info.name;
+  out["vocab_size"] = info.vocab_size;
+  out["hidden_size"] = info.hidden_size;
+  out["intermediate_size"] = info.intermediate_size;
+  out["num_hidden_layers"] = info.num_hidden_layers;
+  out["num_attention_heads"] = info.num_attention_heads;
+  out["num_key_value_heads"] = info.num_key_value_heads;
+  out["head_dim"] = info.head_dim;
+  out["max_position_embeddings"] = info.max_position_embeddings;
+  out["tie_word_embeddings"] = info.tie_word_embeddings;
+  for (const auto& [key, value] : info.config) {
+    if (!out.contains(key)) std::visit([&](const auto& v) { out[key] = v; }, value);
+  }
+  return dump_json(out);
+}
+
+mil::Model assemble(const Graph& graph, const CoremlOptions& options,
+                    std::vector<mil::Function> functions, const ExportReport& report) {
+  mil::Model model;
+  model.short_description = options.model_name.empty() ? graph.info.name : options.model_name;
+  model.author = "pome";
+  model.version = "1.0.0";
+  if (!options.one_function) model.default_function = "decode";
+  const std::vector<Entry> all = entries(options);
+  for (size_t i = 0; i < functions.size(); ++i) {
+    model.descriptions.push_back(describe(functions[i], graph, all[i].tokens));
+  }
+  model.functions = std::move(functions);
+  model.user_metadata = {
+      {"pome.graph_hash", report.hashes.graph_hash},
+      {"pome.source_hash", report.hashes.source_hash},
+      {"pome.scheme", options.scheme},
+      {"pome.tokenizer_digest", options.tokenizer_digest},
+      {"pome.version", kPomeVersion},
+      {"pome.context", std::to_string(options.context)},
+      {"pome.chunk", std::to_string(options.chunk)},
+      {"pome.config", config_json(graph.info)},
+  };
+  return model;
+}
+
+}  // namespace
+
+Result<ExportReport> export_coreml(const Graph& graph, const CoremlOptions& options,
+                                   const std::string& package_path, const WorkContext& work) {
+  POME_RETURN_IF_ERROR(check_options(graph, options));
+  POME_ASSIGN_OR_RETURN(const CacheLayout caches, coreml::cache_layout(graph));
+  coreml::WeightStore weights(graph);
+  // The first lowering finds what cannot be lowered and what must be written; nothing is on disk
+  // yet.
+  POME_RETURN_IF_ERROR(lower(graph, caches, options, &weights).status());
+
+  const std::string data = package_path + "/Data", core = data + "/com.apple.CoreML";
+  for (const std::string& folder : {package_path, data, core, core + "/weights"}) {
+    POME_RETURN_IF_ERROR(io::make_folder(folder));
+  }
+  ExportReport report;
+  POME_RETURN_IF_ERROR(weights.write(core + "/weights/weight.bin", work, &report));
+  POME_ASSIGN_OR_RETURN(std::vector<mil::Function> functions,
+                        lower(graph, caches, options, &weights));
+  POME_ASSIGN_OR_RETURN(const std::vector<std::byte> model,
+                        mil::serialize(assemble(graph, options, std::move(functions), report)));
+  POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
+  const std::string_view model_text(reinterpret_cast<const char*>(model.data()), model.size());
+  POME_RETURN_IF_ERROR(io::write_file(core + "/model.mlmodel", model_text));
+  const std::string manifest = mil::package_manifest(report.hashes.graph_hash);
+  POME_RETURN_IF_ERROR(io::write_file(package_path + "/Manifest.json", manifest));
+  report.bytes = report.weight_bytes + model.size() + manifest.size();
+  return report;
+}
+
+}  // namespace pome
