@@ -166,6 +166,9 @@ struct Staged::Impl {
   Result<Published> publish_plain();
   Result<Published> replace_by_two_renames();
   void take_back(Published how);
+  std::string away_path() const {
+    return target.folder + target.prefix() + std::string(kOldMark) + unique_suffix();
+  }
   void release_lock() {
     if (lock_fd >= 0) (void)system::close(lock_fd);
     lock_fd = -1;
@@ -272,6 +275,11 @@ Result<Published> Staged::Impl::publish_plain() {
   const bool there = exists(final_path);
   if (there && !force) return exists_error(final_path);
   if (there && (kind == Kind::kFolder || is_folder(final_path))) return replace_by_two_renames();
+  // A second name for the old file is the way back; where links are lacking there is none.
+  if (there) {
+    const std::string second = away_path();
+    if (system::link(final_path, second) == 0) old_path = second;
+  }
   if (system::rename(path, final_path) == 0)
     return there ? Published::kReplaced : Published::kMoved;
   if (errno == EEXIST || errno == ENOTEMPTY || errno == ENOTDIR || errno == EISDIR)
@@ -285,8 +293,7 @@ Result<Published> Staged::Impl::replace_by_two_renames() {
   const std::string& final_path = target.final_path;
   const int old_fd = system::open(final_path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   if (old_fd >= 0) (void)system::lock_exclusively(old_fd);
-  const std::string away =
-      target.folder + target.prefix() + std::string(kOldMark) + unique_suffix();
+  const std::string away = away_path();
   Status status;
   if (system::rename(final_path, away) != 0) {
     status = system::failure("rename", final_path, errno);
@@ -323,7 +330,8 @@ void Staged::Impl::take_back(Published how) {
       old_path.clear();
       break;
     case Published::kReplaced:
-      break;  // the previous file is gone; the new one is complete
+      if (!old_path.empty() && system::rename(old_path, final_path) == 0) old_path.clear();
+      break;
   }
 }
 

@@ -222,7 +222,9 @@ int rename(const std::string& from, const std::string& to) {
   return attempt(Op::kRename, [&] { return ::rename(from.c_str(), to.c_str()); });
 }
 int link(const std::string& from, const std::string& to) {
-  return attempt(Op::kRename, [&] { return ::link(from.c_str(), to.c_str()); });
+  return attempt(Op::kRename, [&] {
+    return ::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), 0);  // of a link: the link itself
+  });
 }
 
 int rename_noreplace(const std::string& from, const std::string& to) {
