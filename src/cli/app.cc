@@ -203,4 +203,14 @@ Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::strin
   return ids;
 }
 
+Result<double> parse_percent(const std::string& text) {
+  const std::string number =
+      !text.empty() && text.back() == '%' ? text.substr(0, text.size() - 1) : text;
+  char* end = nullptr;
+  const double value = std::strtod(number.c_str(), &end);
+  if (number.empty() || *end != '\0')
+    return usage_error("--max-ppl-increase '" + text + "' must be a percentage, such as 3%");
+  return value;
+}
+
 }  // namespace pome::cli

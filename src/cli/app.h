@@ -65,4 +65,7 @@ Result<std::string> read_stdin();
 // Whitespace-separated integers.
 Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::string& name);
 
+// "3%" or "3": 3.
+Result<double> parse_percent(const std::string& text);
+
 }  // namespace pome::cli

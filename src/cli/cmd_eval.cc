@@ -67,16 +67,6 @@ Status write_logits(App& app, const Options& options, LoadedModel& model) {
   return {};
 }
 
-Result<double> parse_percent(const std::string& text) {
-  const std::string number =
-      !text.empty() && text.back() == '%' ? text.substr(0, text.size() - 1) : text;
-  char* end = nullptr;
-  const double value = std::strtod(number.c_str(), &end);
-  if (number.empty() || *end != '\0')
-    return usage_error("--max-ppl-increase '" + text + "' must be a percentage, such as 3%");
-  return value;
-}
-
 Status run(App& app, const Options& options) {
   if (options.text.empty() == options.ids.empty())
     return usage_error("give either --text F or --ids F --logits OUT.npy");

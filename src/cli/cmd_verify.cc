@@ -1,0 +1,125 @@
+#include "cli/app.h"
+#include "verify/verify.h"
+
+namespace pome::cli {
+
+namespace {
+
+struct Options {
+  VerifyOptions verify;
+  std::string text, max_ppl_increase;
+};
+
+Json to_json(const VerifyReport& report) {
+  Json integrity = Json::array(), functions = Json::array();
+  for (const IntegrityFinding& finding : report.integrity)
+    integrity.push_back({{"file", finding.file},
+                         {"tensor", finding.tensor.empty() ? Json() : Json(finding.tensor)},
+                         {"problem", finding.problem}});
+  for (const FunctionReport& f : report.functions)
+    functions.push_back({{"name", f.name},
+                         {"ok", f.ok},
+                         {"tokens", f.tokens},
+                         {"max_abs_error", f.max_abs_error},
+                         {"mean_abs_error", f.mean_abs_error},
+                         {"mean_kld", f.mean_kld},
+                         {"top1_agreement", f.top1_agreement}});
+  Json out = {{"ok", report.ok},
+              {"problems", report.problems},
+              {"integrity", integrity},
+              {"functions", functions},
+              {"first_difference", nullptr},
+              {"graph_hash", report.graph_hash},
+              {"source_hash", report.source_hash}};
+  if (report.first_difference)
+    out["first_difference"] = {{"function", report.first_difference->function},
+                               {"value", report.first_difference->value},
+                               {"relative_error", report.first_difference->relative_error}};
+  const Comparison& c = report.against_original;
+  if (report.has_semantics) {
+    out["tokens"] = c.artefact.tokens;
+    out["perplexity"] = c.artefact.perplexity;
+    out["perplexity_stderr"] = c.artefact.perplexity_stderr;
+    out["perplexity_original"] = c.original.perplexity;
+    out["ppl_increase_percent"] = c.ppl_increase_percent;
+    out["mean_kld"] = c.mean_kld;
+    out["mean_kld_stderr"] = c.mean_kld_stderr;
+    out["top1_agreement"] = c.top1_agreement;
+    out["max_abs_error"] = c.max_abs_error;
+    out["engine_max_abs_error"] = report.engine_max_abs_error;
+  }
+  return out;
+}
+
+std::string to_text(const VerifyReport& report) {
+  std::string text = "integrity    ";
+  if (!report.has_manifest)
+    text += "no manifest beside this package\n";
+  else if (report.integrity.empty())
+    text += "every file and tensor is what the manifest says\n";
+  else
+    text += std::to_string(report.integrity.size()) + " finding(s)\n";
+  for (const FunctionReport& f : report.functions) {
+    char line[256];
+    std::snprintf(line, sizeof line,
+                  "%-12s %s the graph of its own weights: mean KL %.2e, largest logit error %.2e "
+                  "(mean %.1e), over %lld tokens\n",
+                  f.name.c_str(), f.ok ? "equals" : "DIFFERS from", f.mean_kld, f.max_abs_error,
+                  f.mean_abs_error, static_cast<long long>(f.tokens));
+    text += line;
+  }
+  if (report.has_semantics) {
+    const Comparison& c = report.against_original;
+    text += "perplexity   " + fixed(c.artefact.perplexity, 4) + " ± " +
+            fixed(c.artefact.perplexity_stderr, 4) + ", original " +
+            fixed(c.original.perplexity, 4) + " (" + (c.ppl_increase_percent >= 0 ? "+" : "") +
+            fixed(c.ppl_increase_percent, 2) + " %), over " + std::to_string(c.artefact.tokens) +
+            " tokens\n";
+    text += "KL, top-1    " + fixed(c.mean_kld, 6) + " ± " + fixed(c.mean_kld_stderr, 6) +
+            " mean divergence, same best token in " + fixed(100 * c.top1_agreement, 2) + " %\n";
+  }
+  for (const std::string& problem : report.problems)
+    text += "FAILED       " + escape_for_terminal(problem, 1024) + "\n";
+  return text + (report.ok ? "ok\n" : "");
+}
+
+Status run(App& app, Options& options) {
+  options.verify.threads = app.common.threads;
+  POME_ASSIGN_OR_RETURN(options.verify.text, text_or_default(options.text));
+  if (!options.max_ppl_increase.empty()) {
+    POME_ASSIGN_OR_RETURN(options.verify.max_ppl_increase_percent,
+                          parse_percent(options.max_ppl_increase));
+  }
+  POME_ASSIGN_OR_RETURN(const VerifyReport report, verify(options.verify, app.work()));
+  if (app.common.json)
+    app.print_json(to_json(report));
+  else
+    app.print(to_text(report));
+  if (!report.ok)
+    return gate_failed("verification failed: " + report.problems[0]).in(options.verify.artefact);
+  return {};
+}
+
+}  // namespace
+
+void add_verify(App& app) {
+  auto options = std::make_shared<Options>();
+  VerifyOptions& v = options->verify;
+  CLI::App* command =
+      app.add_command("verify", "run an artefact and the original side by side; report and gate",
+                      [&app, options] { return run(app, *options); });
+  command->add_option("artefact", v.artefact, "artefact folder or .mlpackage")->required();
+  command->add_option("--against", v.original, "the original model (without it: integrity only)");
+  command->add_option("--text", options->text, "held-out text (default: one is built in)");
+  command->add_option("--max-tokens", v.max_tokens, "tokens scored against the original")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-ppl-increase", options->max_ppl_increase,
+                      "gate: fail (1) when perplexity rises by more, such as 3%");
+  command->add_option("--max-kld", v.max_mean_kld,
+                      "gate: fail (1) when the mean KL divergence is larger");
+  command->add_option("--min-top1", v.min_top1_agreement,
+                      "gate: fail (1) when the best token agrees less often (fraction)");
+}
+
+}  // namespace pome::cli

@@ -1,0 +1,336 @@
+#include "verify/verify.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "engine/engine.h"
+#include "interp/graph_eval.h"
+#include "models/models.h"
+#include "verify/model.h"
+
+namespace pome {
+
+namespace {
+
+constexpr const char* kConstantsFunction = "pome_constants";
+
+// A graph name as an identifier of ML Programs.
+std::string identifier(const std::string& name) {
+  std::string out;
+  for (const char c : name) {
+    const bool plain =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    out += plain ? c : '_';
+  }
+  return out;
+}
+
+bool is_constant_op(const std::string& type) {
+  return type == "const" || type.rfind("constexpr_", 0) == 0;
+}
+
+// A function without inputs that gives out the package's constants, so that the interpreter decodes
+// them once and shares them with the functions of the model.
+mil::Function constants_function(const mil::Function& source, const std::set<std::string>& wanted) {
+  mil::Function out;
+  out.name = kConstantsFunction;
+  out.opset = source.opset;
+  for (const mil::Operation& op : source.operations) {
+    if (!is_constant_op(op.type)) continue;
+    out.operations.push_back(op);
+    if (op.outputs.size() != 1 || !wanted.count(op.outputs[0].name)) continue;
+    mil::Operation copy;
+    copy.type = "identity";
+    copy.inputs = {{"x", {mil::Binding(op.outputs[0].name)}}};
+    copy.outputs = {{"out_" + op.outputs[0].name, op.outputs[0].type}};
+    copy.attributes["name"] = mil::ValueData::string(copy.outputs[0].name);
+    out.outputs.push_back(copy.outputs[0].name);
+    out.operations.push_back(std::move(copy));
+  }
+  return out;
+}
+
+// The original's graph with the weights that the package holds. Tables that the package stores in
+// another form (inverse frequencies) stay.
+Result<Graph> rebuild(const Graph& original, MilProgram& program,
+                      std::vector<std::string>* problems) {
+  POME_ASSIGN_OR_RETURN(const NamedTensors values, program.run(kConstantsFunction, {}, nullptr));
+  std::map<std::string, Tensor> by_name;
+  for (const auto& [name, tensor] : values) by_name[name] = tensor;
+  Graph graph = original;
+  for (Constant& constant : graph.constants) {
+    if (constant.role == Constant::Role::kTable) continue;
+    const auto found = by_name.find("out_" + identifier(constant.name));
+    if (found == by_name.end()) {
+      problems->push_back("the package has no constant " + identifier(constant.name));
+      continue;
+    }
+    const Tensor& tensor = found->second;
+    if (tensor.shape() != constant.data->shape()) {
+      problems->push_back("constant " + identifier(constant.name) + " has shape " +
+                          to_string(tensor.shape()) + ", the original " +
+                          to_string(constant.data->shape()));
+      continue;
+    }
+    constant.data = inline_constant(tensor);
+  }
+  return graph;
+}
+
+double relative_error(const Tensor& a, const Tensor& b) {
+  double error = 0, norm = 0;
+  const auto x = a.f32(), y = b.f32();
+  for (size_t i = 0; i < x.size(); ++i) {
+    error += std::pow(static_cast<double>(x[i]) - static_cast<double>(y[i]), 2);
+    norm += std::pow(static_cast<double>(y[i]), 2);
+  }
+  const double relative = std::sqrt(error) / std::max(std::sqrt(norm), 1e-20);
+  return std::isfinite(relative) ? relative : 1e30;
+}
+
+// Runs the first tokens through the function and through the graph, and names the first value that
+// differs.
+Result<std::optional<FirstDifference>> find_first_difference(MilProgram& program,
+                                                             const std::string& function,
+                                                             const Graph& rebuilt,
+                                                             std::span<const int32_t> ids,
+                                                             int64_t context) {
+  const int64_t tokens = static_cast<int64_t>(ids.size());
+  NamedTensors inputs = {{"input_ids", Tensor::from_i32({1, tokens}, {ids.begin(), ids.end()})},
+                         {"position", Tensor::from_i32({1}, {0})}};
+  std::vector<float> mask(static_cast<size_t>(tokens * context), -30000.0f);
+  for (int64_t t = 0; t < tokens; ++t) std::fill_n(mask.begin() + t * context, t + 1, 0.0f);
+  inputs.emplace_back("causal_mask", Tensor::from_f32({1, 1, tokens, context}, std::move(mask)));
+  std::vector<std::pair<std::string, Tensor>> seen;
+  program.set_observer([&](const std::string& name, const Tensor& value) {
+    if (value.defined() && value.dtype() == DType::kF32) seen.emplace_back(name, value.clone());
+  });
+  NamedTensors states;
+  const auto ran = program.run(function, inputs, &states);
+  program.set_observer(nullptr);
+  POME_RETURN_IF_ERROR(ran.status());
+
+  std::map<std::string, std::string> graph_names;  // identifier -> name
+  for (const Node& node : rebuilt.nodes)
+    if (!std::holds_alternative<InputOp>(node.op) && !std::holds_alternative<ConstantOp>(node.op))
+      graph_names[identifier(rebuilt.name(node.result))] = rebuilt.name(node.result);
+  std::vector<std::string> wanted, names;
+  for (const auto& [name, value] : seen)
+    if (const auto found = graph_names.find(name); found != graph_names.end()) {
+      names.push_back(name);
+      wanted.push_back(found->second);
+    }
+  std::vector<std::pair<std::string, Tensor>> graph_inputs = {{"input_ids", inputs[0].second},
+                                                              {"position", inputs[1].second}};
+  for (const CachePair& cache : rebuilt.caches)
+    graph_inputs.emplace_back(
+        rebuilt.name(cache.input),
+        Tensor::zeros(DType::kF32, bind(rebuilt.type(cache.input).shape, {1, tokens, 0})));
+  POME_ASSIGN_OR_RETURN(const std::vector<Tensor> expected,
+                        evaluate(rebuilt, graph_inputs, wanted, nullptr));
+  for (size_t i = 0; i < names.size(); ++i) {
+    const auto value = std::find_if(seen.begin(), seen.end(),
+                                    [&](const auto& entry) { return entry.first == names[i]; });
+    if (value->second.shape() != expected[i].shape())
+      continue;  // caches: the package's have room for the whole context
+    const double error = relative_error(value->second, expected[i]);
+    if (error > 0.02) return std::optional(FirstDifference{function, names[i], error});
+  }
+  return std::optional<FirstDifference>();
+}
+
+FunctionReport to_report(const std::string& name, const Comparison& c) {
+  FunctionReport out{
+      name, c.artefact.tokens, c.max_abs_error, c.mean_abs_error, c.mean_kld, c.top1_agreement,
+      true};
+  out.ok = c.mean_kld <= kMaxOwnMeanKld && c.top1_agreement >= kMinOwnTop1Agreement;
+  return out;
+}
+
+std::string percent(double fraction) {
+  return std::to_string(static_cast<int>(std::lround(fraction * 1e4)) / 100.0).substr(0, 5) + " %";
+}
+
+class Verifier {
+ public:
+  Verifier(const VerifyOptions& options, const WorkContext& work)
+      : options_(options), work_(work) {}
+
+  Result<VerifyReport> run() {
+    POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> paths,
+                          find_artefact(options_.artefact));
+    if (!paths)
+      return unsupported("verify takes an artefact that convert wrote, or a .mlpackage")
+          .in(options_.artefact);
+    paths_ = *paths;
+    POME_RETURN_IF_ERROR(integrity());
+    POME_RETURN_IF_ERROR(open());
+    if (!options_.original.empty()) {
+      POME_RETURN_IF_ERROR(semantics());
+      POME_RETURN_IF_ERROR(against_original());
+    }
+    report_.ok = report_.problems.empty();
+    return std::move(report_);
+  }
+
+ private:
+  Status integrity() {
+    report_.has_manifest = !paths_.folder.empty();
+    if (!report_.has_manifest) return {};
+    POME_ASSIGN_OR_RETURN(const Manifest manifest,
+                          read_manifest(paths_.folder + "/" + kManifestName));
+    report_.graph_hash = manifest.graph_hash;
+    report_.source_hash = manifest.source_hash;
+    POME_ASSIGN_OR_RETURN(report_.integrity, check_integrity(paths_.folder, manifest, work_));
+    for (const IntegrityFinding& finding : report_.integrity)
+      report_.problems.push_back("integrity: " + finding.file +
+                                 (finding.tensor.empty() ? "" : ", tensor " + finding.tensor) +
+                                 " " + finding.problem);
+    return {};
+  }
+
+  Status open() {
+    POME_ASSIGN_OR_RETURN(package_, mil::read_package(paths_.package));
+    if (package_.model.functions.empty())
+      return bad_input(Refusal::kRange, "the package has no functions").in(paths_.package);
+    return {};
+  }
+
+  Status semantics() {
+    POME_ASSIGN_OR_RETURN(original_, open_checkpoint(options_.original));
+    POME_ASSIGN_OR_RETURN(graph_, build_graph(original_));
+    POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
+                          load_tokenizer(options_.original));
+    ids_ = tokenizer->encode(options_.text);
+    if (static_cast<int64_t>(ids_.size()) > options_.max_tokens)
+      ids_.resize(static_cast<size_t>(options_.max_tokens));
+    if (ids_.size() < 8)
+      return usage_error("the text has too few tokens to compare")
+          .hint("give a longer one with --text");
+
+    std::set<std::string> wanted;
+    for (const Constant& constant : graph_.constants) wanted.insert(identifier(constant.name));
+    package_.model.functions.push_back(constants_function(package_.model.functions[0], wanted));
+    POME_ASSIGN_OR_RETURN(std::unique_ptr<MilProgram> program,
+                          MilProgram::create(std::move(package_), {options_.threads, false}));
+    program_ = std::move(program);
+    std::vector<std::string> missing_constants;
+    POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, *program_, &missing_constants));
+    for (const std::string& problem : missing_constants)
+      report_.problems.push_back("semantics: " + problem);
+    POME_ASSIGN_OR_RETURN(artefact_, package_runner(program_));
+    if (artefact_->info().vocab_size != graph_.info.vocab_size) {
+      report_.problems.push_back("semantics: the package has " +
+                                 std::to_string(artefact_->info().vocab_size) +
+                                 " logits, the original " + std::to_string(graph_.info.vocab_size));
+      return {};
+    }
+    report_.has_semantics = true;
+    const int64_t capacity = artefact_->info().capacity;
+    POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> reference,
+                          reference_runner({rebuilt}, {options_.threads, capacity}));
+    const auto first = [&](int64_t count) {
+      return std::span<const int32_t>(ids_).first(
+          static_cast<size_t>(std::min({count, capacity, static_cast<int64_t>(ids_.size())})));
+    };
+    ScoreOptions scoring;
+    scoring.window = std::min<int64_t>(capacity, 256);
+    POME_ASSIGN_OR_RETURN(const Comparison prefill,
+                          compare(*artefact_, *reference, first(512), scoring, work_));
+    report_.functions.push_back(to_report("prefill", prefill));
+    POME_ASSIGN_OR_RETURN(const Comparison decode,
+                          compare_decode(*artefact_, *reference, first(48), work_));
+    report_.functions.push_back(to_report("decode", decode));
+    for (const FunctionReport& function : report_.functions) {
+      if (function.ok) continue;
+      report_.problems.push_back("semantics: " + function.name +
+                                 " does not compute what the graph says: mean KL divergence " +
+                                 std::to_string(function.mean_kld) + ", largest error of a logit " +
+                                 std::to_string(function.max_abs_error));
+    }
+    if (!report_.problems.empty()) return locate(rebuilt);
+    return {};
+  }
+
+  // Which function has which number of tokens a call is read from its declared inputs.
+  Status locate(const Graph& rebuilt) {
+    for (const mil::Function& function : program_->model().functions) {
+      int64_t tokens = 0, context = 0;
+      for (const mil::NamedType& input : function.inputs) {
+        if (input.name == "input_ids" && input.type.dims.size() == 2) tokens = input.type.dims[1];
+        if (input.name == "causal_mask" && input.type.dims.size() == 4)
+          context = input.type.dims[3];
+      }
+      if (tokens < 1 || context < tokens || tokens > static_cast<int64_t>(ids_.size())) continue;
+      POME_ASSIGN_OR_RETURN(
+          report_.first_difference,
+          find_first_difference(*program_, function.name, rebuilt,
+                                std::span<const int32_t>(ids_).first(static_cast<size_t>(tokens)),
+                                context));
+      if (report_.first_difference) {
+        report_.problems.push_back("semantics: the first value that differs is " +
+                                   report_.first_difference->value + " in " + function.name);
+        return {};
+      }
+    }
+    return {};
+  }
+
+  Status against_original() {
+    if (!report_.has_semantics) return {};
+    PlanOptions plan;
+    plan.threads = options_.threads;
+    plan.capacity = artefact_->info().capacity;
+    POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled, compile(graph_, plan, work_));
+    POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> engine, compiled->new_session());
+    POME_ASSIGN_OR_RETURN(
+        const std::unique_ptr<Runner> reference,
+        reference_runner({graph_}, {options_.threads, artefact_->info().capacity}));
+    ScoreOptions scoring;
+    scoring.window = std::min<int64_t>(artefact_->info().capacity, 512);
+    const std::span<const int32_t> few = std::span<const int32_t>(ids_).first(
+        std::min<size_t>(ids_.size(), static_cast<size_t>(std::min<int64_t>(128, scoring.window))));
+    POME_ASSIGN_OR_RETURN(const Comparison own, compare(*engine, *reference, few, scoring, work_));
+    report_.engine_max_abs_error = own.max_abs_error;
+    if (own.mean_kld > 1e-6)
+      report_.problems.push_back("engine: differs from the reference evaluator by " +
+                                 std::to_string(own.mean_kld) + " mean KL divergence");
+    POME_ASSIGN_OR_RETURN(report_.against_original,
+                          compare(*artefact_, *engine, ids_, scoring, work_));
+    const Comparison& c = report_.against_original;
+    if (options_.max_ppl_increase_percent &&
+        c.ppl_increase_percent > *options_.max_ppl_increase_percent)
+      report_.problems.push_back("gate: perplexity rose by " +
+                                 std::to_string(c.ppl_increase_percent) + " %, allowed are " +
+                                 std::to_string(*options_.max_ppl_increase_percent) + " %");
+    if (options_.max_mean_kld && c.mean_kld > *options_.max_mean_kld)
+      report_.problems.push_back("gate: mean KL divergence is " + std::to_string(c.mean_kld) +
+                                 ", allowed are " + std::to_string(*options_.max_mean_kld));
+    if (options_.min_top1_agreement && c.top1_agreement < *options_.min_top1_agreement)
+      report_.problems.push_back("gate: the best token agrees in " + percent(c.top1_agreement) +
+                                 " of positions, asked for are " +
+                                 percent(*options_.min_top1_agreement));
+    return {};
+  }
+
+  const VerifyOptions& options_;
+  const WorkContext& work_;
+  VerifyReport report_;
+  ArtefactPaths paths_;
+  mil::Package package_;
+  Checkpoint original_;
+  Graph graph_;
+  std::vector<int32_t> ids_;
+  std::shared_ptr<MilProgram> program_;
+  std::unique_ptr<Runner> artefact_;
+};
+
+}  // namespace
+
+Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& work) {
+  return Verifier(options, work).run();
+}
+
+}  // namespace pome
