@@ -1,7 +1,9 @@
 #include "base/json.h"
 
 #include <cmath>
+#include <cstddef>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <unordered_set>
 #include <utility>
