@@ -19,11 +19,13 @@ namespace pome {
 
 // What --weights and --embedding name.
 struct QuantRecipe {
-  std::string scheme;                       // "int4", as typed
-  Encoding matrices, embedding, head;       // wished for; shapes may force a fallback
+  std::string scheme;  // "int4", as typed
+  // Wished for; shapes may force a fallback. int8 has block 0 here: one scale per row.
+  Encoding matrices, embedding, head;
   EncodingKind small = EncodingKind::kF16;  // norms, biases, tables
 };
 // "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2"; an unknown name is kUsage and lists the known ones.
+// The head follows the embedding.
 Result<QuantRecipe> parse_recipe(std::string_view weights,
                                  std::optional<std::string_view> embedding = std::nullopt);
 
@@ -38,10 +40,18 @@ struct Quantized {
   std::vector<TensorChoice> tensors;  // one per constant, same order
 };
 // Ladder where the shape does not divide: smaller group / block (16 -> 8 -> 4 -> 2 -> 1; 32 -> 16
-// -> 8), then per tensor / per row, int8, f16.
+// -> 8), then per tensor / per row, int8, f16. A rung whose tables would cost more than a quarter
+// of the indices (smaller groups), or that would not be smaller than f16, is passed over. Groups of
+// stacked experts never straddle two experts. Constants of role kTable below rank 2 (inverse
+// frequencies, scalars) and all scalars stay as they are.
 Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe);
 
-// Encodes `data` tile by tile when read.
-ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding);
+// Encodes `data` tile by tile when read: plain f16 or f32, kInt, or kLut. Values that are not
+// finite or that binary16 would turn into infinity (65520 and beyond; not checked for f32) are
+// kBadInput when read, naming the tensor `name`, row and column. Where the source already has the
+// plain encoding its bytes are checked and passed through. canonical() is that of `data`. The
+// encoding must divide the shape (encoded_layout).
+ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
+                                 std::string name = {});
 
 }  // namespace pome

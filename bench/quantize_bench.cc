@@ -1,0 +1,157 @@
+// Cost of quantising, in milliseconds per million weights on one thread ("ms/Mw"): whole schemes
+// from a bf16 source to encoded tiles, and the fits on their own.
+#include <benchmark/benchmark.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "graph/constant.h"
+#include "quantize/int_scale.h"
+#include "quantize/palette.h"
+#include "quantize/quantize.h"
+#include "tensor/half.h"
+
+namespace pome {
+namespace {
+
+// Weights as language models have them: heavy tails (Student t, 5 degrees of freedom), rows and
+// columns of different size, sigma about 0.02.
+std::vector<float> llm_like(int64_t rows, int64_t columns, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal;
+  std::student_t_distribution<double> heavy(5.0);
+  std::vector<double> row_scale(static_cast<size_t>(rows)),
+      column_scale(static_cast<size_t>(columns));
+  for (double& s : row_scale) s = 0.02 * std::exp(0.35 * normal(random));
+  for (double& s : column_scale) s = std::exp(0.25 * normal(random));
+  std::vector<float> out;
+  out.reserve(static_cast<size_t>(rows * columns));
+  for (const double r : row_scale) {
+    for (const double c : column_scale) out.push_back(static_cast<float>(heavy(random) * r * c));
+  }
+  return out;
+}
+
+class Bf16Source final : public ConstantData {
+ public:
+  Bf16Source(int64_t rows, int64_t columns, const std::vector<float>& values)
+      : ConstantData({rows, columns}, Encoding::plain(EncodingKind::kBF16)), bits_(values.size()) {
+    f32_to_bf16(values, bits_);
+  }
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    tile->row = row;
+    tile->rows = rows;
+    tile->parts.assign(
+        1, std::as_bytes(std::span(bits_).subspan(static_cast<size_t>(row * columns()),
+                                                  static_cast<size_t>(rows * columns()))));
+    return {};
+  }
+
+ private:
+  std::vector<uint16_t> bits_;
+};
+
+constexpr int64_t kRows = 512, kColumns = 2048;
+
+void report(benchmark::State& state, int64_t weights) {
+  state.counters["ms/Mw"] = benchmark::Counter(
+      static_cast<double>(weights * state.iterations()) / 1e9,
+      benchmark::Counter::kIsRate | benchmark::Counter::kInvert, benchmark::Counter::kIs1000);
+}
+
+void scheme(benchmark::State& state, const char* name) {
+  const auto source = std::make_shared<Bf16Source>(kRows, kColumns, llm_like(kRows, kColumns, 1));
+  Encoding encoding = parse_recipe(name)->matrices;
+  if (encoding.kind == EncodingKind::kInt && encoding.block == 0) encoding.block = kColumns;
+  const ConstantDataPtr data = encoded_constant(source, encoding);
+  const int64_t step = tile_rows(*data);
+  EncodedTile tile;
+  for (auto _ : state) {
+    for (int64_t row = 0; row < kRows; row += step) {
+      const Status status = data->read_tile(row, std::min(step, kRows - row), &tile);
+      if (!status.ok()) return state.SkipWithError(status.to_string().c_str());
+      benchmark::DoNotOptimize(tile.parts[0].data());
+    }
+  }
+  report(state, kRows * kColumns);
+}
+BENCHMARK_CAPTURE(scheme, f16, "f16");
+BENCHMARK_CAPTURE(scheme, int8, "int8");
+BENCHMARK_CAPTURE(scheme, int4, "int4");
+BENCHMARK_CAPTURE(scheme, lut8, "lut8");
+BENCHMARK_CAPTURE(scheme, lut6, "lut6");
+BENCHMARK_CAPTURE(scheme, lut4, "lut4");
+BENCHMARK_CAPTURE(scheme, lut3, "lut3");
+BENCHMARK_CAPTURE(scheme, lut2, "lut2");
+
+// One group of 16 rows; counters give the excess over the exact optimum in percent.
+void palette(benchmark::State& state, KMeansMethod method, int64_t bins, bool bf16) {
+  const int bits = static_cast<int>(state.range(0));
+  const std::vector<float> group = llm_like(16, kColumns, 2);
+  KeyHistogram histogram;
+  std::vector<uint16_t> keys;
+  for (const float value : group) {
+    keys.push_back(key_of_f16(f32_to_f16(bf16 ? bf16_to_f32(f32_to_bf16(value)) : value)));
+  }
+  histogram.add(keys);
+  std::vector<double> values, weights;
+  histogram.collect(&values, &weights);
+  double cost = 0;
+  for (auto _ : state) {
+    cost = kmeans(values, weights, 1 << bits, method, bins).cost;
+    benchmark::DoNotOptimize(cost);
+  }
+  const double exact = kmeans(values, weights, 1 << bits, KMeansMethod::kDivideAndConquer).cost;
+  report(state, 16 * kColumns);
+  state.counters["excess%"] = 100 * (cost / exact - 1);
+  state.counters["distinct"] = static_cast<double>(values.size());
+}
+BENCHMARK_CAPTURE(palette, divide_f32, KMeansMethod::kDivideAndConquer, 0, false)->Arg(4);
+BENCHMARK_CAPTURE(palette, lagrangian_f32, KMeansMethod::kLagrangian, 0, false)
+    ->Arg(2)
+    ->Arg(3)
+    ->Arg(4)
+    ->Arg(6)
+    ->Arg(8);
+BENCHMARK_CAPTURE(palette, lagrangian_bf16, KMeansMethod::kLagrangian, 0, true)
+    ->Arg(2)
+    ->Arg(3)
+    ->Arg(4)
+    ->Arg(6)
+    ->Arg(8);
+BENCHMARK_CAPTURE(palette, coarse256_f32, KMeansMethod::kCoarse, 256, false)
+    ->Arg(2)
+    ->Arg(3)
+    ->Arg(4);
+BENCHMARK_CAPTURE(palette, coarse512_f32, KMeansMethod::kCoarse, 512, false)
+    ->Arg(2)
+    ->Arg(3)
+    ->Arg(4)
+    ->Arg(6);
+BENCHMARK_CAPTURE(palette, coarse512_bf16, KMeansMethod::kCoarse, 512, true)->Arg(4);
+
+// What the range of codes and the sign of the scale buy: mean squared error over that of codes
+// [-7, 7], in percent.
+void int4_range(benchmark::State& state, CodeRange range) {
+  const std::vector<float> values = llm_like(64, kColumns, 3);
+  ScaleScratch scratch;
+  double error = 0, symmetric = 0;
+  const auto total = [&](const CodeRange& codes) {
+    double sum = 0;
+    for (size_t i = 0; i < values.size(); i += 32) {
+      sum += fit_scale_exact(std::span(values).subspan(i, 32), {}, codes, &scratch).error;
+    }
+    return sum;
+  };
+  for (auto _ : state) error = total(range);
+  symmetric = total({-7, 7, false});
+  report(state, 64 * kColumns);
+  state.counters["error%"] = 100 * error / symmetric;
+}
+BENCHMARK_CAPTURE(int4_range, minus7_to_7, CodeRange{-7, 7, false});
+BENCHMARK_CAPTURE(int4_range, minus8_to_7, CodeRange{-8, 7, false});
+BENCHMARK_CAPTURE(int4_range, minus8_to_7_both_signs, CodeRange{-8, 7, true});
+
+}  // namespace
+}  // namespace pome

@@ -1,0 +1,190 @@
+#include "quantize/quantize.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/checked.h"
+
+namespace pome {
+namespace {
+
+constexpr int64_t kBlock = 32;  // columns that share an int4 scale
+constexpr int64_t kGroup = 16;  // rows that share a table
+
+struct Scheme {
+  std::string_view name;
+  Encoding encoding;
+};
+const std::array<Scheme, 9> kSchemes = {{
+    {"f16", Encoding::plain(EncodingKind::kF16)},
+    {"f32", Encoding::plain(EncodingKind::kF32)},
+    {"int8", Encoding::int_blocks(8, 0)},
+    {"int4", Encoding::int_blocks(4, kBlock)},
+    {"lut8", Encoding::lut(8, kGroup)},
+    {"lut6", Encoding::lut(6, kGroup)},
+    {"lut4", Encoding::lut(4, kGroup)},
+    {"lut3", Encoding::lut(3, kGroup)},
+    {"lut2", Encoding::lut(2, kGroup)},
+}};
+
+Result<Encoding> parse_scheme(std::string_view name) {
+  std::string known;
+  for (const Scheme& scheme : kSchemes) {
+    if (scheme.name == name) return scheme.encoding;
+    known += (known.empty() ? "" : " ") + std::string(scheme.name);
+  }
+  return usage_error("unknown scheme \"" + escape_for_terminal(name) + "\"; known are " + known);
+}
+
+// ---- the ladder
+// ----------------------------------------------------------------------------------
+
+struct Matrix {
+  int64_t rows = 0, columns = 0;
+  int64_t rows_of_one = 0;  // of one expert where experts are stacked, else rows
+};
+
+struct Choice {
+  Encoding encoding;
+  std::string fallback;
+};
+
+std::optional<uint64_t> bytes_of(const Encoding& encoding, const Matrix& matrix) {
+  const auto layout = encoded_layout(encoding, matrix.rows, matrix.columns);
+  if (!layout.ok()) return std::nullopt;
+  return layout->total_bytes();
+}
+
+bool smaller_than_f16(const Encoding& encoding, const Matrix& matrix) {
+  const auto bytes = bytes_of(encoding, matrix);
+  const auto plain = bytes_of(Encoding::plain(EncodingKind::kF16), matrix);
+  return bytes && plain && *bytes < *plain;
+}
+
+// One scale per row, or plain binary16 where rows are so short that a scale does not pay.
+Choice choose_int8(const Matrix& matrix, std::string why) {
+  const Encoding per_row = Encoding::int_blocks(8, matrix.columns);
+  if (smaller_than_f16(per_row, matrix)) return {per_row, std::move(why)};
+  const std::string reason = "scales and tables would make it larger than f16";
+  return {Encoding::plain(EncodingKind::kF16), why.empty() ? reason : why + "; " + reason};
+}
+
+Choice choose_int4(const Matrix& matrix, int64_t wished) {
+  std::string why;
+  for (int64_t block = wished; block >= std::min<int64_t>(8, wished); block /= 2) {
+    if (matrix.columns % block == 0) {
+      if (block != wished) why += ": blocks of " + std::to_string(block);
+      return {Encoding::int_blocks(4, block), why};
+    }
+    if (why.empty()) {
+      why = std::to_string(matrix.columns) + " columns are not a multiple of " +
+            std::to_string(wished);
+    }
+  }
+  const Encoding per_row = Encoding::int_blocks(4, matrix.columns);
+  if (smaller_than_f16(per_row, matrix)) return {per_row, why + ": one scale per row"};
+  return choose_int8(matrix, why);
+}
+
+// Tables cost no more than a quarter of the indices.
+bool tables_pay(int bits, int64_t group, int64_t columns) {
+  const auto indices = checked_mul<int64_t>(group, columns);
+  return !indices || (int64_t{16} << bits) <= *indices * bits / 4;
+}
+
+Choice choose_lut(const Matrix& matrix, const Encoding& wished) {
+  const int bits = wished.bits;
+  std::string why;
+  if (matrix.rows_of_one % wished.group == 0) {
+    if (smaller_than_f16(wished, matrix)) return {wished, why};
+    why = "tables of " + std::to_string(wished.group) + " rows would make it larger than f16";
+  } else {
+    why = std::to_string(matrix.rows_of_one) + " rows are not a multiple of " +
+          std::to_string(wished.group);
+    for (int64_t group = wished.group / 2; group >= 1; group /= 2) {
+      const Encoding smaller = Encoding::lut(bits, group);
+      if (matrix.rows_of_one % group != 0 || !tables_pay(bits, group, matrix.columns)) continue;
+      return {smaller, why + ": groups of " + std::to_string(group)};
+    }
+  }
+  const Encoding per_tensor = Encoding::lut(bits, matrix.rows);
+  if (matrix.rows == matrix.rows_of_one && smaller_than_f16(per_tensor, matrix)) {
+    return {per_tensor, why + ": one table for all rows"};
+  }
+  return choose_int8(matrix, why);
+}
+
+Choice choose(const Encoding& wished, const Matrix& matrix) {
+  if (matrix.rows == 0 || matrix.columns == 0) {
+    return {Encoding::plain(EncodingKind::kF16), "no elements"};
+  }
+  switch (wished.kind) {
+    case EncodingKind::kInt:
+      return wished.bits == 8 ? choose_int8(matrix, {}) : choose_int4(matrix, wished.block);
+    case EncodingKind::kLut:
+      return choose_lut(matrix, wished);
+    default:
+      return {wished, {}};
+  }
+}
+
+// nullopt: the constant stays as it is.
+std::optional<Encoding> wished_for(const Constant& constant, const QuantRecipe& recipe) {
+  const size_t rank = constant.data->shape().size();
+  if (rank == 0) return std::nullopt;
+  const Encoding small = Encoding::plain(recipe.small);
+  switch (constant.role) {
+    case Constant::Role::kMatrix:
+      return rank >= 2 ? recipe.matrices : small;
+    case Constant::Role::kEmbedding:
+      return rank >= 2 ? recipe.embedding : small;
+    case Constant::Role::kHead:
+      return rank >= 2 ? recipe.head : small;
+    case Constant::Role::kNorm:
+    case Constant::Role::kBias:
+      return small;
+    case Constant::Role::kTable:
+      break;
+  }
+  // Inverse frequencies and what the builder computes need f32; a learned table does not.
+  if (rank >= 2) return small;
+  return std::nullopt;
+}
+
+}  // namespace
+
+Result<QuantRecipe> parse_recipe(std::string_view weights,
+                                 std::optional<std::string_view> embedding) {
+  QuantRecipe recipe;
+  recipe.scheme = std::string(weights);
+  POME_ASSIGN_OR_RETURN(recipe.matrices, parse_scheme(weights));
+  POME_ASSIGN_OR_RETURN(recipe.embedding, parse_scheme(embedding.value_or(weights)));
+  recipe.head = recipe.embedding;
+  if (recipe.matrices.kind == EncodingKind::kF32) recipe.small = EncodingKind::kF32;
+  return recipe;
+}
+
+Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
+  Quantized result{graph, {}};
+  for (Constant& constant : result.graph.constants) {
+    const ConstantData& data = *constant.data;
+    TensorChoice choice{constant.name, data.rows(), data.columns(), data.encoding(), {}};
+    if (const auto wished = wished_for(constant, recipe)) {
+      const Shape& shape = data.shape();
+      const Matrix matrix = {data.rows(), data.columns(),
+                             shape.size() >= 3 ? shape[shape.size() - 2] : data.rows()};
+      Choice chosen = choose(*wished, matrix);
+      // Refuses sizes that overflow before anything is read.
+      const auto layout = encoded_layout(chosen.encoding, data.rows(), data.columns());
+      if (!layout.ok()) return Status(layout.status()).at("tensor " + constant.name);
+      constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+      choice.used = chosen.encoding;
+      choice.fallback = std::move(chosen.fallback);
+    }
+    result.tensors.push_back(std::move(choice));
+  }
+  return result;
+}
+
+}  // namespace pome

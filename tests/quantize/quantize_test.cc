@@ -1,0 +1,426 @@
+#include "quantize/quantize.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "graph/builder.h"
+#include "tensor/half.h"
+#include "tensor/tensor.h"
+
+namespace pome {
+namespace {
+
+using Role = Constant::Role;
+
+std::vector<float> draw(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::student_t_distribution<double> heavy(4);
+  std::vector<float> out;
+  for (int64_t i = 0; i < count; ++i) out.push_back(static_cast<float>(0.02 * heavy(random)));
+  return out;
+}
+
+ConstantDataPtr data_of(Shape shape, std::vector<float> values) {
+  return inline_constant(Tensor::from_f32(std::move(shape), std::move(values)));
+}
+ConstantDataPtr random_data(const Shape& shape, uint32_t seed) {
+  return data_of(shape, draw(*element_count(shape), seed));
+}
+
+std::vector<float> decode(const ConstantData& data) {
+  std::vector<float> out(static_cast<size_t>(data.rows() * data.columns()));
+  const Status status = data.read_f32(0, data.rows(), out.data());
+  EXPECT_TRUE(status.ok()) << status.to_string();
+  return out;
+}
+
+double nmse(const std::vector<float>& original, const std::vector<float>& decoded) {
+  double error = 0, squares = 0;
+  for (size_t i = 0; i < original.size(); ++i) {
+    error += std::pow(static_cast<double>(original[i]) - decoded[i], 2);
+    squares += static_cast<double>(original[i]) * original[i];
+  }
+  return error / squares;
+}
+
+std::vector<std::byte> all_bytes(const ConstantData& data, int64_t step) {
+  std::vector<std::vector<std::byte>> parts;
+  for (int64_t row = 0; row < data.rows(); row += step) {
+    EncodedTile tile;
+    const Status status = data.read_tile(row, std::min(step, data.rows() - row), &tile);
+    EXPECT_TRUE(status.ok()) << status.to_string();
+    parts.resize(tile.parts.size());
+    for (size_t p = 0; p < parts.size(); ++p) {
+      parts[p].insert(parts[p].end(), tile.parts[p].begin(), tile.parts[p].end());
+    }
+  }
+  std::vector<std::byte> out;
+  for (const auto& part : parts) out.insert(out.end(), part.begin(), part.end());
+  return out;
+}
+
+// ---- recipes
+
+TEST(Recipe, KnownSchemes) {
+  const struct {
+    const char* name;
+    Encoding encoding;
+  } known[] = {{"f16", Encoding::plain(EncodingKind::kF16)},
+               {"f32", Encoding::plain(EncodingKind::kF32)},
+               {"int8", Encoding::int_blocks(8, 0)},
+               {"int4", Encoding::int_blocks(4, 32)},
+               {"lut8", Encoding::lut(8, 16)},
+               {"lut6", Encoding::lut(6, 16)},
+               {"lut4", Encoding::lut(4, 16)},
+               {"lut3", Encoding::lut(3, 16)},
+               {"lut2", Encoding::lut(2, 16)}};
+  for (const auto& row : known) {
+    const auto recipe = parse_recipe(row.name);
+    ASSERT_TRUE(recipe.ok());
+    EXPECT_EQ(recipe->scheme, row.name);
+    EXPECT_EQ(recipe->matrices, row.encoding);
+    EXPECT_EQ(recipe->embedding, row.encoding);
+    EXPECT_EQ(recipe->head, row.encoding);
+  }
+  EXPECT_EQ(parse_recipe("f32")->small, EncodingKind::kF32);
+  EXPECT_EQ(parse_recipe("lut4")->small, EncodingKind::kF16);
+}
+
+TEST(Recipe, EmbeddingOfItsOwn) {
+  const auto recipe = parse_recipe("lut4", "int8");
+  ASSERT_TRUE(recipe.ok());
+  EXPECT_EQ(recipe->matrices, Encoding::lut(4, 16));
+  EXPECT_EQ(recipe->embedding, Encoding::int_blocks(8, 0));
+  EXPECT_EQ(recipe->head, Encoding::int_blocks(8, 0));
+}
+
+TEST(Recipe, UnknownNamesListTheKnownOnes) {
+  for (const char* name : {"", "lut5", "INT4", "int4 ", "q\x1b[0m"}) {
+    const auto recipe = parse_recipe(name);
+    ASSERT_FALSE(recipe.ok());
+    EXPECT_EQ(recipe.status().code(), StatusCode::kUsage);
+    EXPECT_NE(recipe.status().to_string().find("lut4"), std::string::npos);
+    EXPECT_EQ(recipe.status().to_string().find('\x1b'), std::string::npos);
+  }
+  EXPECT_EQ(parse_recipe("int4", "lut7").status().code(), StatusCode::kUsage);
+}
+
+// ---- encoded constants
+
+const Encoding kEncodings[] = {Encoding::plain(EncodingKind::kF16),
+                               Encoding::plain(EncodingKind::kF32),
+                               Encoding::int_blocks(8, 35),
+                               Encoding::int_blocks(4, 35),
+                               Encoding::int_blocks(4, 5),
+                               Encoding::int_blocks(4, 7),
+                               Encoding::lut(8, 4),
+                               Encoding::lut(6, 2),
+                               Encoding::lut(4, 4),
+                               Encoding::lut(3, 1),
+                               Encoding::lut(3, 4),
+                               Encoding::lut(2, 12),
+                               Encoding::lut(1, 4)};
+
+// 36 rows of 35 columns: rows do not end on bytes at 1, 2, 3, 4 and 6 bits.
+TEST(EncodedConstant, TilesJoinToTheWhole) {
+  const ConstantDataPtr source = random_data({36, 35}, 1);
+  for (const Encoding& encoding : kEncodings) {
+    const ConstantDataPtr data = encoded_constant(source, encoding);
+    EXPECT_EQ(data->encoding(), encoding);
+    EXPECT_EQ(data->shape(), source->shape());
+    const std::vector<std::byte> whole = all_bytes(*data, 36);
+    EXPECT_EQ(whole.size(), data->stored_bytes());
+    const int64_t step = row_granularity(encoding, 35);
+    for (int64_t rows = step; rows < 36; rows += step) {
+      EXPECT_EQ(all_bytes(*data, rows), whole) << to_string(encoding) << " by " << rows;
+    }
+  }
+}
+
+TEST(EncodedConstant, ErrorFallsWithBits) {
+  const ConstantDataPtr source = random_data({64, 96}, 2);
+  const std::vector<float> original = decode(*source);
+  const auto error = [&](const Encoding& encoding) {
+    return nmse(original, decode(*encoded_constant(source, encoding)));
+  };
+  EXPECT_EQ(error(Encoding::plain(EncodingKind::kF32)), 0);
+  EXPECT_LT(error(Encoding::plain(EncodingKind::kF16)), 1e-7);
+  EXPECT_LT(error(Encoding::int_blocks(8, 96)), 2e-4);
+  EXPECT_LT(error(Encoding::int_blocks(4, 32)), 0.015);
+  double last = 1;
+  for (const int bits : {1, 2, 3, 4, 6, 8}) {
+    const double here = error(Encoding::lut(bits, 16));
+    EXPECT_LT(here, last / 2);
+    last = here;
+  }
+  // Smaller groups fit at least as well.
+  EXPECT_LT(error(Encoding::lut(4, 4)), error(Encoding::lut(4, 16)) * 1.001);
+}
+
+TEST(EncodedConstant, RequantisingIsLossless) {
+  const ConstantDataPtr source = random_data({36, 35}, 3);
+  for (const Encoding& encoding : kEncodings) {
+    const ConstantDataPtr once = encoded_constant(source, encoding);
+    const std::vector<float> decoded = decode(*once);
+    EXPECT_EQ(decode(*encoded_constant(data_of({36, 35}, decoded), encoding)), decoded)
+        << to_string(encoding);
+    EXPECT_EQ(decode(*encoded_constant(once, encoding)), decoded) << to_string(encoding);
+  }
+}
+
+TEST(EncodedConstant, PermutedRowsInAGroupShareTheirTable) {
+  const ConstantDataPtr source = random_data({16, 40}, 4);
+  const auto reversed = permute_rows(source, {16, 40}, [](int64_t i) { return 15 - i; });
+  EncodedTile tile, other;
+  const Encoding encoding = Encoding::lut(4, 16);
+  ASSERT_TRUE(encoded_constant(source, encoding)->read_tile(0, 16, &tile).ok());
+  ASSERT_TRUE(encoded_constant(reversed, encoding)->read_tile(0, 16, &other).ok());
+  EXPECT_EQ(std::memcmp(tile.parts[1].data(), other.parts[1].data(), tile.parts[1].size()), 0);
+}
+
+TEST(EncodedConstant, DegenerateRows) {
+  std::vector<float> values(5 * 33, 0.0f);
+  for (size_t i = 33; i < 66; ++i) values[i] = -0.7f;                                 // constant
+  for (size_t i = 66; i < 99; ++i) values[i] = 0x1p-24f * static_cast<float>(i % 3);  // subnormal
+  values[100] = 65504;                                                                // one outlier
+  for (size_t i = 132; i < 165; ++i) values[i] = 1e-30f;  // below binary16
+  const ConstantDataPtr source = data_of({5, 33}, values);
+  for (const Encoding& encoding :
+       {Encoding::int_blocks(8, 33), Encoding::int_blocks(4, 33), Encoding::int_blocks(4, 11),
+        Encoding::lut(4, 1), Encoding::lut(3, 5), Encoding::lut(2, 1)}) {
+    const std::vector<float> decoded = decode(*encoded_constant(source, encoding));
+    for (size_t i = 0; i < values.size(); ++i) {
+      ASSERT_TRUE(std::isfinite(decoded[i])) << to_string(encoding) << " " << i;
+      // All of these rows have at most three distinct values: every scheme holds them but for the
+      // precision of its binary16 scale.
+      ASSERT_NEAR(decoded[i], values[i], std::fabs(values[i]) * 6e-4 + 2e-8)
+          << to_string(encoding) << " " << i;
+    }
+  }
+}
+
+TEST(EncodedConstant, NamesTheOffender) {
+  const struct {
+    float value;
+    const char* text;
+  } cases[] = {{std::numeric_limits<float>::quiet_NaN(), "NaN"},
+               {-std::numeric_limits<float>::infinity(), "infinite"},
+               {65520.0f, "65520"},
+               {-1e30f, "65504"}};
+  for (const auto& bad : cases) {
+    std::vector<float> values = draw(40 * 24, 5);
+    values[17 * 24 + 5] = bad.value;
+    const ConstantDataPtr source = data_of({40, 24}, values);
+    for (const Encoding& encoding :
+         {Encoding::plain(EncodingKind::kF16), Encoding::plain(EncodingKind::kF32),
+          Encoding::int_blocks(8, 24), Encoding::int_blocks(4, 8), Encoding::lut(4, 8),
+          Encoding::lut(3, 40)}) {
+      EncodedTile tile;
+      const ConstantDataPtr data = encoded_constant(source, encoding, "layers.0.ffn.up.weight");
+      const Status status = data->read_tile(0, 40, &tile);
+      if (encoding.kind == EncodingKind::kF32 && std::isfinite(bad.value)) {
+        EXPECT_TRUE(status.ok());
+        continue;
+      }
+      ASSERT_FALSE(status.ok()) << to_string(encoding);
+      EXPECT_EQ(status.code(), StatusCode::kBadInput);
+      for (const char* part : {"layers.0.ffn.up.weight", "row 17, column 5", bad.text}) {
+        EXPECT_NE(status.to_string().find(part), std::string::npos) << status.to_string();
+      }
+    }
+  }
+}
+
+TEST(EncodedConstant, LargestBinary16IsAccepted) {
+  std::vector<float> values = draw(8 * 8, 6);
+  values[9] = 65504;
+  values[10] = -65504;
+  const ConstantDataPtr source = data_of({8, 8}, values);
+  for (const Encoding& encoding : {Encoding::plain(EncodingKind::kF16), Encoding::int_blocks(8, 8),
+                                   Encoding::int_blocks(4, 8), Encoding::lut(4, 8)}) {
+    for (const float value : decode(*encoded_constant(source, encoding))) {
+      EXPECT_TRUE(std::isfinite(value));
+    }
+  }
+}
+
+TEST(EncodedConstant, SameEncodingPassesThrough) {
+  const ConstantDataPtr source = random_data({8, 8}, 7);
+  const ConstantDataPtr data = encoded_constant(source, Encoding::plain(EncodingKind::kF32));
+  ASSERT_TRUE(data->view().has_value());
+  EXPECT_EQ(data->view()->data(), source->view()->data());
+  const ConstantDataPtr half = encoded_constant(source, Encoding::plain(EncodingKind::kF16));
+  EXPECT_FALSE(half->view().has_value());
+  EXPECT_EQ(&half->canonical(), source.get());
+  EXPECT_EQ(&encoded_constant(half, Encoding::lut(4, 8))->canonical(), source.get());
+}
+
+TEST(EncodedConstant, BytesDoNotDependOnThreads) {
+  const ConstantDataPtr source = random_data({1024, 1100}, 8);
+  for (const Encoding& encoding : {Encoding::lut(4, 16), Encoding::int_blocks(4, 44)}) {
+    const ConstantDataPtr data = encoded_constant(source, encoding);
+    const auto alone = digest_of(*data, nullptr);
+    ASSERT_TRUE(alone.ok());
+    for (const int threads : {2, 8}) {
+      ThreadPool pool(threads);
+      const auto digest = digest_of(*data, &pool);
+      ASSERT_TRUE(digest.ok());
+      EXPECT_EQ(*digest, *alone);
+    }
+  }
+}
+
+// The same on every machine and under every POME_ISA: values from integers alone, digests recorded.
+TEST(EncodedConstant, RecordedBytes) {
+  std::vector<float> values;
+  uint64_t state = 1;
+  for (int i = 0; i < 64 * 96; ++i) {
+    int64_t sum = 0;  // of four draws: a bell
+    for (int j = 0; j < 4; ++j) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      sum += static_cast<int64_t>(state >> 40) - (1 << 23);
+    }
+    values.push_back(static_cast<float>(sum) * 0x1p-29f);
+  }
+  const ConstantDataPtr source = data_of({64, 96}, values);
+  const struct {
+    Encoding encoding;
+    const char* digest;
+  } recorded[] = {{Encoding::int_blocks(8, 96), "4952a0e26d2fd4d7"},
+                  {Encoding::int_blocks(4, 32), "fada36a4ea01df82"},
+                  {Encoding::lut(8, 16), "d1c28cd19d2434af"},
+                  {Encoding::lut(6, 16), "13cd7289826703b2"},
+                  {Encoding::lut(4, 16), "6b2b9e12eed40cbb"},
+                  {Encoding::lut(3, 16), "f7721563a9b78cc6"},
+                  {Encoding::lut(2, 16), "76b9d2409e843c12"}};
+  for (const auto& row : recorded) {
+    const auto digest = digest_of(*encoded_constant(source, row.encoding), nullptr);
+    ASSERT_TRUE(digest.ok());
+    EXPECT_EQ(to_hex(*digest).substr(0, 16), row.digest) << to_string(row.encoding);
+  }
+}
+
+// ---- graphs
+
+Constant constant_of(std::string name, Role role, const Shape& shape) {
+  Constant constant;
+  constant.name = std::move(name);
+  constant.role = role;
+  constant.data = random_data(shape, static_cast<uint32_t>(shape.back()));
+  return constant;
+}
+
+// Only the constants matter here.
+Graph graph_with(std::vector<Constant> constants) {
+  Graph graph;
+  graph.constants = std::move(constants);
+  return graph;
+}
+
+TensorChoice choice_for(const char* scheme, const Shape& shape, Role role = Role::kMatrix) {
+  const auto quantized =
+      quantize(graph_with({constant_of("w", role, shape)}), *parse_recipe(scheme));
+  EXPECT_TRUE(quantized.ok());
+  const TensorChoice& choice = quantized->tensors.at(0);
+  const ConstantData& data = *quantized->graph.constants[0].data;
+  EXPECT_EQ(choice.used, data.encoding());
+  EXPECT_EQ(data.shape(), shape);
+  EXPECT_TRUE(encoded_layout(choice.used, data.rows(), data.columns()).ok());
+  decode(data);
+  return choice;
+}
+
+TEST(Quantize, RolesGetTheirEncodings) {
+  const Graph graph = graph_with(
+      {constant_of("w", Role::kMatrix, {64, 128}), constant_of("e", Role::kEmbedding, {96, 128}),
+       constant_of("h", Role::kHead, {96, 128}), constant_of("n", Role::kNorm, {128}),
+       constant_of("b", Role::kBias, {64}), constant_of("f", Role::kTable, {32}),
+       constant_of("p", Role::kTable, {16, 128}), constant_of("s", Role::kTable, {1})});
+  const auto quantized = quantize(graph, *parse_recipe("lut4", "int8"));
+  ASSERT_TRUE(quantized.ok());
+  const Encoding f16 = Encoding::plain(EncodingKind::kF16);
+  const Encoding f32 = Encoding::plain(EncodingKind::kF32);
+  const Encoding int8 = Encoding::int_blocks(8, 128);
+  const Encoding expected[] = {Encoding::lut(4, 16), int8, int8, f16, f16, f32, f16, f32};
+  ASSERT_EQ(quantized->tensors.size(), std::size(expected));
+  for (size_t i = 0; i < std::size(expected); ++i) {
+    EXPECT_EQ(quantized->tensors[i].used, expected[i]) << i;
+    EXPECT_EQ(quantized->tensors[i].name, graph.constants[i].name);
+    EXPECT_EQ(quantized->tensors[i].fallback, "") << i;
+    EXPECT_EQ(&quantized->graph.constants[i].data->canonical(), graph.constants[i].data.get());
+  }
+  // The graph that was given stays as it was.
+  EXPECT_EQ(graph.constants[0].data->encoding(), f32);
+}
+
+TEST(Quantize, LadderOfPalettes) {
+  EXPECT_EQ(choice_for("lut4", {48, 64}).used, Encoding::lut(4, 16));
+  EXPECT_EQ(choice_for("lut4", {40, 64}).used, Encoding::lut(4, 8));
+  EXPECT_EQ(choice_for("lut4", {20, 64}).used, Encoding::lut(4, 4));
+  EXPECT_EQ(choice_for("lut4", {22, 128}).used, Encoding::lut(4, 2));
+  EXPECT_EQ(choice_for("lut4", {21, 512}).used, Encoding::lut(4, 1));
+  EXPECT_NE(choice_for("lut4", {40, 64}).fallback.find("40 rows"), std::string::npos);
+  // A table per row of 64 columns would cost as much as the indices.
+  EXPECT_EQ(choice_for("lut4", {21, 64}).used, Encoding::lut(4, 21));
+  EXPECT_EQ(choice_for("lut8", {16, 64}).used, Encoding::lut(8, 16));
+  EXPECT_EQ(choice_for("lut8", {16, 16}).used, Encoding::int_blocks(8, 16));
+  EXPECT_EQ(choice_for("lut8", {3, 2}).used, Encoding::plain(EncodingKind::kF16));
+  EXPECT_EQ(choice_for("lut3", {17, 5}, Role::kEmbedding).used, Encoding::lut(3, 17));
+}
+
+TEST(Quantize, LadderOfBlocks) {
+  EXPECT_EQ(choice_for("int4", {3, 96}).used, Encoding::int_blocks(4, 32));
+  EXPECT_EQ(choice_for("int4", {3, 48}).used, Encoding::int_blocks(4, 16));
+  EXPECT_EQ(choice_for("int4", {3, 40}).used, Encoding::int_blocks(4, 8));
+  EXPECT_EQ(choice_for("int4", {3, 35}).used, Encoding::int_blocks(4, 35));
+  EXPECT_NE(choice_for("int4", {3, 35}).fallback.find("35 columns"), std::string::npos);
+  EXPECT_EQ(choice_for("int4", {64, 1}).used, Encoding::plain(EncodingKind::kF16));
+  EXPECT_EQ(choice_for("int8", {3, 35}).used, Encoding::int_blocks(8, 35));
+  EXPECT_EQ(choice_for("int8", {3, 35}).fallback, "");
+  EXPECT_EQ(choice_for("int8", {3, 2}).used, Encoding::plain(EncodingKind::kF16));
+}
+
+TEST(Quantize, GroupsDoNotStraddleExperts) {
+  EXPECT_EQ(choice_for("lut4", {4, 32, 64}).used, Encoding::lut(4, 16));
+  // 4 * 24 rows are a multiple of 16, the 24 rows of one expert are not.
+  EXPECT_EQ(choice_for("lut4", {4, 24, 64}).used, Encoding::lut(4, 8));
+  // No table for a whole stack: one per expert would not be aligned to its tiles.
+  EXPECT_EQ(choice_for("lut8", {4, 3, 64}).used, Encoding::int_blocks(8, 64));
+}
+
+TEST(Quantize, EmptyAndVectorShapes) {
+  EXPECT_EQ(choice_for("lut4", {300}).used, Encoding::plain(EncodingKind::kF16));
+  EXPECT_EQ(choice_for("f32", {64, 64}).used, Encoding::plain(EncodingKind::kF32));
+  EXPECT_EQ(choice_for("f32", {64}, Role::kNorm).used, Encoding::plain(EncodingKind::kF32));
+  EXPECT_EQ(choice_for("f16", {64, 64}).used, Encoding::plain(EncodingKind::kF16));
+  const auto empty =
+      quantize(graph_with({constant_of("w", Role::kMatrix, {0, 16})}), *parse_recipe("lut4"));
+  ASSERT_TRUE(empty.ok());
+  EXPECT_EQ(empty->tensors[0].used, Encoding::plain(EncodingKind::kF16));
+}
+
+TEST(Quantize, ABuiltGraphStaysValid) {
+  GraphBuilder builder(ModelInfo{});
+  const ValueId ids = builder.token_ids();
+  const ValueId table = builder.constant(constant_of("embedding", Role::kEmbedding, {32, 64}));
+  const ValueId weight = builder.constant(constant_of("w", Role::kMatrix, {32, 64}));
+  const ValueId hidden = builder.add(EmbeddingOp{}, {table, ids});
+  const auto graph = builder.finish(builder.linear(hidden, weight));
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  const auto quantized = quantize(*graph, *parse_recipe("lut4"));
+  ASSERT_TRUE(quantized.ok());
+  EXPECT_TRUE(validate(quantized->graph).ok());
+  const auto before = hash_graph(*graph, nullptr), after = hash_graph(quantized->graph, nullptr);
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_NE(before->graph_hash, after->graph_hash);
+  EXPECT_EQ(before->source_hash, after->source_hash);
+}
+
+}  // namespace
+}  // namespace pome
