@@ -1,7 +1,6 @@
 #include "formats/checkpoint.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <filesystem>
 

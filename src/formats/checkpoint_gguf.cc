@@ -1,6 +1,5 @@
 #include <filesystem>
 
-#include "base/checked.h"
 #include "formats/checkpoint_internal.h"
 #include "formats/duplicates.h"
 #include "formats/gguf.h"

@@ -1,7 +1,6 @@
 #include <filesystem>
 #include <unordered_map>
 
-#include "base/checked.h"
 #include "formats/checkpoint_internal.h"
 #include "formats/duplicates.h"
 #include "formats/safetensors.h"

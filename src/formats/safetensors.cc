@@ -1,7 +1,6 @@
 #include "formats/safetensors.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <optional>
 
