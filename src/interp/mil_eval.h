@@ -33,11 +33,16 @@ class MilProgram {
   ~MilProgram();
   const mil::Model& model() const;
   std::vector<std::string> functions() const;
-  // Runs one function. `states` is read and replaced (missing ones start as zeros). Errors name the
-  // op.
+  // Runs one function. Values travel as f32 (all float types), i32 (all integers) or bool; an fp16
+  // input may also be given as f16. `states` is read and replaced (missing ones start as zeros;
+  // null when the function has none or they do not matter); states that the function does not have
+  // are left alone. Caches are updated in place, so a state that the caller shares is copied first,
+  // and after an error the states are gone. Errors name function, operation and value; inputs that
+  // do not fit are kUsage.
   Result<NamedTensors> run(const std::string& function, const NamedTensors& inputs,
                            NamedTensors* states);
-  // Called after each op with its name and value (for "the first value that diverges").
+  // Called after each op with its name and value (for "the first value that diverges"); constants
+  // are not announced. Who keeps a value makes later updates of it copy. Null switches it off.
   void set_observer(std::function<void(const std::string&, const Tensor&)> observer);
 
  private:
@@ -47,7 +52,12 @@ class MilProgram {
 };
 
 // The package as a Runner: prefill in chunks (the last one padded and masked), decode one by one,
-// over the interface of docs/coreml.md. kUnsupported when the package has another interface.
+// over the interface of docs/coreml.md: input_ids int32 [1, T], position int32 [1], causal_mask
+// float [1, 1, T, L], logits [1, T, vocab_size]. Functions and their inputs are recognised by these
+// shapes; T = 1 decodes, the largest T prefills, one function may do both. A prefill chunk that
+// would run past L is decoded token by token, or, without a function for that, moved back over
+// tokens already seen. A run that fails empties the context. kUnsupported when the package has
+// another interface.
 Result<std::unique_ptr<Runner>> package_runner(std::shared_ptr<MilProgram> program);
 
 }  // namespace pome
