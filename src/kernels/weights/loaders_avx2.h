@@ -3,7 +3,8 @@
 //
 // A loader stands at one row and goes through it once: step32(k) prepares columns [k, k + 32), and
 // load8(k, i) then gives columns [k + i, k + i + 8), i in {0, 8, 16, 24}. Loaders with kTail offer
-// load8 without step32, too, and tail(k, n): n < 8 columns, the other lanes zero.
+// load8 without step32, too, and tail(k, n): n < 8 columns, the other lanes zero. kStepBytes: of
+// part 0, per 32 columns.
 #pragma once
 
 #include "kernels/weights/weights.h"
@@ -28,6 +29,7 @@ POME_INLINE_AVX2 __m256i first_lanes(int64_t n) {
 
 struct LoaderF32 {
   static constexpr bool kTail = true;
+  static constexpr int64_t kStepBytes = 128;
   const float* at;
   POME_INLINE_AVX2 LoaderF32(const WeightView& w, int64_t row)
       : at(reinterpret_cast<const float*>(w.parts[0]) + row * w.columns) {}
@@ -40,6 +42,7 @@ struct LoaderF32 {
 
 struct LoaderF16 {
   static constexpr bool kTail = true;
+  static constexpr int64_t kStepBytes = 64;
   const uint16_t* at;
   POME_INLINE_AVX2 LoaderF16(const WeightView& w, int64_t row)
       : at(reinterpret_cast<const uint16_t*>(w.parts[0]) + row * w.columns) {}
@@ -56,6 +59,7 @@ struct LoaderF16 {
 
 struct LoaderBF16 {
   static constexpr bool kTail = true;
+  static constexpr int64_t kStepBytes = 64;
   const uint16_t* at;
   POME_INLINE_AVX2 LoaderBF16(const WeightView& w, int64_t row)
       : at(reinterpret_cast<const uint16_t*>(w.parts[0]) + row * w.columns) {}
@@ -76,6 +80,7 @@ struct LoaderBF16 {
 // {f16 d, int8 qs[32]}: d * q
 struct LoaderQ8_0 {
   static constexpr bool kTail = false;
+  static constexpr int64_t kStepBytes = 34;
   const std::byte* at;
   const std::byte* block = nullptr;
   __m256 scale;
@@ -94,6 +99,7 @@ struct LoaderQ8_0 {
 // {f16 d, nibbles[16]}: d * (q - 8); element i < 16 in the low nibble of byte i, i + 16 in the high
 struct LoaderQ4_0 {
   static constexpr bool kTail = false;
+  static constexpr int64_t kStepBytes = 18;
   const std::byte* at;
   const std::byte* block = nullptr;
   __m256 scale;
@@ -123,6 +129,7 @@ POME_INLINE_AVX2 __m256i eight_nibbles_high(const std::byte* at) {
 template <int kBits>
 struct LoaderInt {
   static constexpr bool kTail = false;
+  static constexpr int64_t kStepBytes = kBits * 4;
   const std::byte* codes;
   const std::byte* scales;
   int64_t block, next = 0;  // `next` column needs the next scale
@@ -151,6 +158,7 @@ struct LoaderInt {
 
 struct LoaderLut4 {
   static constexpr bool kTail = false;
+  static constexpr int64_t kStepBytes = 16;
   const std::byte* codes;
   __m256 low, high;  // the table of sixteen
   POME_INLINE_AVX2 LoaderLut4(const WeightView& w, int64_t row)
