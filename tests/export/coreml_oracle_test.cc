@@ -1,0 +1,100 @@
+// coremltools' own rules about our packages: structure, types and weights.
+#include <cstdlib>
+#include <memory>
+
+#include "export/coreml.h"
+#include "export/tiny_graph.h"
+#include "graph/passes.h"
+#include "models/models.h"
+
+namespace pome {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kShared = std::string(POME_SOURCE_DIR) + "/../shared";
+
+std::string run(const std::string& command, int* status) {
+  std::string out;
+  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return out;
+  char buffer[4096];
+  while (const size_t got = fread(buffer, 1, sizeof(buffer), pipe)) out.append(buffer, got);
+  *status = pclose(pipe);
+  return out;
+}
+
+class CoremlOracle : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    script_ = kShared + "/oracles/coreml_check.py";
+    if (!fs::exists(script_)) GTEST_SKIP() << script_ << " is not there";
+    int status = 0;
+    std::string out =
+        run("python3 -c 'import coremltools, os; print(\"at \" + "
+            "os.path.dirname(os.path.dirname(coremltools.__file__)))'",
+            &status);
+    const size_t at = out.rfind("at ");
+    if (status != 0 || at == std::string::npos) GTEST_SKIP() << "python3 has no coremltools";
+    tools_ = out.substr(at + 3);
+    while (!tools_.empty() && tools_.back() == '\n') tools_.pop_back();
+  }
+
+  void check(const Graph& graph, const std::string& name, int64_t context = 24, int64_t chunk = 8) {
+    CoremlOptions options;
+    options.context = context;
+    options.chunk = chunk;
+    options.one_function = name.ends_with("_main");
+    const std::string path = export_folder("oracle_" + name);
+    WorkContext work;
+    work.threads = 2;
+    const auto report = export_coreml(graph, options, path, work);
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    int status = 0;
+    const std::string out =
+        run("python3 " + script_ + " " + path + " " + tools_ + " --strict --decompress", &status);
+    EXPECT_EQ(status, 0) << name << "\n" << out;
+    fs::remove_all(fs::path(path).parent_path());
+  }
+
+  std::string script_, tools_;
+};
+
+TEST_F(CoremlOracle, TinyModels) {
+  TinyOptions options;
+  check(tiny_graph(options), "plain");
+  check(tiny_graph(options), "plain_main");
+  options.tied = false;
+  options.bias = true;
+  options.style = RopeStyle::kInterleaved;
+  options.rotary_dim = 12;
+  options.window = 5;
+  options.encoding = Encoding::int_blocks(4, 32);
+  check(tiny_graph(options), "int4_interleaved_window");
+  options.softcap = 4;
+  options.sinks = true;
+  options.kv_heads = 1;
+  options.activation = Activation::kGeluTanh;
+  options.encoding = Encoding::lut(3, 16);
+  check(tiny_graph(options), "lut3_sinks_softcap");
+  check(decompose(tiny_graph(options)), "primitives");
+}
+
+TEST_F(CoremlOracle, TalesInEveryScheme) {
+  const std::string tales = kShared + "/models/tales";
+  if (!fs::exists(tales)) GTEST_SKIP() << tales << " is not there";
+  const auto checkpoint = open_checkpoint(tales);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+  const auto graph = build_graph(*checkpoint);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  for (const char* scheme : {"f16", "int8", "int4", "lut8", "lut6", "lut4", "lut3", "lut2"}) {
+    const auto recipe = parse_recipe(scheme);
+    ASSERT_TRUE(recipe.ok()) << recipe.status().to_string();
+    const auto quantized = quantize(*graph, *recipe);
+    ASSERT_TRUE(quantized.ok()) << quantized.status().to_string();
+    check(quantized->graph, scheme, 512, 64);
+  }
+}
+
+}  // namespace
+}  // namespace pome
