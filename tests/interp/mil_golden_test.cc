@@ -274,12 +274,13 @@ void run_llm(const std::function<MilProgram*(const Step&)>& program_of, double t
     EXPECT_EQ(outputs->front().first, "logits");
     expect_close(outputs->front().second, npy(prefix + "logits_fp32.npy"), tolerance, 0, prefix);
     auto caches = by_name(states);
-    expect_close(caches["k_cache"], npy(prefix + "k_cache_after_fp32.npy"), tolerance, kEps16,
+    expect_close(caches["k_cache"], npy(prefix + "k_cache_after_fp32.npy"), 2 * tolerance, 0,
                  prefix);
-    expect_close(caches["v_cache"], npy(prefix + "v_cache_after_fp32.npy"), tolerance, kEps16,
+    expect_close(caches["v_cache"], npy(prefix + "v_cache_after_fp32.npy"), 2 * tolerance, 0,
                  prefix);
   }
 }
+// Allowed of logits; caches hold larger numbers and may differ twice as much.
 // Against numpy in f32 the interpreter in f32 differs by the order of sums, and because numpy was
 // given weights that were rounded to fp16 after they were decompressed.
 constexpr double kDecompressed = 1.5e-3;
