@@ -1,0 +1,177 @@
+// Small decoder graphs with random weights for tests of the engine.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "graph/builder.h"
+#include "tensor/half.h"
+
+namespace pome {
+
+// A constant in any encoding, from random bytes; scales and tables are small numbers.
+class RandomConstant final : public ConstantData {
+ public:
+  RandomConstant(Shape shape, const Encoding& encoding, uint32_t seed)
+      : ConstantData(std::move(shape), encoding) {
+    const auto layout = encoded_layout(encoding, rows(), columns());
+    POME_CHECK(layout.ok());
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0f, 0.2f);
+    const auto put = [](std::vector<std::byte>& part, size_t at, const auto& value) {
+      std::memcpy(part.data() + at, &value, sizeof value);
+    };
+    for (size_t p = 0; p < layout->part_bytes.size(); ++p) {
+      std::vector<std::byte> part(static_cast<size_t>(layout->part_bytes[p]));
+      for (std::byte& byte : part) byte = static_cast<std::byte>(random());
+      if (p == 1)
+        for (size_t i = 0; i < part.size(); i += 2) put(part, i, f32_to_f16(normal(random) / 8));
+      if (encoding.kind == EncodingKind::kF32)
+        for (size_t i = 0; i < part.size(); i += 4) put(part, i, normal(random));
+      if (encoding.kind == EncodingKind::kF16)
+        for (size_t i = 0; i < part.size(); i += 2) put(part, i, f32_to_f16(normal(random)));
+      if (encoding.kind == EncodingKind::kBF16)
+        for (size_t i = 0; i < part.size(); i += 2) put(part, i, f32_to_bf16(normal(random)));
+      if (encoding.kind == EncodingKind::kQ8_0)
+        for (size_t i = 0; i < part.size(); i += 34) put(part, i, f32_to_f16(0.003f));
+      if (encoding.kind == EncodingKind::kQ4_0)
+        for (size_t i = 0; i < part.size(); i += 18) put(part, i, f32_to_f16(0.03f));
+      parts_.push_back(std::move(part));
+    }
+  }
+  Status read_tile(int64_t row, int64_t count, EncodedTile* tile) const override {
+    const auto before = encoded_layout(encoding(), row, columns());
+    const auto mine = encoded_layout(encoding(), count, columns());
+    POME_CHECK(before.ok() && mine.ok());
+    tile->row = row;
+    tile->rows = count;
+    tile->parts.clear();
+    for (size_t p = 0; p < parts_.size(); ++p)
+      tile->parts.push_back(std::span<const std::byte>(parts_[p]).subspan(
+          static_cast<size_t>(before->part_bytes[p]), static_cast<size_t>(mine->part_bytes[p])));
+    return {};
+  }
+  std::optional<std::span<const std::byte>> view() const override {
+    if (parts_.size() != 1) return std::nullopt;
+    return std::span<const std::byte>(parts_[0]);
+  }
+
+ private:
+  std::vector<std::vector<std::byte>> parts_;
+};
+
+struct TinyConfig {
+  std::string name = "plain";
+  int64_t vocab = 50, hidden = 32, layers = 2, heads = 4, kv_heads = 2, dim = 8, width = 64;
+  RopeStyle style = RopeStyle::kHalves;
+  int64_t rotary = 8;
+  double rope_scale = 1;
+  int64_t window = 0;
+  double softcap = 0, final_softcap = 0;
+  bool sinks = false, bias = false;
+  Activation activation = Activation::kSilu;
+  bool gated = true;
+  int64_t experts = 0, experts_per_token = 0;
+  bool normalize = true;
+  Encoding encoding = Encoding::plain(EncodingKind::kBF16);
+};
+
+class TinyGraph {
+ public:
+  explicit TinyGraph(const TinyConfig& config) : c_(config), b_(info(config)) {}
+
+  Graph build() {
+    const ValueId ids = b_.token_ids(), position = b_.position();
+    std::vector<float> frequencies;
+    for (int64_t i = 0; i < c_.rotary / 2; ++i)
+      frequencies.push_back(
+          std::pow(100.0f, -2.0f * static_cast<float>(i) / static_cast<float>(c_.rotary)));
+    const ValueId inverse = b_.vector("inverse_frequencies", frequencies);
+    const ValueId table = weight({c_.vocab, c_.hidden});
+    ValueId x = b_.add(EmbeddingOp{}, {table, ids});
+    for (int32_t layer = 0; layer < c_.layers; ++layer) {
+      x = b_.binary(BinaryKind::kAdd, x, attention(norm(x), position, inverse, layer));
+      const ValueId h = norm(x);
+      x = b_.binary(BinaryKind::kAdd, x, c_.experts ? moe(h) : feed_forward(h));
+      b_.end_layer(x);
+    }
+    ValueId logits = b_.linear(norm(x), table);
+    if (c_.final_softcap > 0) {
+      const ValueId cap = b_.scalar(static_cast<float>(c_.final_softcap));
+      logits = b_.binary(BinaryKind::kMul,
+                         b_.unary(UnaryKind::kTanh, b_.binary(BinaryKind::kDiv, logits, cap)), cap);
+    }
+    auto graph = b_.finish(logits);
+    EXPECT_TRUE(graph.ok()) << graph.status().to_string();
+    return std::move(*graph);
+  }
+
+ private:
+  static ModelInfo info(const TinyConfig& config) {
+    ModelInfo out;
+    out.name = config.name;
+    out.vocab_size = config.vocab;
+    out.max_position_embeddings = 64;
+    return out;
+  }
+  std::string next() { return "w" + std::to_string(count_++); }
+  ValueId weight(Shape shape, std::optional<Encoding> encoding = std::nullopt) {
+    Constant made;
+    made.name = next();
+    made.data =
+        std::make_shared<RandomConstant>(std::move(shape), encoding.value_or(c_.encoding), count_);
+    return b_.constant(std::move(made));
+  }
+  ValueId vector(int64_t n, float mean) {
+    std::mt19937 random(count_ + 1000);
+    std::normal_distribution<float> normal(mean, 0.1f);
+    std::vector<float> values(static_cast<size_t>(n));
+    for (float& v : values) v = normal(random);
+    return b_.vector(next(), std::move(values));
+  }
+  ValueId linear(ValueId x, int64_t n, int64_t k) {
+    return b_.linear(x, weight({n, k}), c_.bias ? vector(n, 0) : kNoValue);
+  }
+  ValueId norm(ValueId x) { return b_.add(RmsNormOp{1e-5}, {x, vector(c_.hidden, 1)}); }
+  ValueId heads(ValueId x, int64_t count) {
+    return b_.split_heads(linear(x, count * c_.dim, c_.hidden), count, c_.dim);
+  }
+  ValueId attention(ValueId h, ValueId position, ValueId inverse, int32_t layer) {
+    const ValueId k_cache = b_.cache(layer, CachePair::Kind::kKey, c_.kv_heads, c_.dim);
+    const ValueId v_cache = b_.cache(layer, CachePair::Kind::kValue, c_.kv_heads, c_.dim);
+    const RopeOp rope{c_.style, c_.rotary, c_.rope_scale};
+    const ValueId q = b_.add(rope, {heads(h, c_.heads), position, inverse});
+    const ValueId k = b_.add(rope, {heads(h, c_.kv_heads), position, inverse});
+    const ValueId keys = b_.kv_write(k_cache, k, position);
+    const ValueId values = b_.kv_write(v_cache, heads(h, c_.kv_heads), position);
+    const AttentionOp op{0.5, c_.window, c_.softcap};
+    const ValueId sinks = c_.sinks ? vector(c_.heads, 1) : kNoValue;
+    return linear(b_.merge_heads(b_.add(op, {q, keys, values, sinks})), c_.hidden,
+                  c_.heads * c_.dim);
+  }
+  ValueId feed_forward(ValueId h) {
+    const ValueId gate = linear(h, c_.width, c_.hidden);
+    const ValueId inner =
+        c_.gated ? b_.add(SwigluOp{c_.activation}, {gate, linear(h, c_.width, c_.hidden)})
+                 : b_.add(ActivationOp{c_.activation}, {gate});
+    return linear(inner, c_.hidden, c_.width);
+  }
+  ValueId moe(ValueId h) {
+    const ValueId router = linear(h, c_.experts, c_.hidden);
+    return b_.add(
+        MoeOp{c_.experts_per_token, c_.normalize, c_.activation},
+        {h, router, weight({c_.experts, c_.width, c_.hidden}),
+         weight({c_.experts, c_.width, c_.hidden}), weight({c_.experts, c_.hidden, c_.width})});
+  }
+
+  TinyConfig c_;
+  GraphBuilder b_;
+  uint32_t count_ = 0;
+};
+
+}  // namespace pome
