@@ -137,6 +137,8 @@ struct Tokenizer::Impl {
   void group_added();
   void find_bytes();
   std::string normalize(std::string_view text, bool first) const;
+  std::string unescape(std::string_view text) const;
+  std::string bytes_of_piece(size_t id) const;
   std::vector<TextRange> map_ranges(std::string_view text, size_t offset, size_t prefix,
                                     std::span<const TextRange> ranges) const;
   void encode_segment(std::string_view text, size_t offset, std::span<const TextRange> user_text,
@@ -195,34 +197,43 @@ void Tokenizer::Impl::group_added() {
   normalized.special = matcher(texts[1][1]);
 }
 
+// Text with spaces for U+2581, where the source writes them so.
+std::string Tokenizer::Impl::unescape(std::string_view text) const {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    if (source.escape_whitespace && text.substr(i, kSpaceMark.size()) == kSpaceMark) {
+      out.push_back(' ');
+      i += kSpaceMark.size();
+    } else {
+      out.push_back(text[i++]);
+    }
+  }
+  return out;
+}
+
+std::string Tokenizer::Impl::bytes_of_piece(size_t id) const {
+  const std::string& text = source.tokens[id];
+  if (source.model == TokenizerSource::Model::kByteBpe) return bytes_of_token(text).value_or(text);
+  const bool may_be_byte =
+      source.byte_fallback && (source.kinds.empty() || source.kinds[id] == TokenKind::kByte);
+  if (const auto byte = byte_of_placeholder(text); byte && may_be_byte) {
+    return std::string(1, static_cast<char>(*byte));
+  }
+  return unescape(text);
+}
+
 void Tokenizer::Impl::find_bytes() {
-  std::vector<bool> literal = special;  // written as they are
-  for (const AddedToken& token : source.added) literal[static_cast<size_t>(token.id)] = true;
+  std::vector<const AddedToken*> added(source.tokens.size(), nullptr);
+  for (const AddedToken& token : source.added) added[static_cast<size_t>(token.id)] = &token;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     byte_begins.push_back(bytes.size());
-    const std::string& text = source.tokens[id];
-    if (literal[id]) {
-      bytes += text;
-      continue;
-    }
-    if (source.model == TokenizerSource::Model::kByteBpe) {
-      const std::optional<std::string> decoded = bytes_of_token(text);
-      bytes += decoded ? *decoded : text;
-      continue;
-    }
-    const bool may_be_byte =
-        source.byte_fallback && (source.kinds.empty() || source.kinds[id] == TokenKind::kByte);
-    if (const auto byte = byte_of_placeholder(text); byte && may_be_byte) {
-      bytes.push_back(static_cast<char>(*byte));
-      continue;
-    }
-    for (size_t i = 0; i < text.size();) {
-      if (source.escape_whitespace && text.compare(i, kSpaceMark.size(), kSpaceMark) == 0) {
-        bytes.push_back(' ');
-        i += kSpaceMark.size();
-      } else {
-        bytes.push_back(text[i++]);
-      }
+    if (added[id] == nullptr) {
+      bytes += bytes_of_piece(id);
+    } else if (added[id]->normalized && source.escape_in_normalizer) {
+      // It was found with the prefix that the normalizer puts in front, so it gives it back.
+      bytes += unescape(normalize(added[id]->content, true));
+    } else {
+      bytes += added[id]->content;
     }
   }
   byte_begins.push_back(bytes.size());
