@@ -1,0 +1,56 @@
+# Shared by the scripts here; sourced, not run.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+say() { printf '\n== %s\n' "$*"; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 1; fi
+}
+
+# need_packages NAME...: installs those of the distribution that are missing. Fails with the command to run.
+need_packages() {
+  local missing=() name
+  for name in "$@"; do
+    dpkg-query -W -f='${Status}' "$name" 2>/dev/null | grep -q 'install ok installed' || missing+=("$name")
+  done
+  [ ${#missing[@]} = 0 ] && return 0
+  say "installing ${missing[*]}"
+  command -v apt-get >/dev/null || { echo "this system has no apt-get: install the equivalents of ${missing[*]}" >&2; return 1; }
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null || true
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null || {
+    echo "could not install: run apt-get install ${missing[*]}" >&2
+    return 1
+  }
+}
+
+build_packages=(cmake ninja-build g++ nlohmann-json3-dev libcli11-dev libprotozero-dev)
+test_packages=(libgtest-dev python3 python3-venv)
+
+# configure PRESET [CMAKE ARGUMENT...]: quiet unless it fails; uses ccache where it is installed.
+configure() {
+  local preset=$1; shift
+  local launcher=()
+  command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  mkdir -p build
+  cmake --preset "$preset" "${launcher[@]}" "$@" >"build/$preset.configure.log" 2>&1 || { cat "build/$preset.configure.log" >&2; return 1; }
+}
+
+# The Python oracles live in a virtual environment of the build folder. Where they cannot be had, the tests that need
+# them skip and say so.
+oracle_environment() {
+  local venv="$root/build/oracles"
+  if [ ! -x "$venv/bin/python3" ]; then
+    mkdir -p "$root/build"
+    python3 -m venv "$venv" >/dev/null 2>&1 || { echo "no python3-venv: oracle tests will be skipped"; return 0; }
+  fi
+  if ! "$venv/bin/python3" -c 'import numpy, gguf, safetensors, tokenizers, coremltools' >/dev/null 2>&1; then
+    say "fetching the Python oracles"
+    local package
+    for package in numpy gguf safetensors tokenizers coremltools; do
+      "$venv/bin/pip" install -q --disable-pip-version-check "$package" >/dev/null 2>&1 || echo "no $package: its oracle tests will be skipped"
+    done
+  fi
+  export PATH="$venv/bin:$PATH"
+}
