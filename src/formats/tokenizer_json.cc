@@ -61,10 +61,9 @@ Status place(TokenizerSource& source, std::vector<bool>& taken, int32_t id, cons
 Result<AddedToken> added_token(const Json& item, const std::string& where) {
   if (!item.is_object()) return type_error(where, "an object");
   AddedToken token;
-  auto content = json_string(item, "content");
-  if (!content.ok()) return std::move(content).status().at(where + "/content");
-  if (!*content) return type_error(where + "/content", "a string");
-  token.content = **std::move(content);
+  POME_ASSIGN_OR_RETURN(auto content, under(where, json_string(item, "content")));
+  if (!content) return type_error(where + "/content", "a string");
+  token.content = *std::move(content);
   if (token.content.empty()) {
     return bad_input(Refusal::kRange, "an added token needs a text").at(where + "/content");
   }
@@ -76,9 +75,8 @@ Result<AddedToken> added_token(const Json& item, const std::string& where) {
                                                  {"normalized", &token.normalized},
                                                  {"single_word", &token.single_word}};
   for (const auto& [key, flag] : flags) {
-    auto value = json_bool(item, key);
-    if (!value.ok()) return std::move(value).status().at(where + "/" + key);
-    *flag = value->value_or(false);
+    POME_ASSIGN_OR_RETURN(const auto value, under(where, json_bool(item, key)));
+    *flag = value.value_or(false);
   }
   return token;
 }
@@ -174,12 +172,12 @@ std::optional<int32_t> find_token(const TokenizerSource& source, const std::stri
 
 Status read_bpe_options(const Json& model, TokenizerSource& source) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-    POME_ASSIGN_OR_RETURN(const auto text, json_string(model, key));
+    POME_ASSIGN_OR_RETURN(const auto text, under("/model", json_string(model, key)));
     if (text && !text->empty()) {
       return unsupported(std::string(key) + " is not supported").at(std::string("/model/") + key);
     }
   }
-  POME_ASSIGN_OR_RETURN(const auto dropout, json_number(model, "dropout"));
+  POME_ASSIGN_OR_RETURN(const auto dropout, under("/model", json_number(model, "dropout")));
   if (dropout.value_or(0) > 0) {
     return unsupported("dropout makes ids random").at("/model/dropout");
   }
@@ -187,7 +185,7 @@ Status read_bpe_options(const Json& model, TokenizerSource& source) {
                                                  {"byte_fallback", &source.byte_fallback},
                                                  {"ignore_merges", &source.ignore_merges}};
   for (const auto& [key, flag] : flags) {
-    POME_ASSIGN_OR_RETURN(const auto value, json_bool(model, key));
+    POME_ASSIGN_OR_RETURN(const auto value, under("/model", json_bool(model, key)));
     *flag = value.value_or(false);
   }
   return {};
@@ -248,7 +246,7 @@ Result<TokenizerSource> parse_tokenizer_json(const Json& json, const std::string
     if (!json.is_object()) return type_error("", "an object");
     const auto model = json.find("model");
     if (model == json.end() || !model->is_object()) return type_error("/model", "an object");
-    POME_ASSIGN_OR_RETURN(const auto type, json_string(*model, "type"));
+    POME_ASSIGN_OR_RETURN(const auto type, under("/model", json_string(*model, "type")));
     // Files of the first versions have no type; only BPE has merges.
     const std::string kind = type.value_or(model->contains("merges") ? "BPE" : "");
     if (kind != "BPE") {
@@ -259,7 +257,8 @@ Result<TokenizerSource> parse_tokenizer_json(const Json& json, const std::string
     POME_RETURN_IF_ERROR(read_bpe_options(*model, source));
     POME_RETURN_IF_ERROR(read_vocabulary(json, *model, source));
     POME_RETURN_IF_ERROR(read_merges(*model, source));
-    POME_ASSIGN_OR_RETURN(const std::string unknown, token_text(*model, "unk_token"));
+    POME_ASSIGN_OR_RETURN(const std::string unknown,
+                          under("/model", token_text(*model, "unk_token")));
     source.unknown = find_token(source, unknown);
     bool byte_level = false;
     POME_RETURN_IF_ERROR(read_normalizer(json, source));

@@ -40,7 +40,7 @@ Result<std::vector<Component>> flatten(const Json& root, const char* member, con
     Component component = std::move(open.back());
     open.pop_back();
     if (!component.value->is_object()) return type_error(component.path, "an object");
-    POME_ASSIGN_OR_RETURN(auto type, json_string(*component.value, "type"));
+    POME_ASSIGN_OR_RETURN(auto type, under(component.path, json_string(*component.value, "type")));
     if (!type) return type_error(component.path + "/type", "a string");
     component.type = *std::move(type);
     if (component.type != "Sequence") {
@@ -59,15 +59,13 @@ Result<std::vector<Component>> flatten(const Json& root, const char* member, con
 }
 
 Result<bool> flag(const Component& component, const char* key, bool otherwise) {
-  auto value = json_bool(*component.value, key);
-  if (!value.ok()) return std::move(value).status().at(component.path + "/" + key);
-  return value->value_or(otherwise);
+  POME_ASSIGN_OR_RETURN(const auto value, under(component.path, json_bool(*component.value, key)));
+  return value.value_or(otherwise);
 }
 Result<std::string> text(const Component& component, const char* key) {
-  auto value = json_string(*component.value, key);
-  if (!value.ok()) return std::move(value).status().at(component.path + "/" + key);
-  if (!*value) return type_error(component.path + "/" + key, "a string");
-  return **std::move(value);
+  POME_ASSIGN_OR_RETURN(auto value, under(component.path, json_string(*component.value, key)));
+  if (!value) return type_error(component.path + "/" + key, "a string");
+  return *std::move(value);
 }
 
 // {"pattern": {"String": ...}} or {"pattern": {"Regex": ...}}.
@@ -206,8 +204,10 @@ Status read_decoder(const Json& root, TokenizerSource& source) {
       }
     } else if (type == "Strip") {
       POME_ASSIGN_OR_RETURN(const std::string content, text(component, "content"));
-      POME_ASSIGN_OR_RETURN(const auto start, json_int(*component.value, "start"));
-      POME_ASSIGN_OR_RETURN(const auto stop, json_int(*component.value, "stop"));
+      POME_ASSIGN_OR_RETURN(const auto start,
+                            under(component.path, json_int(*component.value, "start")));
+      POME_ASSIGN_OR_RETURN(const auto stop,
+                            under(component.path, json_int(*component.value, "stop")));
       if (content != " " || start != 1 || stop != 0) {
         return not_supported(component, "only one ' ' at the start");
       }

@@ -2,11 +2,22 @@
 // flags of a TokenizerSource. Private to the reader.
 #pragma once
 
+#include <string>
+
 #include "base/json.h"
 #include "base/status.h"
 #include "tokenizer/tokenizer_source.h"
 
 namespace pome {
+
+// Puts the path of the object in front of the path of its member that an error names.
+template <typename T>
+Result<T> under(const std::string& path, Result<T> result) {
+  if (result.ok()) return result;
+  const Status& status = result.status();
+  return Status(status.code(), std::string(status.message()), status.refusal())
+      .at(path + std::string(status.where()));
+}
 
 // Each reads one member of the root object (null is fine). kUnsupported names the JSON path.
 // `byte_level` is set when the alphabet is that of GPT-2.
