@@ -226,8 +226,13 @@ Result<Graph> build(const Checkpoint& checkpoint) {
   const ValueId ids = b.token_ids(), position = b.position();
   const ValueId frequencies =
       b.vector("rope.inverse_frequencies", inverse_frequencies(config.rope, factors));
+  // A tied matrix may be stored under either of its names.
+  const bool under_head = info.tie_word_embeddings &&
+                          !weights.has("model.embed_tokens.weight", "token_embd.weight") &&
+                          weights.has("lm_head.weight", "");
+  const std::string hf_embedding = under_head ? "lm_head.weight" : "model.embed_tokens.weight";
   const ValueId table = weights.get({"embedding.weight",
-                                     "model.embed_tokens.weight",
+                                     hf_embedding,
                                      "token_embd.weight",
                                      {info.vocab_size, info.hidden_size},
                                      Constant::Role::kEmbedding});

@@ -117,6 +117,13 @@ TEST(Llama, TiedCheckpointMayStoreItsHeadAndOldFrequencies) {
   EXPECT_EQ(error_of(fake), "ok");
 }
 
+TEST(Llama, TiedMatrixMayBeStoredAsTheHead) {
+  FakeCheckpoint fake = hugging_face();
+  for (CheckpointTensor& tensor : fake.checkpoint.tensors)
+    if (tensor.name == "model.embed_tokens.weight") tensor.name = "lm_head.weight";
+  EXPECT_EQ(error_of(fake), "ok");
+}
+
 TEST(Llama, BaseModelWithoutPrefix) {
   FakeCheckpoint fake = hugging_face();
   for (CheckpointTensor& tensor : fake.checkpoint.tensors)
