@@ -361,6 +361,30 @@ TEST_P(StagedTest, FailedSyncOfTheParentTakesTheOutputBack) {
   }
 }
 
+TEST_P(StagedTest, SyncsEveryFileEveryFolderAndTheParent) {
+  auto staged = Staged::create(out_, kind(), false);
+  ASSERT_TRUE(staged.ok());
+  ASSERT_TRUE(produce(**staged, kind(), "1").ok());
+  set_fault_plan({0, 0, false, false, "fsync"});
+  ASSERT_TRUE((*staged)->commit().ok());
+  EXPECT_EQ(operation_count(), kind() == Kind::kFile ? 2u : 5u);
+}
+
+TEST_P(StagedTest, AbandoningSurvivesSingleFaults) {
+  for (uint64_t k = 1;; ++k) {
+    ASSERT_LT(k, 100u);
+    auto staged = Staged::create(out_, kind(), false);
+    ASSERT_TRUE(staged.ok());
+    ASSERT_TRUE(produce(**staged, kind(), "1").ok());
+    set_fault_plan({k, EIO, false, false, ""});
+    staged->reset();
+    const bool reached = operation_count() >= k;
+    clear_fault_plan();
+    ASSERT_TRUE(folder_.names().empty()) << "operation " << k;
+    if (!reached) break;
+  }
+}
+
 TEST_P(StagedTest, BadTargets) {
   for (const std::string& path : {std::string(""), std::string("/"), std::string("."),
                                   folder_ / "..", folder_ / ".", std::string("a\0b", 3)})

@@ -176,9 +176,9 @@ TEST(Ordered, ErrorOfTheLowestItem) {
           const Status status = pool.ordered(
               kCount, window,
               [&](int64_t i, int64_t) -> Status {
-                // Later items fail first, if they are started at all.
+                // Item p and its followers all fail, the followers before it or after it.
                 if (i >= p) {
-                  if (i == p) nap(20);
+                  nap(i == p ? 50 : (i + c) % 2 == 0 ? 0 : 200);
                   return bad_input(Refusal::kRange, "produce " + std::to_string(i));
                 }
                 return {};

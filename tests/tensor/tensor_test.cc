@@ -174,19 +174,19 @@ TEST(TensorTo, FloatsToIntegersTruncateAndSaturate) {
   EXPECT_EQ(values_of<uint8_t>(t.to(DType::kU8)),
             (std::vector<uint8_t>{0, 1, 0, 127, 128, 0, 0, 255, 255, 0, 255, 0, 255, 0, 0}));
   const Tensor big = of_f64({9.3e18, -9.3e18, 9223372036854774784.0, 1.9e19, 2147483647.5,
-                             -2147483648.5, 4294967295.5, 2e9});
+                             -2147483648.5, 4294967295.5, 2e9, NAN});
   EXPECT_EQ(values_of<int64_t>(big.to(DType::kI64)),
             (std::vector<int64_t>{INT64_MAX, INT64_MIN, 9223372036854774784, INT64_MAX, 2147483647,
-                                  -2147483648LL, 4294967295LL, 2000000000}));
+                                  -2147483648LL, 4294967295LL, 2000000000, 0}));
   EXPECT_EQ(values_of<uint64_t>(big.to(DType::kU64)),
             (std::vector<uint64_t>{9300000000000000000u, 0, 9223372036854774784u, UINT64_MAX,
-                                   2147483647, 0, 4294967295u, 2000000000}));
+                                   2147483647, 0, 4294967295u, 2000000000, 0}));
   EXPECT_EQ(values_of<int32_t>(big.to(DType::kI32)),
             (std::vector<int32_t>{INT32_MAX, INT32_MIN, INT32_MAX, INT32_MAX, INT32_MAX, INT32_MIN,
-                                  INT32_MAX, 2000000000}));
+                                  INT32_MAX, 2000000000, 0}));
   EXPECT_EQ(values_of<uint32_t>(big.to(DType::kU32)),
             (std::vector<uint32_t>{UINT32_MAX, 0, UINT32_MAX, UINT32_MAX, 2147483647, 0, UINT32_MAX,
-                                   2000000000}));
+                                   2000000000, 0}));
   const Tensor f32 = Tensor::from_f32({3}, {2147483648.0f, -2147483648.0f, 16777216.0f});
   EXPECT_EQ(values_of<int32_t>(f32.to(DType::kI32)),
             (std::vector<int32_t>{INT32_MAX, INT32_MIN, 16777216}));
