@@ -84,16 +84,6 @@ POME_INLINE double error_body(const float* v, const float* w, int64_t n, float s
       });
 }
 
-// Squares of what every scale >= s rounds to 0.
-POME_INLINE double zeroed_body(const float* v, const float* w, int64_t n, float s) {
-  const Lanes border = Lanes{} + s / 2, zero = {};
-  return sum_body(
-      v, w, n, [&](const Lanes& value, Lanes* out) __attribute__((always_inline)) {
-        const Lanes magnitude = value < zero ? -value : value;
-        *out = magnitude < border ? value * value : zero;
-      });
-}
-
 // Squares of what lies beyond the code `limit` for every scale <= s.
 POME_INLINE double clipped_body(const float* v, const float* w, int64_t n, float s, float limit) {
   const Lanes border = Lanes{} + s * limit, zero = {};
@@ -167,7 +157,6 @@ POME_INLINE void codes_body(const float* v, int64_t n, float u, float low, float
 
 struct BlockFunctions {
   double (*error)(const float* v, const float* w, int64_t n, float scale, float low, float high);
-  double (*zeroed)(const float* v, const float* w, int64_t n, float s);
   double (*clipped)(const float* v, const float* w, int64_t n, float s, float limit);
   void (*samples)(const float* v, const float* w, int64_t n, const float* u, float low, float high,
                   Samples* out);
@@ -178,9 +167,6 @@ struct BlockFunctions {
   attribute double error_##name(const float* v, const float* w, int64_t n, float scale, float low, \
                                 float high) {                                                      \
     return error_body(v, w, n, scale, low, high);                                                  \
-  }                                                                                                \
-  attribute double zeroed_##name(const float* v, const float* w, int64_t n, float s) {             \
-    return zeroed_body(v, w, n, s);                                                                \
   }                                                                                                \
   attribute double clipped_##name(const float* v, const float* w, int64_t n, float s,              \
                                   float limit) {                                                   \
@@ -198,8 +184,7 @@ struct BlockFunctions {
                               float* out) {                                                        \
     codes_body(v, n, u, low, high, out);                                                           \
   }                                                                                                \
-  constexpr BlockFunctions k_##name = {error_##name, zeroed_##name, clipped_##name,                \
-                                       samples_##name, codes_##name};
+  constexpr BlockFunctions k_##name = {error_##name, clipped_##name, samples_##name, codes_##name};
 POME_BLOCK_FUNCTIONS(portable, )
 #if defined(__x86_64__)
 POME_BLOCK_FUNCTIONS(avx2, __attribute__((target("avx2"))))
@@ -233,7 +218,7 @@ class Candidate {
     for (int64_t i = 0; i < n_; ++i) {
       if (w_ == nullptr || w_[i] > 0) absmax_ = std::max(absmax_, std::fabs(v_[i]));
     }
-    squares_ = functions_.zeroed(v_, w_, n_, std::numeric_limits<float>::infinity());
+    squares_ = functions_.clipped(v_, w_, n_, 0, 0);
     best_ = {0, squares_};
   }
 
@@ -254,7 +239,6 @@ class Candidate {
   double error(uint16_t scale) const {
     return functions_.error(v_, w_, n_, f16_to_f32(scale), low(0), high(0));
   }
-  double zeroed(double s) const { return functions_.zeroed(v_, w_, n_, static_cast<float>(s)); }
   double clipped(double s) const {
     return functions_.clipped(v_, w_, n_, static_cast<float>(s), std::max(high(0), -low(0)));
   }
@@ -273,17 +257,11 @@ class Candidate {
     if (e < best_.error) best_ = {scale, e};
     return e;
   }
-  // The two binary16 values around a positive scale, with the sign of the side.
-  void offer_neighbours(double scale, int side) {
+  // The binary16 value nearest to a positive scale, with the sign of the side. On one parabola no
+  // other one is better.
+  void offer_nearest(double scale, int side) {
     const uint16_t sign = side == 1 ? kSignBit : uint16_t{0};
-    const uint16_t near = f32_to_f16(static_cast<float>(scale));
-    const double value = f16_to_f32(near);
-    offer(near | sign);
-    if (value < scale) {
-      offer(static_cast<uint16_t>(near + 1) | sign);
-    } else if (value > scale && near > 0) {
-      offer(static_cast<uint16_t>(near - 1) | sign);
-    }
+    offer(f32_to_f16(static_cast<float>(scale)) | sign);
   }
 
  private:
@@ -306,13 +284,13 @@ class ExactFit {
 
   void run() {
     const double absmax = candidate_.absmax();
-    const double top = std::max(candidate_.high(0), -candidate_.low(0)) + 0.5;
-    const double from = kFrom * top / absmax;
-    double to = kTo * top / absmax;
+    const int limit = static_cast<int>(std::min(candidate_.high(0), -candidate_.low(0)));
+    // A scale whose codes all fit twice is no better than its half.
+    const double from = (limit / 2 + 0.5) / absmax;
+    double to = kTo * (std::max(candidate_.high(0), -candidate_.low(0)) + 0.5) / absmax;
     scan(from, to);
-    if (candidate_.zeroed(1 / from) * (1 + kSumSlack) < candidate_.best().error) {
-      scan(0.49 / absmax, from);  // below, every code is 0
-    }
+    // ... which is no binary16 value where the scale is among the smallest of them.
+    if (1 / from < 0x1p-12) scan(0.49 / absmax, from);
     while (candidate_.clipped(1 / to) * (1 + kSumSlack) < candidate_.best().error) {
       scan(to, 2 * to);
       to *= 2;
@@ -320,7 +298,7 @@ class ExactFit {
   }
 
  private:
-  static constexpr double kFrom = 0.45, kTo = 1.1;  // of the u at which the largest value clips
+  static constexpr double kTo = 1.1;  // of the u at which the largest value clips
   static constexpr int kGroups = 2;
   static constexpr int kPoints = kGroups * static_cast<int>(kLanes);
 
@@ -360,7 +338,7 @@ class ExactFit {
   const Samples& at(int side, int point) const { return samples_[side][point / kLanes]; }
   void offer_sample(int side, int point) {
     const Samples& samples = at(side, point);
-    candidate_.offer_neighbours(samples.a[point % kLanes] / samples.b[point % kLanes], side);
+    candidate_.offer_nearest(samples.a[point % kLanes] / samples.b[point % kLanes], side);
   }
 
   // What A^2 / B must exceed to matter.
@@ -425,7 +403,7 @@ class ExactFit {
   }
 
   void visit(double a, double b, int side) {
-    if (b > 0 && a * a > needed() * b) candidate_.offer_neighbours(a / b, side);
+    if (b > 0 && a * a > needed() * b) candidate_.offer_nearest(a / b, side);
   }
 
   Candidate& candidate_;
@@ -468,7 +446,7 @@ ScaleFit fit_scale_search(std::span<const float> values, std::span<const float> 
   constexpr int kKept = 4;
   std::array<std::pair<double, int>, kKept> kept;
   kept.fill({std::numeric_limits<double>::infinity(), 0});
-  candidate.offer_neighbours(static_cast<double>(absmax) / level, 0);
+  candidate.offer_nearest(static_cast<double>(absmax) / level, 0);
   const int last_unclipped = f32_to_f16(absmax / (static_cast<float>(level) + 0.5f));
   for (int bits = first; bits > 0; bits -= stride) {
     const double e = candidate.offer(static_cast<uint16_t>(bits));

@@ -10,8 +10,8 @@
 //                     of 1 / s. A code step at scale t adds (a, b) to (A, B) with a / b = t / 2, so
 //                     between two samples (A, B) lies under two known lines, which bounds A^2 / B
 //                     from above; only intervals whose bound beats the best error so far are walked
-//                     step by step. Bounds on what is lost to rounding to zero and to clipping show
-//                     that no scale outside the grid can win. For few levels.
+//                     step by step. The grid starts where codes no longer fit twice and ends where
+//                     clipping alone costs more than the best error. For few levels.
 //   fit_scale_search  near-exact: samples the binary16 scales from the largest useful one downwards
 //                     and refines around the best. For 8 bits and long rows.
 //

@@ -55,8 +55,11 @@ std::vector<float> draw(size_t n, int kind, uint32_t seed) {
       case 1:
         out.push_back(static_cast<float>(0.02 * heavy(random)));
         break;
-      default:  // bf16 values, many ties
+      case 2:  // bf16 values, many ties
         out.push_back(bf16_to_f32(f32_to_bf16(static_cast<float>(normal(random)))));
+        break;
+      default:  // scales are among the smallest binary16 values
+        out.push_back(static_cast<float>(normal(random) * 50 * 0x1p-22));
     }
   }
   return out;
@@ -84,7 +87,7 @@ TEST(ExactScale, EqualsBruteForceOverAllScales) {
   ScaleScratch scratch;
   uint32_t seed = 0;
   for (const size_t n : {1u, 2u, 5u, 8u, 17u, 32u, 100u}) {
-    for (int kind = 0; kind < 3; ++kind) {
+    for (int kind = 0; kind < 4; ++kind) {
       for (const CodeRange& range : kRanges) {
         const std::vector<float> values = draw(n, kind, ++seed);
         const ScaleFit fit = fit_scale_exact(values, {}, range, &scratch);
@@ -151,6 +154,19 @@ TEST(ExactScale, RequantisingDecodedValuesLosesNothing) {
       values[i] = f16_to_f32(first.scale) * static_cast<float>(codes[i]);
     }
     EXPECT_EQ(fit(values).error, 0) << seed;
+  }
+}
+
+TEST(SearchedScale, FindsTheScaleOfMultiplesWhoseLargestCodeIsSmall) {
+  for (const int top : {70, 100, 126, 127}) {
+    std::mt19937 random(static_cast<uint32_t>(top));
+    std::vector<float> values;
+    for (int i = 0; i < 1000; ++i) {
+      values.push_back(0x1.35p-7f *
+                       static_cast<float>(static_cast<int>(random() % (2 * top + 1)) - top));
+    }
+    values[3] = 0x1.35p-7f * static_cast<float>(top);
+    EXPECT_EQ(fit_scale_search(values, {}, kInt8Range).error, 0) << top;
   }
 }
 
