@@ -1,4 +1,5 @@
-// Cost of quantising, in milliseconds per million weights on one thread ("ms/Mw"): whole schemes
+// Cost of quantising on one thread: time per 10^9 weights ("time/Gw"; seconds there are
+// milliseconds per million). Whole schemes
 // from a bf16 source to encoded tiles, and the fits on their own.
 #include <benchmark/benchmark.h>
 
@@ -55,7 +56,7 @@ class Bf16Source final : public ConstantData {
 constexpr int64_t kRows = 512, kColumns = 2048;
 
 void report(benchmark::State& state, int64_t weights) {
-  state.counters["ms/Mw"] = benchmark::Counter(
+  state.counters["time/Gw"] = benchmark::Counter(
       static_cast<double>(weights * state.iterations()) / 1e9,
       benchmark::Counter::kIsRate | benchmark::Counter::kInvert, benchmark::Counter::kIs1000);
 }
