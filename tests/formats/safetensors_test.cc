@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 
-#include <chrono>
+#include <ctime>
 #include <functional>
 #include <set>
 
@@ -328,14 +328,14 @@ std::string many_tensors(size_t count, bool duplicate) {
 
 TEST(Safetensors, ManyTensorsTakeLinearTime) {
   const std::string good = many_tensors(100000, false), bad = many_tensors(100000, true);
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // processor time: other load does not count
   const auto file = read(good);
   ASSERT_TRUE(file.ok()) << file.status().to_string();
   EXPECT_EQ(file->entries.size(), 100000u);
   const auto refused = read(bad);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().refusal(), Refusal::kDup);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+  EXPECT_LT(std::clock() - start, 2 * CLOCKS_PER_SEC);
 }
 
 TEST(Safetensors, AFileCutWhileOpenIsAnErrorNotASignal) {  // row 90
