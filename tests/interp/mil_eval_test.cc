@@ -6,6 +6,7 @@
 #include <map>
 
 #include "interp/mil_builder.h"
+#include "tensor/half.h"
 
 namespace pome {
 namespace {
@@ -115,8 +116,8 @@ TEST(MilProgram, RoundsOnlyFp16Values) {
   const auto run = [](bool round) {
     FunctionBuilder function;
     function.input("x", f16({1})).input("w", f32({1}));
-    function.op("add", {bind("x", "x"), bind("y", "x")}, {{"h", f16({1})}})
-        .op("add", {bind("x", "w"), bind("y", "w")}, {{"s", f32({1})}})
+    function.op("mul", {bind("x", "x"), bind("y", "x")}, {{"h", f16({1})}})
+        .op("mul", {bind("x", "w"), bind("y", "w")}, {{"s", f32({1})}})
         .returns({"h", "s"});
     MilOptions options;
     options.round_f16 = round;
@@ -128,8 +129,10 @@ TEST(MilProgram, RoundsOnlyFp16Values) {
     EXPECT_EQ(third.f32()[0], 1.0f / 3);  // the caller's tensor is not touched
     return std::pair((*got)[0].second.f32()[0], (*got)[1].second.f32()[0]);
   };
-  EXPECT_EQ(run(false), std::pair(2.0f / 3, 2.0f / 3));
-  EXPECT_EQ(run(true), std::pair(0.66650390625f, 2.0f / 3));
+  const float third = 1.0f / 3, half_third = round_to_f16(third);
+  EXPECT_EQ(run(false), std::pair(third * third, third * third));
+  EXPECT_EQ(run(true), std::pair(round_to_f16(half_third * half_third), third * third));
+  EXPECT_NE(round_to_f16(half_third * half_third), half_third * half_third);
 }
 
 // k[position] = x, read back, as decoders do it; then a second update of the same state.

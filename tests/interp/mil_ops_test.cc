@@ -417,6 +417,12 @@ TEST(MilReduce, TiesTakeTheLowestIndex) {
   expect_values(
       evaluate("argsort", {bind("x", x()), bind("ascending", boolean(true))}, {i32({2, 4})}),
       {3, 0, 1, 2, 2, 3, 0, 1});
+  // Enough equal values that an unstable sort would mix them up.
+  std::vector<double> in_order;
+  for (int i = 0; i < 50; ++i) in_order.push_back(i);
+  expect_values(
+      evaluate("argsort", {bind("x", floats({50}, std::vector<float>(50, 1.0f)))}, {i32({50})}),
+      in_order);
   // f32 cannot tell these two integers apart.
   expect_values(evaluate("reduce_argmax", {bind("x", ints({2}, {16777216, 16777217}))}, {i32({})}),
                 {1});

@@ -50,7 +50,7 @@ double max_difference(std::span<const float> a, std::span<const float> b) {
 
 TEST(Tales, LogitsEqualTheRecordedOnes) {
   const auto runner = open(kTales);
-  const Tensor expected = test::read_npy(kTales + "/golden/logits.npy");
+  const Tensor expected = *test::read_npy(kTales + "/golden/logits.npy");
   const auto ids = read_ids(kTales + "/golden/ids.txt");
   EXPECT_LE(max_difference(logits_of(*runner, ids), expected.f32()), 1e-3);
 }
@@ -58,8 +58,8 @@ TEST(Tales, LogitsEqualTheRecordedOnes) {
 TEST(Tales, LossOverALongContext) {
   const auto runner = open(kTales);
   const auto ids = read_ids(kTales + "/golden/long_ids.txt");
-  const Tensor nll = test::read_npy(kTales + "/golden/long_nll.npy"),
-               rows = test::read_npy(kTales + "/golden/long_rows.npy");
+  const Tensor nll = *test::read_npy(kTales + "/golden/long_nll.npy"),
+               rows = *test::read_npy(kTales + "/golden/long_rows.npy");
   const auto logits = logits_of(*runner, ids);
   const size_t vocab = static_cast<size_t>(runner->info().vocab_size);
   for (size_t t = 0; t + 1 < ids.size(); ++t) {

@@ -1,6 +1,7 @@
 #include "tokenizer/jinja/value.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 
@@ -182,17 +183,29 @@ bool equal(const Value& a, const Value& b) {
 
 namespace {
 
-// The shortest of the usual digits that reads back as the same number, with ".0" where it looks
-// whole, as Python prints floats.
+// The fewest digits that read back as the same number, laid out as Python prints floats: plain
+// where the exponent lies in [-4, 16), with ".0" where it looks whole.
 std::string float_text(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
   char buffer[64];
-  for (int digits = 1; digits <= 17; ++digits) {
-    std::snprintf(buffer, sizeof buffer, "%.*g", digits, value);
+  for (int digits = 0; digits <= 16; ++digits) {
+    std::snprintf(buffer, sizeof buffer, "%.*e", digits, value);
     if (std::strtod(buffer, nullptr) == value) break;
   }
-  std::string out = buffer;
-  if (out.find_first_of(".einf") == std::string::npos) out += ".0";
-  return out;
+  const std::string text = buffer;
+  const size_t e = text.find('e');
+  const int exponent = std::atoi(text.c_str() + e + 1);
+  if (exponent < -4 || exponent >= 16) return text;
+  const bool negative = text[0] == '-';
+  std::string digits;
+  for (const char c : text.substr(0, e)) {
+    if (c >= '0' && c <= '9') digits += c;
+  }
+  if (exponent < 0) digits.insert(0, static_cast<size_t>(-exponent), '0');
+  const size_t whole = exponent < 0 ? 1 : static_cast<size_t>(exponent) + 1;
+  while (digits.size() <= whole) digits += '0';
+  return (negative ? "-" : "") + digits.substr(0, whole) + "." + digits.substr(whole);
 }
 
 // A string inside of a list or dictionary, as Python's repr() writes it.
