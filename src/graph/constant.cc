@@ -128,6 +128,25 @@ class ConcatenatedRows final : public RowMap {
   std::vector<ConstantDataPtr> parts_;
 };
 
+class PickedElements final : public ConstantData {
+ public:
+  PickedElements(ConstantDataPtr in, int64_t count, std::function<int64_t(int64_t)> order)
+      : ConstantData({count}, Encoding::plain(EncodingKind::kF32)),
+        in_(std::move(in)),
+        order_(std::move(order)) {}
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    std::vector<float> all(static_cast<size_t>(in_->columns()));
+    POME_RETURN_IF_ERROR(in_->read_f32(0, 1, all.data()));
+    float* out = f32_part(tile, row, rows, columns());
+    for (int64_t i = 0; i < rows * columns(); ++i) out[i] = all[static_cast<size_t>(order_(i))];
+    return {};
+  }
+
+ private:
+  ConstantDataPtr in_;
+  std::function<int64_t(int64_t)> order_;
+};
+
 class AddedScalar final : public ConstantData {
  public:
   AddedScalar(ConstantDataPtr in, float value)
@@ -212,6 +231,18 @@ ConstantDataPtr permute_rows(ConstantDataPtr in, Shape shape,
                              std::function<int64_t(int64_t)> order) {
   POME_CHECK(columns_of(shape) == in->columns());
   return std::make_shared<PermutedRows>(std::move(in), std::move(shape), std::move(order));
+}
+
+ConstantDataPtr permute_elements(ConstantDataPtr in, std::function<int64_t(int64_t)> order) {
+  POME_CHECK(in->rows() == 1);
+  const int64_t count = in->columns();
+  return std::make_shared<PickedElements>(std::move(in), count, std::move(order));
+}
+
+ConstantDataPtr slice_elements(ConstantDataPtr in, int64_t first, int64_t count) {
+  POME_CHECK(in->rows() == 1 && first >= 0 && first + count <= in->columns());
+  return std::make_shared<PickedElements>(std::move(in), count,
+                                          [first](int64_t i) { return first + i; });
 }
 
 ConstantDataPtr slice_rows(ConstantDataPtr in, int64_t first_row, Shape shape) {

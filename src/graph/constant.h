@@ -75,6 +75,9 @@ ConstantDataPtr inline_constant(Tensor f32_values);
 // out row i = in row order(i); `order` is called with i in [0, rows) and must be a pure function.
 ConstantDataPtr permute_rows(ConstantDataPtr in, Shape shape,
                              std::function<int64_t(int64_t)> order);
+// The same for vectors [N] (one row of N columns); decodes to f32.
+ConstantDataPtr permute_elements(ConstantDataPtr in, std::function<int64_t(int64_t)> order);
+ConstantDataPtr slice_elements(ConstantDataPtr in, int64_t first, int64_t count);
 ConstantDataPtr slice_rows(ConstantDataPtr in, int64_t first_row, Shape shape);
 // [A, ..] and [B, ..] one after the other along the first axis (stacking experts: shape {E, N, K}).
 ConstantDataPtr concat_rows(std::vector<ConstantDataPtr> parts, Shape shape);

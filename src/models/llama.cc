@@ -181,11 +181,10 @@ class LlamaLayer {
   // heads > 0: rows that GGUF stores as rotated pairs.
   ValueId linear(ValueId x, const std::string& name, const std::string& hf, const std::string& gguf,
                  Shape shape, bool bias, int64_t heads = 0) {
-    const WeightTransform transform =
-        heads ? WeightTransform::kUnpermuteHeads : WeightTransform::kNone;
-    const ValueId weight =
-        w_.get({n("layers.", name, ".weight"), n("model.layers.", hf, ".weight"),
-                n("blk.", gguf, ".weight"), shape, Constant::Role::kMatrix, transform, heads});
+    WeightRow row{n("layers.", name, ".weight"), n("model.layers.", hf, ".weight"),
+                  n("blk.", gguf, ".weight"), shape};
+    if (heads) row.gguf_transform = unpermute_heads(shape, heads);
+    const ValueId weight = w_.get(row);
     ValueId offset = kNoValue;
     // GGUF keys do not say whether there are biases; the tensors do.
     const std::string gguf_bias = n("blk.", gguf, ".bias");

@@ -80,35 +80,81 @@ bool WeightSet::has(const std::string& hf_name, const std::string& gguf_name) co
   return !name.empty() && checkpoint_.find(name);
 }
 
-ValueId WeightSet::get(const WeightRow& row) {
-  Constant constant{row.name, row.hf_name, row.gguf_name, nullptr, row.role};
-  const std::string name = stored_name(row.hf_name, row.gguf_name);
-  const CheckpointTensor* tensor = checkpoint_.find(name);
+ConstantDataPtr WeightSet::stored(const std::string& hf_name, const std::string& gguf_name,
+                                  const Shape& shape) {
+  const std::string name = stored_name(hf_name, gguf_name);
+  const CheckpointTensor* tensor = name.empty() ? nullptr : checkpoint_.find(name);
   if (!tensor) {
-    problems_.push_back("missing: " + name + " " + to_string(row.shape));
-    constant.data = std::make_shared<AbsentConstant>(row.shape);
-    return builder_.constant(std::move(constant));
+    problems_.push_back("missing: " + name + " " + to_string(shape));
+    return nullptr;
   }
   used_.insert(name);
-  if (tensor->shape != row.shape) {
-    problems_.push_back("wrong shape: " + name + " must be " + to_string(row.shape) + ", is " +
+  if (tensor->shape != shape) {
+    problems_.push_back("wrong shape: " + name + " must be " + to_string(shape) + ", is " +
                         to_string(tensor->shape));
-    constant.data = std::make_shared<AbsentConstant>(row.shape);
-    return builder_.constant(std::move(constant));
+    return nullptr;
   }
-  if (!is_weight_type(tensor->encoding))
-    problems_.push_back("wrong dtype: " + name + " is " + to_string(tensor->encoding) +
-                        ", weights are floating point");
-  constant.data = stored_constant(*tensor);
-  if (gguf_ && row.transform == WeightTransform::kUnpermuteHeads) {
-    const int64_t head_rows = row.shape[0] / row.heads, half = head_rows / 2;
-    constant.data =
-        permute_rows(std::move(constant.data), row.shape, [head_rows, half](int64_t out) {
-          const int64_t head = out / head_rows, within = out % head_rows;
-          return head * head_rows + within % half * 2 + within / half;
-        });
-  }
+  return stored_constant(*tensor);
+}
+
+ValueId WeightSet::add(const WeightRow& row, ConstantDataPtr data) {
+  Constant constant{row.name, row.hf_name, row.gguf_name, std::move(data), row.role};
+  if (constant.data && !is_weight_type(constant.data->encoding()))
+    problems_.push_back("wrong dtype: " + stored_name(row.hf_name, row.gguf_name) + " is " +
+                        to_string(constant.data->encoding()) + ", weights are floating point");
+  if (!constant.data) constant.data = std::make_shared<AbsentConstant>(row.shape);
   return builder_.constant(std::move(constant));
+}
+
+ValueId WeightSet::get(const WeightRow& row) {
+  ConstantDataPtr data =
+      stored(row.hf_name, row.gguf_name, row.stored_shape.empty() ? row.shape : row.stored_shape);
+  const WeightTransform& transform =
+      gguf_ && row.gguf_transform ? row.gguf_transform : row.transform;
+  if (data && transform) data = transform(std::move(data));
+  POME_CHECK(!data || data->shape() == row.shape);
+  return add(row, std::move(data));
+}
+
+ValueId WeightSet::get_stack(const WeightRow& row,
+                             const std::function<std::string(int64_t)>& hf_name) {
+  if (gguf_) return get(row);
+  std::vector<ConstantDataPtr> parts;
+  bool complete = true;
+  const Shape one(row.shape.begin() + 1, row.shape.end());
+  for (int64_t e = 0; e < row.shape[0]; ++e) {
+    parts.push_back(stored(hf_name(e), "", one));
+    complete = complete && parts.back();
+  }
+  return add(row, complete ? concat_rows(std::move(parts), row.shape) : nullptr);
+}
+
+WeightTransform unpermute_heads(Shape shape, int64_t heads) {
+  return [shape = std::move(shape), heads](ConstantDataPtr in) {
+    // A bias [N] is permuted element by element: it is read as N rows of one column.
+    const int64_t head_rows = shape[0] / heads, half = head_rows / 2;
+    const auto order = [head_rows, half](int64_t out) {
+      const int64_t head = out / head_rows, within = out % head_rows;
+      return head * head_rows + within % half * 2 + within / half;
+    };
+    return shape.size() == 1 ? permute_elements(std::move(in), order)
+                             : permute_rows(std::move(in), shape, order);
+  };
+}
+
+WeightTransform take_rows(int64_t first, Shape shape) {
+  return [first, shape = std::move(shape)](ConstantDataPtr in) {
+    return shape.size() == 1 ? slice_elements(std::move(in), first, shape[0])
+                             : slice_rows(std::move(in), first, shape);
+  };
+}
+
+WeightTransform transpose_stored() {
+  return [](ConstantDataPtr in) { return transposed(std::move(in)); };
+}
+
+WeightTransform add_one() {
+  return [](ConstantDataPtr in) { return add_scalar(std::move(in), 1.0f); };
 }
 
 Result<std::vector<float>> WeightSet::read_vector(const std::string& hf_name,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,11 +17,9 @@
 
 namespace pome {
 
-enum class WeightTransform : uint8_t {
-  kNone,
-  kUnpermuteHeads,  // GGUF only: rows of q and k stored as rotated pairs (2i, 2i+1) go back to
-                    // halves (i, i + d/2)
-};
+// What lies between the stored tensor and the graph's weight. Row transforms are free; the others
+// decode to f32.
+using WeightTransform = std::function<ConstantDataPtr(ConstantDataPtr)>;
 
 struct WeightRow {
   std::string name;       // graph name, without scope: "layers.0.attention.q.weight"
@@ -28,9 +27,19 @@ struct WeightRow {
   std::string gguf_name;  // "blk.0.attn_q.weight"
   Shape shape;            // in the graph
   Constant::Role role = Constant::Role::kMatrix;
-  WeightTransform transform = WeightTransform::kNone;
-  int64_t heads = 0;  // for kUnpermuteHeads
+  Shape stored_shape = {};                   // when it differs: fused or transposed tensors
+  WeightTransform transform = nullptr;       // for either format; makes `shape` of `stored_shape`
+  WeightTransform gguf_transform = nullptr;  // for GGUF only, instead of `transform`
 };
+
+// Rows of q and k that GGUF stores as rotated pairs (2i, 2i + 1) go back to halves (i, i + d/2).
+WeightTransform unpermute_heads(Shape shape, int64_t heads);
+// Rows [first, first + rows) of a fused matrix or bias ([rows, K], or [rows] for a vector).
+WeightTransform take_rows(int64_t first, Shape shape);
+// Weights of a Conv1D are stored [K, N].
+WeightTransform transpose_stored();
+// Gemma stores its norm gains minus one.
+WeightTransform add_one();
 
 class WeightSet {
  public:
@@ -38,6 +47,13 @@ class WeightSet {
   // The constant's value. After a problem the value stands for a constant of the right shape, so
   // that the family can go on and find more problems.
   ValueId get(const WeightRow& row);
+  // Stacked experts: row.shape is [E, N, K] (or [E, N]); Hugging Face stores one tensor per expert,
+  // named by `hf_name(e)`, GGUF one stacked tensor under row.gguf_name.
+  ValueId get_stack(const WeightRow& row, const std::function<std::string(int64_t)>& hf_name);
+  // A stored tensor as it is, marked used; null and a collected complaint when it is missing or of
+  // another shape.
+  ConstantDataPtr stored(const std::string& hf_name, const std::string& gguf_name,
+                         const Shape& shape);
   bool has(const std::string& hf_name, const std::string& gguf_name) const;
   // Decodes a small stored vector (GGUF rope_freqs), marking it used. Empty when absent.
   Result<std::vector<float>> read_vector(const std::string& hf_name, const std::string& gguf_name);
@@ -46,6 +62,7 @@ class WeightSet {
   Status finish() const;
 
  private:
+  ValueId add(const WeightRow& row, ConstantDataPtr data);
   std::string stored_name(const std::string& hf_name, const std::string& gguf_name) const;
   const Checkpoint& checkpoint_;
   GraphBuilder& builder_;
