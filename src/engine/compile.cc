@@ -269,17 +269,21 @@ class Compiler {
     return finish(made, make_embedding(plan_->isa, made, table));
   }
   Status lower(const GatherOp&, const Node& node) { return lower(EmbeddingOp{}, node); }
-  Status lower(const MoeOp&, const Node& node) {
+  Status lower(const MoeOp& op, const Node& node) {
     Node made = node;
-    const Weight* weights[3];
-    for (size_t i = 0; i < 3; ++i) {
-      POME_ASSIGN_OR_RETURN(weights[i], weight_of(node.operands[2 + i]));
-      if (!weights[i]) return unsupported("experts that are not constants");
-    }
-    for (size_t i = 0; i < 2; ++i) {
+    MoeWeights weights;
+    const auto fetch = [&](size_t operand, const Weight** to) -> Status {
+      POME_ASSIGN_OR_RETURN(*to, weight_of(node.operands[operand]));
+      return *to ? Status() : unsupported("experts that are not constants");
+    };
+    POME_RETURN_IF_ERROR(fetch(2, &weights.gate));
+    if (op.gated) POME_RETURN_IF_ERROR(fetch(3, &weights.up));
+    POME_RETURN_IF_ERROR(fetch(op.down(), &weights.down));
+    for (size_t i = 0; i < made.operands.size(); ++i) {
+      if (i >= 2 && i < op.operands_without_biases()) continue;
       POME_ASSIGN_OR_RETURN(made.operands[i], use(node.operands[i], false));
     }
-    return finish(made, make_moe(plan_->isa, made, weights[0], weights[1], weights[2]));
+    return finish(made, make_moe(plan_->isa, made, weights));
   }
 
   Status lower(const RopeOp& op, const Node& node) {

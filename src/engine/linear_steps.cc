@@ -169,83 +169,91 @@ class MatMulStep final : public Step {
   kernels::AttentionKernels kernels_;
 };
 
-// Tokens are gathered per expert, so only chosen experts are read. Experts run in ascending order:
-// every token sums its experts in the same order whatever the other tokens chose.
+// Tokens are gathered per expert, so only chosen experts are read: those whose weight is not zero.
+// Experts run in ascending order: every token sums its experts in the same order whatever the other
+// tokens chose.
 class MoeStep final : public Step {
  public:
-  MoeStep(Isa isa, const Node& node, const Weight* gate, const Weight* up, const Weight* down)
+  MoeStep(Isa isa, const Node& node, const MoeWeights& weights)
       : node_(node),
         op_(std::get<MoeOp>(node.op)),
-        gate_(gate),
-        up_(up),
-        down_(down),
-        gate_kernels_(kernels::choose_gemm(isa, gate->view.encoding, gate->view.columns)),
-        up_kernels_(kernels::choose_gemm(isa, up->view.encoding, up->view.columns)),
-        down_kernels_(kernels::choose_gemm(isa, down->view.encoding, down->view.columns)),
+        biased_(node.operands.size() == op_.operands_with_biases()),
+        weights_(weights),
+        gate_kernels_(gemm_for(isa, weights.gate)),
+        up_kernels_(gemm_for(isa, weights.up ? weights.up : weights.gate)),
+        down_kernels_(gemm_for(isa, weights.down)),
         activate_(choose_activation(isa, op_.activation)),
         multiply_(kernels::choose_zip(isa, kernels::ZipOp::kMul)),
-        hidden_(gate->view.columns),
-        width_(down->view.columns),
-        experts_(down->view.rows / hidden_) {}
+        hidden_(weights.gate->view.columns),
+        width_(weights.down->view.columns),
+        experts_(weights.down->view.rows / hidden_) {}
 
   std::string describe() const override {
     return "moe " + std::string(kernels::gemm_name(gate_kernels_)) + " " +
-           std::to_string(op_.experts_per_token) + " of " + std::to_string(experts_) +
+           std::to_string(experts_) + (op_.gated ? " gated" : "") + (biased_ ? " biased" : "") +
            shape_text(width_, hidden_);
   }
   int64_t scratch_floats(const Limits&) const override {
     return std::max(kernels::gemm_scratch(hidden_), kernels::gemm_scratch(width_));
   }
   int64_t workspace_floats(const Limits& limits) const override {
-    return limits.tokens * (2 * hidden_ + 2 * width_ + experts_);
+    return limits.tokens * 2 * (hidden_ + width_);
   }
 
   Status run(const Frame& frame) const override {
-    const View &x = frame.view(node_.operands[0]), &router = frame.view(node_.operands[1]);
+    const View& x = frame.view(node_.operands[0]);
+    const float* mix = frame.view(node_.operands[1]).as<const float>();
     const int64_t tokens = x.count() / hidden_;
-    float* weights = frame.workspace;  // [tokens, experts]; 0 = not chosen
-    float* rest = weights + tokens * experts_;
-    std::vector<int32_t> order(static_cast<size_t>(experts_));
-    for (int64_t t = 0; t < tokens; ++t) {
-      route(router.as<const float>() + t * experts_, weights + t * experts_, order);
-    }
     float* y = frame.view(node_.result).as<float>();
     std::fill(y, y + tokens * hidden_, 0.0f);
     std::vector<int64_t> members;
     for (int64_t expert = 0; expert < experts_; ++expert) {
       members.clear();
       for (int64_t t = 0; t < tokens; ++t) {
-        if (weights[t * experts_ + expert] != 0) members.push_back(t);
+        if (mix[t * experts_ + expert] != 0) members.push_back(t);
       }
-      if (!members.empty())
-        run_expert(frame, expert, members, x.as<const float>(), weights, rest, y);
+      if (!members.empty()) run_expert(frame, expert, members, x.as<const float>(), mix, y);
     }
     return {};
   }
 
  private:
-  // The weights of one token: softmax over all experts or over the chosen ones. An expert whose
-  // weight rounds to zero adds nothing and counts as not chosen.
-  void route(const float* logits, float* weights, std::vector<int32_t>& order) const {
-    for (size_t e = 0; e < order.size(); ++e) order[e] = static_cast<int32_t>(e);
-    const auto chosen = order.begin() + op_.experts_per_token;
-    std::partial_sort(order.begin(), chosen, order.end(), [logits](int32_t a, int32_t b) {
-      return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-    });
-    const float largest = logits[order[0]];
-    std::fill(weights, weights + experts_, 0.0f);
-    for (auto e = order.begin(); e != chosen; ++e) weights[*e] = std::exp(logits[*e] - largest);
-    // Summed by expert number, not by rank.
-    float sum = 0;
-    for (int64_t e = 0; e < experts_; ++e)
-      sum += op_.normalize_weights ? weights[e] : std::exp(logits[e] - largest);
-    for (int64_t e = 0; e < experts_; ++e) weights[e] /= sum;
+  static kernels::GemmKernels gemm_for(Isa isa, const Weight* weight) {
+    return kernels::choose_gemm(isa, weight->view.encoding, weight->view.columns);
+  }
+  // The biases of the weight at operand `weight`, of all experts: multiply() indexes them by the
+  // row of the stacked weight. Null without biases.
+  const float* bias(const Frame& frame, size_t weight) const {
+    if (!biased_) return nullptr;
+    return frame.view(node_.operands[weight - 2 + op_.operands_without_biases()]).as<const float>();
+  }
+
+  // gate[i] = activation(gate[i]) * up[i], with the limits and the offset of the op.
+  void activate(float* gate, float* up, int64_t count) const {
+    const auto limit = static_cast<float>(op_.limit), offset = static_cast<float>(op_.up_offset);
+    if (op_.limit > 0) {
+      for (int64_t i = 0; i < count; ++i) gate[i] = std::min(gate[i], limit);
+      if (op_.gated)
+        for (int64_t i = 0; i < count; ++i) up[i] = std::max(std::min(up[i], limit), -limit);
+    }
+    if (op_.sigmoid_scale == 1) {
+      activate_(gate, gate, count);
+    } else {  // x sigmoid(a x) = (a x) sigmoid(a x) / a
+      const auto scale = static_cast<float>(op_.sigmoid_scale);
+      for (int64_t i = 0; i < count; ++i) gate[i] *= scale;
+      activate_(gate, gate, count);
+      for (int64_t i = 0; i < count; ++i) gate[i] /= scale;
+    }
+    if (!op_.gated) return;
+    if (op_.up_offset != 0)
+      for (int64_t i = 0; i < count; ++i) up[i] += offset;
+    multiply_(gate, up, gate, count);
   }
 
   void run_expert(const Frame& frame, int64_t expert, const std::vector<int64_t>& members,
-                  const float* x, const float* weights, float* work, float* y) const {
+                  const float* x, const float* mix, float* y) const {
     const auto count = static_cast<int64_t>(members.size());
-    float* in = work;
+    float* in = frame.workspace;
     float* gate = in + count * hidden_;
     float* up = gate + count * width_;
     float* out = up + count * width_;
@@ -253,24 +261,26 @@ class MoeStep final : public Step {
       std::memcpy(in + i * hidden_, x + members[static_cast<size_t>(i)] * hidden_,
                   static_cast<size_t>(hidden_) * sizeof(float));
     }
-    multiply(frame, gate_kernels_, gate_->view, expert * width_, width_,
-             {in, hidden_, count, nullptr, gate, width_});
-    multiply(frame, up_kernels_, up_->view, expert * width_, width_,
-             {in, hidden_, count, nullptr, up, width_});
-    activate_(gate, gate, count * width_);
-    multiply_(gate, up, gate, count * width_);
-    multiply(frame, down_kernels_, down_->view, expert * hidden_, hidden_,
-             {gate, width_, count, nullptr, out, hidden_});
+    multiply(frame, gate_kernels_, weights_.gate->view, expert * width_, width_,
+             {in, hidden_, count, bias(frame, 2), gate, width_});
+    if (op_.gated) {
+      multiply(frame, up_kernels_, weights_.up->view, expert * width_, width_,
+               {in, hidden_, count, bias(frame, 3), up, width_});
+    }
+    activate(gate, up, count * width_);
+    multiply(frame, down_kernels_, weights_.down->view, expert * hidden_, hidden_,
+             {gate, width_, count, bias(frame, op_.down()), out, hidden_});
     for (int64_t i = 0; i < count; ++i) {
       const int64_t token = members[static_cast<size_t>(i)];
-      const float weight = weights[token * experts_ + expert];
+      const float weight = mix[token * experts_ + expert];
       for (int64_t d = 0; d < hidden_; ++d) y[token * hidden_ + d] += weight * out[i * hidden_ + d];
     }
   }
 
   Node node_;
   MoeOp op_;
-  const Weight *gate_, *up_, *down_;
+  bool biased_;
+  MoeWeights weights_;
   kernels::GemmKernels gate_kernels_, up_kernels_, down_kernels_;
   kernels::MapKernel activate_;
   kernels::ZipKernel multiply_;
@@ -286,9 +296,8 @@ StepPtr make_embedding(Isa isa, const Node& node, const Weight* table) {
   return std::make_unique<EmbeddingStep>(isa, node, table);
 }
 StepPtr make_matmul(Isa isa, const Node& node) { return std::make_unique<MatMulStep>(isa, node); }
-StepPtr make_moe(Isa isa, const Node& node, const Weight* gate, const Weight* up,
-                 const Weight* down) {
-  return std::make_unique<MoeStep>(isa, node, gate, up, down);
+StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights) {
+  return std::make_unique<MoeStep>(isa, node, weights);
 }
 
 }  // namespace pome

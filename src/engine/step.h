@@ -31,8 +31,10 @@ using StepPtr = std::unique_ptr<const Step>;
 StepPtr make_linear(Isa isa, const Node& node, const Weight* weight);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
-StepPtr make_moe(Isa isa, const Node& node, const Weight* gate, const Weight* up,
-                 const Weight* down);
+struct MoeWeights {                              // up is null when the experts have no gate
+  const Weight *gate = nullptr, *up = nullptr, *down = nullptr;
+};
+StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights);
 
 // cos and sin of position * inverse frequency, [T, rotary / 2] each, times the scale: one pair of
 // tables serves all layers that turn by the same angles.

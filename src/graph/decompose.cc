@@ -162,23 +162,35 @@ class Decomposer {
     return binary(BinaryKind::kDiv, e, reduce(ReduceKind::kSum, e));
   }
 
-  // Every expert computes every token; the router's weights, zero for the experts that were not
-  // chosen, mix them.
+  // Every expert computes every token; the weights, zero for the experts that were not chosen, mix
+  // them.
   ValueId moe(const MoeOp& op, Ids in) {
     const SymShape x = shape(in[0]);
     const Dim experts = shape(in[1])[2];
-    const ValueId chosen = out_.emit(TopKMaskOp{op.experts_per_token}, {in[1]});
-    const ValueId weights =
-        op.normalize_weights
-            ? softmax(select(chosen, in[1], scalar(-std::numeric_limits<double>::infinity())))
-            : select(chosen, softmax(in[1]), scalar(0));
+    const bool biased = in.size() == op.operands_with_biases();
+    const auto project = [&](ValueId tokens, size_t weight) {
+      const ValueId product = out_.emit(MatMulOp{true}, {tokens, in[weight]});
+      if (!biased) return product;
+      const ValueId bias = in[weight - 2 + op.operands_without_biases()];
+      return add(product, reshape(bias, {experts, 1, shape(bias)[1]}));
+    };
+    const auto least = [&](ValueId v, double limit) {
+      return op.limit > 0 ? binary(BinaryKind::kMin, v, scalar(limit)) : v;
+    };
     const ValueId tokens = reshape(in[0], {x[0], 1, x[1], x[2]});
-    const ValueId gate = out_.emit(MatMulOp{true}, {tokens, in[2]});
-    const ValueId up = out_.emit(MatMulOp{true}, {tokens, in[3]});
-    const ValueId out =
-        out_.emit(MatMulOp{true}, {mul(activation(op.activation, gate), up), in[4]});
+    const ValueId gate = least(project(tokens, 2), op.limit);
+    ValueId inner = op.sigmoid_scale == 1
+                        ? activation(op.activation, gate)
+                        : mul(gate, unary(UnaryKind::kSigmoid, scaled(gate, op.sigmoid_scale)));
+    if (op.gated) {
+      ValueId up = least(project(tokens, 3), op.limit);
+      if (op.limit > 0) up = binary(BinaryKind::kMax, up, scalar(-op.limit));
+      if (op.up_offset != 0) up = add(up, scalar(op.up_offset));
+      inner = mul(inner, up);
+    }
+    const ValueId out = project(inner, op.down());
     const ValueId by_expert =
-        reshape(out_.emit(TransposeOp{{0, 2, 1}}, {weights}), {x[0], experts, x[1], 1});
+        reshape(out_.emit(TransposeOp{{0, 2, 1}}, {in[1]}), {x[0], experts, x[1], 1});
     return reshape(reduce(ReduceKind::kSum, mul(out, by_expert), 1), x);
   }
 

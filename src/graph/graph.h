@@ -197,16 +197,27 @@ struct SwigluOp {  // gate, up: activation(gate) * up
 struct SoftmaxOp {  // x, over the last axis
   friend bool operator==(const SoftmaxOp&, const SoftmaxOp&) = default;
 };
-struct MoeOp {  // x [B, T, K], router_logits [B, T, E], gate [E, F, K], up [E, F, K], down [E, K,
-                // F]
-  int64_t experts_per_token;
-  bool normalize_weights;  // softmax over the chosen ones; else softmax over all, then choose
+// Experts mixed by weights that ordinary ops computed (models/moe.h has the routers).
+// x [B, T, K], weights [B, T, E] (exactly 0 for experts that were not chosen), gate [E, F, K],
+// up [E, F, K] (only when gated), down [E, K, F], then either no biases or all of
+// gate bias [E, F], up bias [E, F] (only when gated), down bias [E, K].
+//   gated: down(act(min(gate x, limit)) * (clamp(up x, -limit, limit) + up_offset))
+//   else:  down(act(min(gate x, limit)))                      no limit when it is 0
+struct MoeOp {
+  bool gated = true;
   Activation activation = Activation::kSilu;
   friend bool operator==(const MoeOp&, const MoeOp&) = default;
 };
 
 using Op = std::variant<InputOp, ConstantOp, UnaryOp, BinaryOp, SelectOp, ReduceOp, ReshapeOp,
+  double sigmoid_scale = 1;  // of silu: x sigmoid(sigmoid_scale x)
+  double limit = 0;
+  double up_offset = 0;
                         TransposeOp, SliceOp, ConcatOp, MatMulOp, GatherOp, IotaOp, TopKMaskOp,
+  // Places of the operands behind x and weights.
+  size_t down() const { return gated ? 4 : 3; }
+  size_t operands_without_biases() const { return gated ? 5 : 4; }
+  size_t operands_with_biases() const { return gated ? 8 : 6; }
                         KvWriteOp, LinearOp, EmbeddingOp, RmsNormOp, RopeOp, AttentionOp,
                         ActivationOp, SwigluOp, SoftmaxOp, MoeOp>;
 std::string_view op_name(const Op& op);  // "rms_norm"

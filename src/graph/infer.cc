@@ -299,20 +299,36 @@ Result<ValueType> infer(const SwigluOp&, Types in) { return same_as_first(in, 2)
 Result<ValueType> infer(const SoftmaxOp&, Types in) { return same_as_first(in, 1); }
 
 Result<ValueType> infer(const MoeOp& op, Types in) {
-  POME_RETURN_IF_ERROR(expect_operands(in, 5, 5));
+  const size_t plain = op.operands_without_biases(), biased = op.operands_with_biases();
+  if (in.size() != plain && in.size() != biased)
+    return bad("takes " + std::to_string(plain) + " operands, or " + std::to_string(biased) +
+               " with biases, got " + std::to_string(in.size()));
   POME_RETURN_IF_ERROR(expect_rank(in, 0, 3));
   POME_RETURN_IF_ERROR(expect_rank(in, 1, 3));
-  for (size_t i = 2; i < 5; ++i) POME_RETURN_IF_ERROR(expect_rank(in, i, 3));
+  POME_RETURN_IF_ERROR(expect_rank(in, 2, 3));
+  for (const size_t axis : {0u, 1u})
+    POME_RETURN_IF_ERROR(expect_dim(in, 1, axis, in[0].shape[axis]));
   const Dim experts = in[1].shape[2], hidden = in[0].shape[2], width = in[2].shape[1];
-  if (!experts.is_static() || op.experts_per_token < 1 || op.experts_per_token > experts.size)
-    return bad("experts_per_token " + std::to_string(op.experts_per_token) + " does not suit " +
-               to_string(in[1].shape));
-  const SymShape expected[] = {
-      {experts, width, hidden}, {experts, width, hidden}, {experts, hidden, width}};
-  for (size_t i = 2; i < 5; ++i)
-    if (in[i].shape != expected[i - 2])
-      return bad("expert weight " + std::to_string(i - 2) + " must be " +
-                 to_string(expected[i - 2]) + ", is " + to_string(in[i].shape));
+  if (!experts.is_static() || !hidden.is_static() || !width.is_static())
+    return bad("experts must have static shapes: " + to_string(in[1].shape));
+  std::vector<SymShape> expected = {{experts, width, hidden}};
+  if (op.gated) expected.push_back(expected[0]);
+  expected.push_back({experts, hidden, width});
+  if (in.size() == biased) {
+    expected.push_back({experts, width});
+    if (op.gated) expected.push_back({experts, width});
+    expected.push_back({experts, hidden});
+  }
+  for (size_t i = 0; i < expected.size(); ++i) {
+    POME_RETURN_IF_ERROR(expect_dtype(in, 2 + i, DType::kF32));
+    if (in[2 + i].shape != expected[i])
+      return bad("operand " + std::to_string(2 + i) + " must be " + to_string(expected[i]) +
+                 ", is " + to_string(in[2 + i].shape));
+  }
+  if (!std::isfinite(op.sigmoid_scale) || !std::isfinite(op.up_offset) || !(op.limit >= 0))
+    return bad("sigmoid_scale, limit or up_offset out of range");
+  if (op.sigmoid_scale != 1 && op.activation != Activation::kSilu)
+    return bad("sigmoid_scale belongs to silu");
   return in[0];
 }
 

@@ -70,9 +70,11 @@ std::string attributes(const Op& op, const Graph& graph) {
         else if constexpr (std::is_same_v<T, ActivationOp> || std::is_same_v<T, SwigluOp>)
           return kActivations[static_cast<size_t>(o.activation)];
         else if constexpr (std::is_same_v<T, MoeOp>)
-          return "experts_per_token " + std::to_string(o.experts_per_token) +
-                 (o.normalize_weights ? " normalized " : " ") +
-                 kActivations[static_cast<size_t>(o.activation)];
+          return std::string(o.gated ? "gated " : "plain ") +
+                 kActivations[static_cast<size_t>(o.activation)] +
+                 (o.sigmoid_scale != 1 ? " sigmoid_scale " + number(o.sigmoid_scale) : "") +
+                 (o.limit > 0 ? " limit " + number(o.limit) : "") +
+                 (o.up_offset != 0 ? " up_offset " + number(o.up_offset) : "");
         else
           return "";
       },

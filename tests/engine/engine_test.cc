@@ -102,6 +102,21 @@ std::vector<TinyConfig> configs() {
       c.experts = name == "q8_0" || name == "int4" ? 2 : 0;
       c.experts_per_token = 1;
     });
+  add("moe_clamped_with_biases", [](TinyConfig& c) {
+    c.experts = 6;
+    c.experts_per_token = 2;
+    c.bias = true;
+    c.sigmoid_scale = 1.702;
+    c.limit = 0.1;
+    c.up_offset = 1;
+  });
+  add("moe_without_gate", [](TinyConfig& c) {
+    c.experts = 3;
+    c.experts_per_token = 2;
+    c.activation = Activation::kGelu;
+    c.gated = false;
+    c.bias = true;
+  });
   };
   encoded("f32", Encoding::plain(EncodingKind::kF32));
   encoded("f16", Encoding::plain(EncodingKind::kF16));

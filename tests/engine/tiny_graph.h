@@ -80,6 +80,7 @@ struct TinyConfig {
   bool normalize = true;
   Encoding encoding = Encoding::plain(EncodingKind::kBF16);
 };
+  double sigmoid_scale = 1, limit = 0, up_offset = 0;
 
 class TinyGraph {
  public:
@@ -163,15 +164,29 @@ class TinyGraph {
   }
   ValueId moe(ValueId h) {
     const ValueId router = linear(h, c_.experts, c_.hidden);
-    return b_.add(
-        MoeOp{c_.experts_per_token, c_.normalize, c_.activation},
-        {h, router, weight({c_.experts, c_.width, c_.hidden}),
-         weight({c_.experts, c_.width, c_.hidden}), weight({c_.experts, c_.hidden, c_.width})});
+    const ValueId chosen = b_.add(TopKMaskOp{c_.experts_per_token}, {router});
+    const ValueId zero = b_.scalar(0);
+    ValueId mix = b_.add(SelectOp{}, {chosen, b_.add(SoftmaxOp{}, {router}), zero});
+    if (c_.normalize)
+      mix = b_.binary(BinaryKind::kDiv, mix, b_.add(ReduceOp{ReduceKind::kSum, -1}, {mix}));
+    std::vector<ValueId> operands = {h, mix, weight({c_.experts, c_.width, c_.hidden})};
+    if (c_.gated) operands.push_back(weight({c_.experts, c_.width, c_.hidden}));
+    operands.push_back(weight({c_.experts, c_.hidden, c_.width}));
+    if (c_.bias) {
+      operands.push_back(matrix_of_biases(c_.width));
+      if (c_.gated) operands.push_back(matrix_of_biases(c_.width));
+      operands.push_back(matrix_of_biases(c_.hidden));
+    }
+    return b_.add(MoeOp{c_.gated, c_.activation, c_.sigmoid_scale, c_.limit, c_.up_offset},
+                  operands);
   }
 
   TinyConfig c_;
   GraphBuilder b_;
   uint32_t count_ = 0;
+  ValueId matrix_of_biases(int64_t n) {
+    return b_.reshape(vector(c_.experts * n, 0), {c_.experts, n});
+  }
 };
 
 }  // namespace pome

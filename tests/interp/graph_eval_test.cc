@@ -179,47 +179,62 @@ TEST(Composite, AttentionWindow) { check_attention(6, 4, 3, 0, false); }
 TEST(Composite, AttentionSoftcap) { check_attention(2, 3, 0, 1.5, false); }
 TEST(Composite, AttentionSinks) { check_attention(2, 3, 4, 0, true); }
 
-void check_moe(bool normalize) {
-  const int64_t tokens = 4, experts = 5, width = 6, hidden = 3, k = 2;
+void check_moe(const MoeOp& op, bool biased) {
+  const int64_t tokens = 4, experts = 5, width = 6, hidden = 3;
   OneOp one;
   one.add(noise_tensor({1, tokens, hidden}, 8), {Symbol::kBatch, Symbol::kTokens, hidden});
-  one.add(noise_tensor({1, tokens, experts}, 9), {Symbol::kBatch, Symbol::kTokens, experts});
-  one.add(noise_tensor({experts, width, hidden}, 10), {experts, width, hidden});
-  one.add(noise_tensor({experts, width, hidden}, 11), {experts, width, hidden});
-  one.add(noise_tensor({experts, hidden, width}, 12), {experts, hidden, width});
-  const Tensor out = one.run(MoeOp{k, normalize, Activation::kSilu});
+  std::vector<float> mix = noise(static_cast<size_t>(tokens * experts), 9);
+  for (size_t i = 0; i < mix.size(); i += 3) mix[i] = 0;
+  one.add(Tensor::from_f32({1, tokens, experts}, mix), {Symbol::kBatch, Symbol::kTokens, experts});
+  const auto weight = [&](int64_t n, int64_t k, uint32_t seed) {
+    one.add(noise_tensor({experts, n, k}, seed), {experts, n, k});
+  };
+  const auto bias = [&](int64_t n, uint32_t seed) {
+    one.add(noise_tensor({experts, n}, seed), {experts, n});
+  };
+  weight(width, hidden, 10);
+  if (op.gated) weight(width, hidden, 11);
+  weight(hidden, width, 12);
+  if (biased) {
+    bias(width, 13);
+    if (op.gated) bias(width, 14);
+    bias(hidden, 15);
+  }
+  const Tensor out = one.run(op);
   const auto at = [&](size_t input, int64_t i) {
     return static_cast<double>(one.inputs[input].second.f32()[static_cast<size_t>(i)]);
   };
-  for (int64_t t = 0; t < tokens; ++t) {
-    std::vector<int64_t> order = {0, 1, 2, 3, 4};
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-      return at(1, t * experts + a) > at(1, t * experts + b);
-    });
-    double sum = 0;
-    for (int64_t e = 0; e < (normalize ? k : experts); ++e)
-      sum += std::exp(at(1, t * experts + order[static_cast<size_t>(e)]));
+  const size_t down = op.gated ? 4 : 3;
+  for (int64_t t = 0; t < tokens; ++t)
     for (int64_t i = 0; i < hidden; ++i) {
       double expected = 0;
-      for (int64_t c = 0; c < k; ++c) {
-        const int64_t e = order[static_cast<size_t>(c)];
-        double y = 0;
+      for (int64_t e = 0; e < experts; ++e) {
+        double y = biased ? at(op.gated ? 7 : 5, e * hidden + i) : 0;
         for (int64_t f = 0; f < width; ++f) {
-          double gate = 0, up = 0;
+          double gate = biased ? at(down + 1, e * width + f) : 0;
+          double up = biased ? at(down + 2, e * width + f) : 0;
           for (int64_t j = 0; j < hidden; ++j) {
             gate += at(0, t * hidden + j) * at(2, (e * width + f) * hidden + j);
-            up += at(0, t * hidden + j) * at(3, (e * width + f) * hidden + j);
+            if (op.gated) up += at(0, t * hidden + j) * at(3, (e * width + f) * hidden + j);
           }
-          y += gate / (1 + std::exp(-gate)) * up * at(4, (e * hidden + i) * width + f);
+          if (op.limit > 0) gate = std::min(gate, op.limit);
+          if (op.limit > 0) up = std::clamp(up, -op.limit, op.limit);
+          const double inner = op.activation == Activation::kRelu
+                                   ? std::max(gate, 0.0)
+                                   : gate / (1 + std::exp(-op.sigmoid_scale * gate));
+          y += inner * (op.gated ? up + op.up_offset : 1) * at(down, (e * hidden + i) * width + f);
         }
-        expected += std::exp(at(1, t * experts + e)) / sum * y;
+        expected += at(1, t * experts + e) * y;
       }
-      EXPECT_NEAR(out.f32()[static_cast<size_t>(t * hidden + i)], expected, 1e-5);
+      EXPECT_NEAR(out.f32()[static_cast<size_t>(t * hidden + i)], expected, 1e-4);
     }
   }
 }
-TEST(Composite, MoeNormalized) { check_moe(true); }
-TEST(Composite, MoeSoftmaxOverAll) { check_moe(false); }
+TEST(Composite, MoeGated) { check_moe({true, Activation::kSilu}, false); }
+TEST(Composite, MoeGatedBiased) { check_moe({true, Activation::kRelu}, true); }
+TEST(Composite, MoeClamped) { check_moe({true, Activation::kSilu, 1.702, 0.7, 1}, true); }
+TEST(Composite, MoePlain) { check_moe({false, Activation::kRelu}, false); }
+TEST(Composite, MoePlainBiased) { check_moe({false, Activation::kSilu, 0.5, 0.9}, true); }
 
 TEST(Composite, Activations) {
   const std::pair<Activation, double (*)(double)> cases[] = {
@@ -235,7 +250,6 @@ TEST(Composite, Activations) {
     const Tensor out = one.run(ActivationOp{kind});
     for (size_t i = 0; i < out.f32().size(); ++i)
       EXPECT_NEAR(out.f32()[i], formula(one.inputs[0].second.f32()[i]), 2e-6);
-  }
 }
 
 // A small decoder with everything a real one has.
