@@ -74,11 +74,17 @@ Status&& Status::hint(std::string_view next_step) && {
 
 std::string Status::to_string() const {
   if (ok()) return "ok";
+  const auto line = [](const std::string& part, size_t max_bytes) {
+    std::string out;
+    for (const char c : escape_for_terminal(part, max_bytes))
+      out += c == '\n' ? std::string("\\n") : std::string(1, c);
+    return out;
+  };
   std::string text;
-  if (!detail_->file.empty()) text += escape_for_terminal(detail_->file, 4096) + ": ";
-  if (!detail_->where.empty()) text += escape_for_terminal(detail_->where, 512) + ": ";
-  text += escape_for_terminal(detail_->message, 1 << 16);
-  if (!detail_->hint.empty()) text += "; " + escape_for_terminal(detail_->hint, 4096);
+  if (!detail_->file.empty()) text += line(detail_->file, 4096) + ": ";
+  if (!detail_->where.empty()) text += line(detail_->where, 512) + ": ";
+  text += line(detail_->message, 1 << 16);
+  if (!detail_->hint.empty()) text += "; " + line(detail_->hint, 4096);
   return text;
 }
 

@@ -26,6 +26,8 @@ TEST(Status, TextFromFilesCannotSteerATerminal) {
   EXPECT_EQ(text.find('\x1b'), std::string::npos);
   EXPECT_NE(text.find("\\x1b[31m\\x07"), std::string::npos);
   EXPECT_TRUE(is_valid_utf8(text));
+  // One line, whatever a file is called.
+  EXPECT_EQ(missing("a\nb").in("new\nline").to_string(), "new\\nline: a\\nb");
   EXPECT_EQ(escape_for_terminal("abcdef", 3), "abc...");
   EXPECT_EQ(escape_for_terminal("\xE2\x82\xAC"), "\xE2\x82\xAC");
 }
