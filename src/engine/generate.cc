@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
+#include <utility>
 
 namespace pome {
 
 namespace {
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -71,7 +74,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   out.prefill_tokens_per_s = static_cast<double>(prompt.size()) / std::max(prefill_seconds, 1e-9);
 
   Sampler sampler(options.sampler);
-  StreamDecoder decoder(tokenizer);
+  StreamDecoder decoder(tokenizer, true, !options.continues_text);
   StopFilter filter(options.stop);
   const auto stop_ids = tokenizer->stop_ids();
   const auto show = [&](const std::string& text) {
@@ -82,6 +85,9 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   bool wanted = true;
   while (true) {
     if (static_cast<int64_t>(out.ids.size()) >= options.max_tokens) break;
+    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return x < kInfinity; }))
+      return bad_input(Refusal::kRange, "the logits hold NaN or infinity")
+          .hint("verify tells whether the weights are damaged");
     const int32_t id = sampler.sample(logits, context);
     if (out.ids.empty()) out.ttft_ms = seconds_since(start) * 1e3;
     if (std::find(stop_ids.begin(), stop_ids.end(), id) != stop_ids.end()) {

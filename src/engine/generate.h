@@ -19,6 +19,9 @@ namespace pome {
 
 struct GenerateOptions {
   int64_t max_tokens = 256;
+  // The answer goes on where the prompt's text ends (no chat template): a space before its first
+  // word is kept.
+  bool continues_text = false;
   SamplerOptions sampler;
   std::vector<std::string>
       stop;  // text that ends the answer; never part of it, also when split over tokens
@@ -39,7 +42,7 @@ struct Generation {
 using TextCallback = std::function<bool(std::string_view)>;
 
 // Appends `prompt` to the runner's context and generates. Interruption through `cancel` is not an
-// error: the finish reason says so. The prompt must not be empty.
+// error: the finish reason says so. The prompt must not be empty. Logits with NaN: kRange.
 Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tokenizer,
                             std::span<const int32_t> prompt, const GenerateOptions& options,
                             const TextCallback& on_text, const CancelToken* cancel);
