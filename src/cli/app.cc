@@ -3,10 +3,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "base/byte_source.h"
 #include "base/thread_pool.h"
@@ -105,6 +108,18 @@ int App::run(int argc, char** argv) {
   action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  if (argc > 1) {
+    // CLI11 would only say that a command is required.
+    const std::string first = argv[1];
+    const bool is_flag = first.rfind('-', 0) == 0;
+    const auto named = [&](const CLI::App* command) { return command->get_name() == first; };
+    if (is_flag ? first != "-h" && first != "--help" && first != "--version"
+                : root_.get_subcommands(named).empty()) {
+      std::fprintf(stderr, "pome: there is no %s '%s'; pome --help lists them\n",
+                   is_flag ? "option" : "command", escape_for_terminal(first, 64).c_str());
+      return exit_code(StatusCode::kUsage);
+    }
+  }
   try {
     root_.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -113,8 +128,9 @@ int App::run(int argc, char** argv) {
   }
   if (common.threads == 0) common.threads = default_thread_count();
   if (isatty(STDERR_FILENO) && !common.json) progress_ = std::make_unique<TerminalProgress>();
-  const Status status = chosen_();
-  std::fflush(stdout);
+  Status status = chosen_();
+  print("", true);
+  if (status.ok()) status = output_status();
   if (status.ok()) return 0;
   if (progress_) progress_->end();
   if (common.json) {
@@ -133,8 +149,21 @@ int App::run(int argc, char** argv) {
 
 WorkContext App::work() { return {progress_.get(), &g_cancel, common.threads}; }
 const CancelToken* App::cancel() const { return &g_cancel; }
-void App::print_json(const Json& value) const { std::printf("%s\n", dump_json(value).c_str()); }
-void App::print(const std::string& text) const { std::fputs(text.c_str(), stdout); }
+void App::print_json(const Json& value) { print(dump_json(value) + "\n"); }
+bool App::print(std::string_view text, bool flush) {
+  if (output_error_ != 0) return false;
+  errno = 0;
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+      (!flush || std::fflush(stdout) == 0))
+    return true;
+  output_error_ = errno != 0 ? errno : EIO;
+  return false;
+}
+Status App::output_status() const {
+  // Who closed the pipe has read enough.
+  if (output_error_ == 0 || output_error_ == EPIPE) return {};
+  return does_not_fit(std::string("cannot write: ") + std::strerror(output_error_)).in("stdout");
+}
 void App::note(const std::string& text) const { std::fprintf(stderr, "pome: %s\n", text.c_str()); }
 
 std::string fixed(double value, int digits) {
@@ -169,7 +198,7 @@ Result<std::string> text_or_default(const std::string& path) {
   return read_text_file(path, uint64_t{1} << 30);
 }
 
-Result<std::string> read_stdin() {
+Result<std::string> read_stdin(const CancelToken* cancel) {
   constexpr size_t kMax = size_t{1} << 30;
   std::string text;
   char buffer[65536];
@@ -177,6 +206,10 @@ Result<std::string> read_stdin() {
     text.append(buffer, count);
     if (text.size() > kMax) return bad_input(Refusal::kLimit, "more than 1 GB of text").in("stdin");
   }
+  POME_RETURN_IF_ERROR(check_cancelled(cancel));
+  if (std::ferror(stdin))
+    return bad_input(Refusal::kNone, std::string("cannot be read: ") + std::strerror(errno))
+        .in("stdin");
   return text;
 }
 
@@ -203,12 +236,39 @@ Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::strin
   return ids;
 }
 
+CLI::Validator positive() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string {
+        const bool number = !text.empty() && text.size() <= 18 &&
+                            text.find_first_not_of("0123456789") == std::string::npos &&
+                            text.find_first_not_of('0') != std::string::npos;
+        return number ? "" : "'" + text + "' is not a whole number of at least 1";
+      },
+      "", "positive");
+}
+
+Status refuse_artefact(const std::string& path, const std::string& command) {
+  POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
+  if (!artefact) return {};
+  return unsupported("this is an artefact that convert wrote; " + command +
+                     " takes the model that it was made from")
+      .in(path);
+}
+
+Result<ArtefactPaths> require_artefact(const std::string& path, const std::string& command) {
+  POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
+  if (artefact) return *artefact;
+  if (access(path.c_str(), F_OK) != 0)
+    return missing("there is no such file or folder").in(path).hint("check the path");
+  return unsupported(command + " takes an artefact that convert wrote, or a .mlpackage").in(path);
+}
+
 Result<double> parse_percent(const std::string& text) {
   const std::string number =
       !text.empty() && text.back() == '%' ? text.substr(0, text.size() - 1) : text;
   char* end = nullptr;
   const double value = std::strtod(number.c_str(), &end);
-  if (number.empty() || *end != '\0')
+  if (number.empty() || *end != '\0' || !std::isfinite(value))
     return usage_error("--max-ppl-increase '" + text + "' must be a percentage, such as 3%");
   return value;
 }

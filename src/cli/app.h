@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/status.h"
+#include "verify/model.h"
 
 namespace pome::cli {
 
@@ -31,9 +32,11 @@ class App {
   WorkContext work();  // progress on stderr when it is a terminal, cancellation by Ctrl-C
   const CancelToken* cancel() const;
   // One JSON object on stdout.
-  void print_json(const Json& value) const;
-  void print(const std::string& text) const;  // stdout
-  void note(const std::string& text) const;   // stderr: warnings and hints
+  void print_json(const Json& value);
+  // stdout; false when nobody reads any more (closed pipe) or the disk is full. run() reports the
+  // latter.
+  bool print(std::string_view text, bool flush = false);
+  void note(const std::string& text) const;  // stderr: warnings and hints
 
   // Adds a command whose work is `body`.
   CLI::App* add_command(const std::string& name, const std::string& description,
@@ -41,8 +44,11 @@ class App {
 
  private:
   CLI::App root_;
+  Status output_status() const;
+
   std::unique_ptr<Progress> progress_;
   std::function<Status()> chosen_;
+  int output_error_ = 0;  // errno of the first write to stdout that failed
 };
 
 // Each adds its commands to the app (one file per command).
@@ -61,9 +67,17 @@ std::string fixed(double value, int digits);
 uint64_t peak_memory_bytes();
 // A text file, or the text embedded for verification when `path` is empty.
 Result<std::string> text_or_default(const std::string& path);
-Result<std::string> read_stdin();
+// kInterrupted when Ctrl-C came while waiting.
+Result<std::string> read_stdin(const CancelToken* cancel);
 // Whitespace-separated integers.
 Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::string& name);
+
+// An option check: a whole number of at least 1.
+CLI::Validator positive();
+// For commands that take checkpoints only: says so when `path` is something that convert wrote.
+Status refuse_artefact(const std::string& path, const std::string& command);
+// For commands that take artefacts only.
+Result<ArtefactPaths> require_artefact(const std::string& path, const std::string& command);
 
 // "3%" or "3": 3.
 Result<double> parse_percent(const std::string& text);

@@ -17,6 +17,7 @@ Status run(App& app, const Options& options) {
   if (!options.profile.empty())
     return usage_error("--profile " + options.profile + ": the target " + options.convert.target +
                        " has no such variant in this version");
+  POME_RETURN_IF_ERROR(refuse_artefact(options.convert.model, "convert"));
   const auto start = std::chrono::steady_clock::now();
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
   const double seconds =
@@ -88,10 +89,10 @@ void add_convert(App& app) {
   command
       ->add_option("--context", c.context,
                    "tokens the KV cache holds (default: min(max_position_embeddings, 4096))")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option("--chunk", c.chunk, "tokens per prefill call")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option_function<std::string>(
       "--functions",
       [options](const std::string& which) {

@@ -72,6 +72,7 @@ Status run(App& app, const Options& options) {
     return usage_error("give either --text F or --ids F --logits OUT.npy");
   if (!options.ids.empty() && options.logits.empty())
     return usage_error("--ids needs --logits OUT.npy");
+  if (options.ids.empty() && !options.logits.empty()) return usage_error("--logits needs --ids F");
   double limit = 0;
   if (!options.max_ppl_increase.empty()) {
     if (options.against.empty()) return usage_error("--max-ppl-increase needs --against M");
@@ -82,7 +83,7 @@ Status run(App& app, const Options& options) {
   load.reference = options.reference;
   load.round_f16 = options.f16;
   load.need_tokenizer = options.ids.empty();
-  if (!options.ids.empty()) load.context = options.context;
+  load.context = options.context;
   POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
   if (!options.ids.empty()) return write_logits(app, options, model);
 
@@ -90,13 +91,19 @@ Status run(App& app, const Options& options) {
   std::vector<int32_t> ids = model.tokenizer->encode(text);
   if (options.max_tokens > 0 && static_cast<int64_t>(ids.size()) > options.max_tokens)
     ids.resize(static_cast<size_t>(options.max_tokens));
+  if (ids.size() < 2)
+    return bad_input(Refusal::kRange, "holds " + std::to_string(ids.size()) +
+                                          " tokens, at least 2 are needed to score one")
+        .in(options.text);
   ScoreOptions scoring;
   scoring.window =
       options.context ? options.context : std::min<int64_t>(512, model.runner->info().capacity);
   scoring.rule = options.rule == "second-half" ? ScoreRule::kSecondHalf : ScoreRule::kAll;
   scoring.bos = model.tokenizer->source().bos;
   if (options.against.empty()) {
-    POME_ASSIGN_OR_RETURN(const Score result, score(*model.runner, ids, scoring, app.work()));
+    const auto scored = score(*model.runner, ids, scoring, app.work());
+    if (!scored.ok()) return Status(scored.status()).in(options.model);
+    const Score& result = *scored;
     if (app.common.json) {
       app.print_json({{"tokens", result.tokens},
                       {"mean_nll", result.mean_nll},
@@ -115,8 +122,9 @@ Status run(App& app, const Options& options) {
   other.round_f16 = false;
   other.need_tokenizer = false;
   POME_ASSIGN_OR_RETURN(LoadedModel original, load_model(options.against, other, app.work()));
-  POME_ASSIGN_OR_RETURN(const Comparison c,
-                        compare(*model.runner, *original.runner, ids, scoring, app.work()));
+  const auto compared = compare(*model.runner, *original.runner, ids, scoring, app.work());
+  if (!compared.ok()) return Status(compared.status()).in(options.model);
+  const Comparison& c = *compared;
   if (app.common.json) {
     app.print_json({{"tokens", c.artefact.tokens},
                     {"perplexity", c.artefact.perplexity},
@@ -154,11 +162,11 @@ void add_eval(App& app) {
   command->add_option("--text", options->text, "text to score");
   command->add_option("--against", options->against, "original to compare with");
   command->add_option("--max-tokens", options->max_tokens, "use the first N tokens of the text")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command
       ->add_option("--context", options->context,
                    "window (default: min(512, capacity)); with --ids the capacity")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command
       ->add_option("--score", options->rule,
                    "all: every token after the first of a window; second-half: as llama-perplexity")

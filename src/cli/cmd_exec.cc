@@ -40,12 +40,9 @@ Status write_tensors(const std::string& path, NamedTensors tensors, bool force) 
 }
 
 Status run(App& app, const Options& options) {
-  POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> paths, find_artefact(options.artefact));
-  if (!paths)
-    return unsupported("exec takes an artefact that convert wrote, or a .mlpackage")
-        .in(options.artefact);
+  POME_ASSIGN_OR_RETURN(const ArtefactPaths paths, require_artefact(options.artefact, "exec"));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<MilProgram> program,
-                        MilProgram::open(paths->package, {app.common.threads, options.f16}));
+                        MilProgram::open(paths.package, {app.common.threads, options.f16}));
   std::string function = options.function;
   const std::vector<std::string> functions = program->functions();
   if (function.empty()) {

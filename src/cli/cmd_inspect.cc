@@ -67,6 +67,20 @@ Json memory_json(uint64_t weight_bytes, const ModelInfo& info) {
           {"total_bytes", weight_bytes + static_cast<uint64_t>(per_token * context)}};
 }
 
+// "decode(input_ids i32[1,1], ...) -> logits f16[1,1,4096]; states k_cache f16[...]"
+std::string signature(const Json& function) {
+  const auto list = [&](const char* key) {
+    std::string out;
+    for (const Json& feature : function[key])
+      out += (out.empty() ? "" : ", ") + feature["name"].get<std::string>() + " " +
+             feature["dtype"].get<std::string>() + dump_json(feature["shape"]);
+    return out;
+  };
+  const std::string states = list("states");
+  return function["name"].get<std::string>() + "(" + list("inputs") + ") -> " + list("outputs") +
+         (states.empty() ? "" : "; states " + states);
+}
+
 void print_text(App& app, const Json& all, bool tensors) {
   std::string text;
   const auto row = [&](const std::string& key, const std::string& value) {
@@ -92,6 +106,8 @@ void print_text(App& app, const Json& all, bool tensors) {
                    : value["source"].get<std::string>());
     } else if (key == "warnings") {
       for (const Json& warning : value) row("warning", shown(warning));
+    } else if (key == "functions") {
+      for (const Json& function : value) row("function", signature(function));
     } else if (value.is_object()) {
       text += key + "\n";
       for (const auto& [inner, v] : value.items()) row("  " + inner, shown(v));
@@ -102,7 +118,9 @@ void print_text(App& app, const Json& all, bool tensors) {
   if (tensors)
     for (const Json& tensor : all["tensors"])
       text += "  " + escape_for_terminal(tensor["name"].get<std::string>(), 256) + "  " +
-              shown(tensor["dtype"]) + " " + dump_json(tensor["shape"]) + "\n";
+              (tensor.contains("dtype") ? shown(tensor["dtype"]) + " " + dump_json(tensor["shape"])
+                                        : human_bytes(tensor["bytes"].get<uint64_t>())) +
+              "\n";
   app.print(text);
 }
 
@@ -170,11 +188,36 @@ Status inspect_package(App& app, const Options& options, const ArtefactPaths& pa
                          {"states", features(description.states)}});
   Json all = {{"format", "coreml"},
               {"family", nullptr},
+              {"parameters", nullptr},
               {"specification_version", package.model.specification_version},
               {"metadata", package.model.user_metadata},
-              {"functions", functions}};
+              {"functions", functions},
+              {"config", nullptr},
+              {"tokenizer", nullptr},
+              {"chat_template", nullptr},
+              {"estimated_memory", nullptr}};
+  if (const auto text = package.model.user_metadata.find("pome.config");
+      text != package.model.user_metadata.end()) {
+    POME_ASSIGN_OR_RETURN(const Json config, parse_json(text->second, "pome.config"));
+    all["config"] = config;
+    if (config.is_object() && config.contains("family")) all["family"] = config["family"];
+    all["metadata"].erase("pome.config");
+  }
   Json tensors = Json::array();
   std::map<std::string, uint64_t> dtypes;
+  const auto count_blobs = [&](const mil::ValueData& value) {
+    if (!std::holds_alternative<mil::BlobRef>(value.data)) return;
+    dtypes[std::string(to_string(value.type.dtype))] +=
+        static_cast<uint64_t>(element_count(value.type.dims).value_or(0));
+  };
+  // All functions share the weights, so the first one tells.
+  if (!package.model.functions.empty())
+    for (const mil::Operation& op : package.model.functions[0].operations) {
+      for (const auto& [key, bindings] : op.inputs)
+        for (const mil::Binding& binding : bindings)
+          if (const auto* value = std::get_if<mil::ValueData>(&binding)) count_blobs(*value);
+      for (const auto& [key, value] : op.attributes) count_blobs(value);
+    }
   if (!paths.folder.empty()) {
     POME_ASSIGN_OR_RETURN(const Manifest manifest,
                           read_manifest(paths.folder + "/" + kManifestName));
@@ -212,9 +255,6 @@ Status inspect_package(App& app, const Options& options, const ArtefactPaths& pa
     app.print_json(all);
     return {};
   }
-  all.erase("dtypes");
-  for (Json& tensor : tensors) tensor["dtype"] = "", tensor["shape"] = Json::array();
-  all["tensors"] = tensors;
   print_text(app, all, options.tensors);
   return {};
 }

@@ -13,7 +13,7 @@ struct Options {
 };
 
 // stdin: one JSON value a line; stdout: one JSON value a line.
-Status run_lines(const Options& options, const Tokenizer& tokenizer) {
+Status run_lines(App& app, const Options& options, const Tokenizer& tokenizer) {
   const EncodeOptions encode{!options.no_special, !options.no_special};
   std::string line;
   for (uint64_t number = 1; std::getline(std::cin, line); ++number) {
@@ -21,7 +21,7 @@ Status run_lines(const Options& options, const Tokenizer& tokenizer) {
     POME_ASSIGN_OR_RETURN(const Json value, parse_json(line, at));
     if (!options.decode) {
       if (!value.is_string()) return bad_input(Refusal::kType, "expected a JSON string").in(at);
-      std::cout << Json(tokenizer.encode(value.get<std::string>(), encode)).dump() << '\n';
+      app.print_json(tokenizer.encode(value.get<std::string>(), encode));
       continue;
     }
     if (!value.is_array()) return bad_input(Refusal::kType, "expected a JSON array of ids").in(at);
@@ -33,18 +33,18 @@ Status run_lines(const Options& options, const Tokenizer& tokenizer) {
     }
     auto text = tokenizer.decode(ids, options.no_special);
     if (!text.ok()) return std::move(text).status().in(at);
-    std::cout << dump_json(Json(*text)) << '\n';
+    app.print_json(*text);
   }
-  return {};
+  return check_cancelled(app.cancel());
 }
 
 Status run(App& app, const Options& options) {
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         load_tokenizer(options.model));
-  if (options.lines) return run_lines(options, *tokenizer);
+  if (options.lines) return run_lines(app, options, *tokenizer);
   std::string input;
   if (options.text.empty()) {
-    POME_ASSIGN_OR_RETURN(input, read_stdin());
+    POME_ASSIGN_OR_RETURN(input, read_stdin(app.cancel()));
   } else {
     POME_ASSIGN_OR_RETURN(input, text_or_default(options.text));
   }

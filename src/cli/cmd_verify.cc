@@ -10,6 +10,9 @@ struct Options {
   std::string text, max_ppl_increase;
 };
 
+// null where there is nothing to report.
+Json figure(double value, bool known) { return known ? Json(value) : Json(); }
+
 Json to_json(const VerifyReport& report) {
   Json integrity = Json::array(), functions = Json::array();
   for (const IntegrityFinding& finding : report.integrity)
@@ -20,10 +23,10 @@ Json to_json(const VerifyReport& report) {
     functions.push_back({{"name", f.name},
                          {"ok", f.ok},
                          {"tokens", f.tokens},
-                         {"max_abs_error", f.max_abs_error},
-                         {"mean_abs_error", f.mean_abs_error},
-                         {"mean_kld", f.mean_kld},
-                         {"top1_agreement", f.top1_agreement}});
+                         {"max_abs_error", figure(f.max_abs_error, f.tokens > 0)},
+                         {"mean_abs_error", figure(f.mean_abs_error, f.tokens > 0)},
+                         {"mean_kld", figure(f.mean_kld, f.tokens > 0)},
+                         {"top1_agreement", figure(f.top1_agreement, f.tokens > 0)}});
   Json out = {{"ok", report.ok},
               {"problems", report.problems},
               {"integrity", integrity},
@@ -36,18 +39,17 @@ Json to_json(const VerifyReport& report) {
                                {"value", report.first_difference->value},
                                {"relative_error", report.first_difference->relative_error}};
   const Comparison& c = report.against_original;
-  if (report.has_semantics) {
-    out["tokens"] = c.artefact.tokens;
-    out["perplexity"] = c.artefact.perplexity;
-    out["perplexity_stderr"] = c.artefact.perplexity_stderr;
-    out["perplexity_original"] = c.original.perplexity;
-    out["ppl_increase_percent"] = c.ppl_increase_percent;
-    out["mean_kld"] = c.mean_kld;
-    out["mean_kld_stderr"] = c.mean_kld_stderr;
-    out["top1_agreement"] = c.top1_agreement;
-    out["max_abs_error"] = c.max_abs_error;
-    out["engine_max_abs_error"] = report.engine_max_abs_error;
-  }
+  const bool known = report.has_comparison;
+  out["tokens"] = c.artefact.tokens;
+  out["perplexity"] = figure(c.artefact.perplexity, known);
+  out["perplexity_stderr"] = figure(c.artefact.perplexity_stderr, known);
+  out["perplexity_original"] = figure(c.original.perplexity, known);
+  out["ppl_increase_percent"] = figure(c.ppl_increase_percent, known);
+  out["mean_kld"] = figure(c.mean_kld, known);
+  out["mean_kld_stderr"] = figure(c.mean_kld_stderr, known);
+  out["top1_agreement"] = figure(c.top1_agreement, known);
+  out["max_abs_error"] = figure(c.max_abs_error, known);
+  out["engine_max_abs_error"] = figure(report.engine_max_abs_error, known);
   return out;
 }
 
@@ -60,6 +62,11 @@ std::string to_text(const VerifyReport& report) {
   else
     text += std::to_string(report.integrity.size()) + " finding(s)\n";
   for (const FunctionReport& f : report.functions) {
+    if (f.tokens == 0) {
+      text += f.name + std::string(13 - std::min<size_t>(12, f.name.size()), ' ') +
+              "gives NaN or infinity\n";
+      continue;
+    }
     char line[256];
     std::snprintf(line, sizeof line,
                   "%-12s %s the graph of its own weights: mean KL %.2e, largest logit error %.2e "
@@ -68,7 +75,7 @@ std::string to_text(const VerifyReport& report) {
                   f.mean_abs_error, static_cast<long long>(f.tokens));
     text += line;
   }
-  if (report.has_semantics) {
+  if (report.has_comparison) {
     const Comparison& c = report.against_original;
     text += "perplexity   " + fixed(c.artefact.perplexity, 4) + " ± " +
             fixed(c.artefact.perplexity_stderr, 4) + ", original " +
@@ -85,12 +92,26 @@ std::string to_text(const VerifyReport& report) {
 
 Status run(App& app, Options& options) {
   options.verify.threads = app.common.threads;
+  const VerifyOptions& v = options.verify;
+  if (v.original.empty() && (v.max_ppl_increase_percent || v.max_mean_kld || v.min_top1_agreement ||
+                             !options.max_ppl_increase.empty() || !options.text.empty()))
+    return usage_error("gates and --text need --against MODEL")
+        .hint("without it only the files are checked");
+  if (!v.original.empty()) POME_RETURN_IF_ERROR(refuse_artefact(v.original, "verify --against"));
+  POME_RETURN_IF_ERROR(require_artefact(v.artefact, "verify").status());
   POME_ASSIGN_OR_RETURN(options.verify.text, text_or_default(options.text));
   if (!options.max_ppl_increase.empty()) {
     POME_ASSIGN_OR_RETURN(options.verify.max_ppl_increase_percent,
                           parse_percent(options.max_ppl_increase));
   }
-  POME_ASSIGN_OR_RETURN(const VerifyReport report, verify(options.verify, app.work()));
+  auto verified = verify(options.verify, app.work());
+  if (!verified.ok()) {
+    Status status = std::move(verified).status();
+    if (!options.text.empty() && status.file().empty() && status.code() == StatusCode::kBadInput)
+      return std::move(status).in(options.text);
+    return status;
+  }
+  const VerifyReport& report = *verified;
   if (app.common.json)
     app.print_json(to_json(report));
   else
@@ -113,7 +134,7 @@ void add_verify(App& app) {
   command->add_option("--text", options->text, "held-out text (default: one is built in)");
   command->add_option("--max-tokens", v.max_tokens, "tokens scored against the original")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   command->add_option("--max-ppl-increase", options->max_ppl_increase,
                       "gate: fail (1) when perplexity rises by more, such as 3%");
   command->add_option("--max-kld", v.max_mean_kld,

@@ -142,6 +142,12 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
   if (options.target != "coreml")
     return usage_error("--to " + options.target + " is not a target of this version")
         .hint("known: coreml");
+  if (options.output.size() > 5 && options.output.substr(options.output.size() - 5) == ".gguf")
+    return usage_error(
+               "an output that ends in .gguf is a GGUF file, which is not a target of this "
+               "version")
+        .in(options.output)
+        .hint("name a folder");
   if (!is_semver(options.version))
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");

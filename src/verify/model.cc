@@ -79,6 +79,12 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
                         MilProgram::open(paths.package, {options.threads, options.round_f16}));
   model.program = std::move(program);
   POME_ASSIGN_OR_RETURN(model.runner, package_runner(model.program));
+  if (options.context > model.runner->info().capacity)
+    return usage_error("--context " + std::to_string(options.context) + " is more than the " +
+                       std::to_string(model.runner->info().capacity) +
+                       " tokens this artefact holds")
+        .in(path)
+        .hint("convert with a larger --context");
   if (options.need_tokenizer) {
     if (paths.folder.empty())
       return missing("this package has no tokenizer beside it")
@@ -99,6 +105,11 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   open.need_tokenizer = options.need_tokenizer;
   POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
   POME_ASSIGN_OR_RETURN(model.graph, build_graph(checkpoint));
+  const int64_t positions = model.graph->info.max_position_embeddings;
+  if (positions > 0 && options.context > positions)
+    return usage_error("--context " + std::to_string(options.context) + " is more than the " +
+                       std::to_string(positions) + " positions this model was made for")
+        .in(path);
   model.generation_config = checkpoint.generation_config;
   if (options.reference) {
     POME_ASSIGN_OR_RETURN(model.runner,
@@ -138,6 +149,10 @@ Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
     }
     return std::optional(ArtefactPaths{"", path});
   }
+  if (is_folder(path + "/model.mlpackage"))
+    return missing(std::string(kManifestName) + " is not there, though model.mlpackage is")
+        .in(path)
+        .hint("convert again, or give the .mlpackage itself, which is then not checked");
   return std::optional<ArtefactPaths>();
 }
 

@@ -23,7 +23,8 @@ namespace pome {
 
 struct LoadOptions {
   int threads = 1;
-  int64_t context = 0;     // tokens; 0 = min(max_position_embeddings, 4096), or the artefact's own
+  // Tokens; 0 = min(max_position_embeddings, 4096). An artefact has its own: more is kUsage.
+  int64_t context = 0;
   bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
   bool round_f16 = false;  // packages: fp16 rounding after every op
   bool need_tokenizer = true;

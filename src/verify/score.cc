@@ -25,11 +25,14 @@ struct Moments {
 };
 
 double log_sum_exp(std::span<const float> logits) {
-  float largest = logits[0];
-  for (const float x : logits) largest = std::max(largest, x);
+  const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   double sum = 0;
-  for (const float x : logits) sum += std::exp(static_cast<double>(x - largest));
-  return static_cast<double>(largest) + std::log(sum);
+  for (const float x : logits) sum += std::exp(static_cast<double>(x) - largest);
+  return largest + std::log(sum);
+}
+
+bool all_finite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float x) { return std::isfinite(x); });
 }
 
 Score to_score(const Moments& nll) {
@@ -62,16 +65,18 @@ class PairTally {
       if (artefact[i] > artefact[top_artefact]) top_artefact = i;
       if (original[i] > original[top_original]) top_original = i;
     }
-    if (!std::isfinite(za) || !std::isfinite(zo)) finite_ = false;
+    finite_ = finite_ && std::isfinite(za) && all_finite(artefact);
+    original_finite_ = original_finite_ && std::isfinite(zo) && all_finite(original);
     kld_.add(std::max(0.0, kld));
     max_kld_ = std::max(max_kld_, kld);
     error_.add(error / static_cast<double>(artefact.size()));
     agree_ += top_artefact == top_original;
   }
   Result<Comparison> finish() const {
-    if (!finite_)
-      return bad_input(Refusal::kRange, "the logits hold NaN or infinity")
-          .hint("the model overflows: try --weights f16 without rounding, and verify");
+    if (!finite_ || !original_finite_)
+      return bad_input(Refusal::kRange, std::string("the logits") +
+                                            (original_finite_ ? "" : " of the original") +
+                                            " hold NaN or infinity");
     Comparison out;
     out.artefact = to_score(nll_artefact_);
     out.original = to_score(nll_original_);
@@ -90,7 +95,7 @@ class PairTally {
   Moments nll_artefact_, nll_original_, kld_, error_;
   double max_error_ = 0, max_kld_ = 0;
   int64_t agree_ = 0;
-  bool finite_ = true;
+  bool finite_ = true, original_finite_ = true;
 };
 
 using Rows =

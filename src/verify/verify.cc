@@ -15,6 +15,7 @@ namespace pome {
 namespace {
 
 constexpr const char* kConstantsFunction = "pome_constants";
+constexpr int64_t kLocatedTokens = 4;  // at least, when looking for the first difference
 
 // A graph name as an identifier of ML Programs.
 std::string identifier(const std::string& name) {
@@ -83,6 +84,7 @@ double relative_error(const Tensor& a, const Tensor& b) {
   double error = 0, norm = 0;
   const auto x = a.f32(), y = b.f32();
   for (size_t i = 0; i < x.size(); ++i) {
+    if (!std::isfinite(x[i]) && !std::isfinite(y[i])) continue;  // the same weight spoils both
     error += std::pow(static_cast<double>(x[i]) - static_cast<double>(y[i]), 2);
     norm += std::pow(static_cast<double>(y[i]), 2);
   }
@@ -90,53 +92,75 @@ double relative_error(const Tensor& a, const Tensor& b) {
   return std::isfinite(relative) ? relative : 1e30;
 }
 
+// One call of a function at `position`, and every value that it computed, in order.
+Result<NamedTensors> observe(MilProgram& program, const std::string& function,
+                             std::span<const int32_t> ids, int64_t position, int64_t context,
+                             NamedTensors* states) {
+  const int64_t tokens = static_cast<int64_t>(ids.size());
+  NamedTensors inputs = {{"input_ids", Tensor::from_i32({1, tokens}, {ids.begin(), ids.end()})},
+                         {"position", Tensor::from_i32({1}, {static_cast<int32_t>(position)})}};
+  std::vector<float> mask(static_cast<size_t>(tokens * context), -30000.0f);
+  for (int64_t t = 0; t < tokens; ++t)
+    std::fill_n(mask.begin() + t * context, position + t + 1, 0.0f);
+  inputs.emplace_back("causal_mask", Tensor::from_f32({1, 1, tokens, context}, std::move(mask)));
+  NamedTensors seen;
+  program.set_observer([&](const std::string& name, const Tensor& value) {
+    if (value.defined() && value.dtype() == DType::kF32) seen.emplace_back(name, value.clone());
+  });
+  const auto ran = program.run(function, inputs, states);
+  program.set_observer(nullptr);
+  POME_RETURN_IF_ERROR(ran.status());
+  return seen;
+}
+
 // Runs the first tokens through the function and through the graph, and names the first value that
-// differs.
+// differs. Several calls where one sees few tokens: a token that sees only itself hides what is
+// wrong with queries and keys.
 Result<std::optional<FirstDifference>> find_first_difference(MilProgram& program,
                                                              const std::string& function,
                                                              const Graph& rebuilt,
                                                              std::span<const int32_t> ids,
-                                                             int64_t context) {
-  const int64_t tokens = static_cast<int64_t>(ids.size());
-  NamedTensors inputs = {{"input_ids", Tensor::from_i32({1, tokens}, {ids.begin(), ids.end()})},
-                         {"position", Tensor::from_i32({1}, {0})}};
-  std::vector<float> mask(static_cast<size_t>(tokens * context), -30000.0f);
-  for (int64_t t = 0; t < tokens; ++t) std::fill_n(mask.begin() + t * context, t + 1, 0.0f);
-  inputs.emplace_back("causal_mask", Tensor::from_f32({1, 1, tokens, context}, std::move(mask)));
-  std::vector<std::pair<std::string, Tensor>> seen;
-  program.set_observer([&](const std::string& name, const Tensor& value) {
-    if (value.defined() && value.dtype() == DType::kF32) seen.emplace_back(name, value.clone());
-  });
+                                                             int64_t tokens, int64_t context) {
   NamedTensors states;
-  const auto ran = program.run(function, inputs, &states);
-  program.set_observer(nullptr);
-  POME_RETURN_IF_ERROR(ran.status());
 
   std::map<std::string, std::string> graph_names;  // identifier -> name
   for (const Node& node : rebuilt.nodes)
     if (!std::holds_alternative<InputOp>(node.op) && !std::holds_alternative<ConstantOp>(node.op))
       graph_names[identifier(rebuilt.name(node.result))] = rebuilt.name(node.result);
-  std::vector<std::string> wanted, names;
-  for (const auto& [name, value] : seen)
-    if (const auto found = graph_names.find(name); found != graph_names.end()) {
-      names.push_back(name);
-      wanted.push_back(found->second);
-    }
-  std::vector<std::pair<std::string, Tensor>> graph_inputs = {{"input_ids", inputs[0].second},
-                                                              {"position", inputs[1].second}};
+  std::vector<Tensor> past;
   for (const CachePair& cache : rebuilt.caches)
-    graph_inputs.emplace_back(
-        rebuilt.name(cache.input),
+    past.push_back(
         Tensor::zeros(DType::kF32, bind(rebuilt.type(cache.input).shape, {1, tokens, 0})));
-  POME_ASSIGN_OR_RETURN(const std::vector<Tensor> expected,
-                        evaluate(rebuilt, graph_inputs, wanted, nullptr));
-  for (size_t i = 0; i < names.size(); ++i) {
-    const auto value = std::find_if(seen.begin(), seen.end(),
-                                    [&](const auto& entry) { return entry.first == names[i]; });
-    if (value->second.shape() != expected[i].shape())
-      continue;  // caches: the package's have room for the whole context
-    const double error = relative_error(value->second, expected[i]);
-    if (error > 0.02) return std::optional(FirstDifference{function, names[i], error});
+  for (int64_t position = 0; position + tokens <= std::max<int64_t>(tokens, kLocatedTokens);
+       position += tokens) {
+    const std::span<const int32_t> piece =
+        ids.subspan(static_cast<size_t>(position), static_cast<size_t>(tokens));
+    POME_ASSIGN_OR_RETURN(const NamedTensors seen,
+                          observe(program, function, piece, position, context, &states));
+    std::vector<std::string> wanted;
+    std::vector<const NamedTensors::value_type*> compared;
+    for (const auto& entry : seen)
+      if (const auto found = graph_names.find(entry.first); found != graph_names.end()) {
+        compared.push_back(&entry);
+        wanted.push_back(found->second);
+      }
+    NamedTensors inputs = {
+        {"input_ids", Tensor::from_i32({1, tokens}, {piece.begin(), piece.end()})},
+        {"position", Tensor::from_i32({1}, {static_cast<int32_t>(position)})}};
+    for (size_t i = 0; i < past.size(); ++i) {
+      inputs.emplace_back(rebuilt.name(rebuilt.caches[i].input), past[i]);
+      wanted.push_back(rebuilt.name(rebuilt.caches[i].output));
+    }
+    POME_ASSIGN_OR_RETURN(const std::vector<Tensor> expected,
+                          evaluate(rebuilt, inputs, wanted, nullptr));
+    for (size_t i = 0; i < compared.size(); ++i) {
+      const auto& [name, value] = *compared[i];
+      if (value.shape() != expected[i].shape())
+        continue;  // caches: the package's have room for the whole context
+      const double error = relative_error(value, expected[i]);
+      if (error > 0.02) return std::optional(FirstDifference{function, name, error});
+    }
+    past.assign(expected.begin() + static_cast<ptrdiff_t>(compared.size()), expected.end());
   }
   return std::optional<FirstDifference>();
 }
@@ -168,8 +192,11 @@ class Verifier {
     POME_RETURN_IF_ERROR(integrity());
     POME_RETURN_IF_ERROR(open());
     if (!options_.original.empty()) {
-      POME_RETURN_IF_ERROR(semantics());
-      POME_RETURN_IF_ERROR(against_original());
+      POME_RETURN_IF_ERROR(read_original());
+      POME_RETURN_IF_ERROR(judged(semantics()));
+      const bool finite = report_.functions.size() == 2 && report_.functions[0].tokens > 0 &&
+                          report_.functions[1].tokens > 0;
+      if (finite) POME_RETURN_IF_ERROR(judged(against_original()));
     }
     report_.ok = report_.problems.empty();
     return std::move(report_);
@@ -198,7 +225,17 @@ class Verifier {
     return {};
   }
 
-  Status semantics() {
+  // All files were readable, so a package that cannot be executed, or overflows, is a wrong
+  // package: that is an answer, not a failure to answer.
+  Status judged(const Status& status) {
+    if (status.code() != StatusCode::kBadInput && status.code() != StatusCode::kUsage) {
+      if (status.code() != StatusCode::kUnsupported || report_.problems.empty()) return status;
+    }
+    report_.problems.push_back("semantics: " + status.to_string());
+    return {};
+  }
+
+  Status read_original() {
     POME_ASSIGN_OR_RETURN(original_, open_checkpoint(options_.original));
     POME_ASSIGN_OR_RETURN(graph_, build_graph(original_));
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
@@ -207,9 +244,13 @@ class Verifier {
     if (static_cast<int64_t>(ids_.size()) > options_.max_tokens)
       ids_.resize(static_cast<size_t>(options_.max_tokens));
     if (ids_.size() < 8)
-      return usage_error("the text has too few tokens to compare")
-          .hint("give a longer one with --text");
+      return bad_input(Refusal::kRange, "the text has too few tokens to compare: " +
+                                            std::to_string(ids_.size()) + ", at least 8 are needed")
+          .hint("give a longer one with --text, or a larger --max-tokens");
+    return {};
+  }
 
+  Status semantics() {
     std::set<std::string> wanted;
     for (const Constant& constant : graph_.constants) wanted.insert(identifier(constant.name));
     package_.model.functions.push_back(constants_function(package_.model.functions[0], wanted));
@@ -237,20 +278,31 @@ class Verifier {
     };
     ScoreOptions scoring;
     scoring.window = std::min<int64_t>(capacity, 256);
-    POME_ASSIGN_OR_RETURN(const Comparison prefill,
-                          compare(*artefact_, *reference, first(512), scoring, work_));
-    report_.functions.push_back(to_report("prefill", prefill));
-    POME_ASSIGN_OR_RETURN(const Comparison decode,
-                          compare_decode(*artefact_, *reference, first(48), work_));
-    report_.functions.push_back(to_report("decode", decode));
-    for (const FunctionReport& function : report_.functions) {
-      if (function.ok) continue;
-      report_.problems.push_back("semantics: " + function.name +
+    POME_RETURN_IF_ERROR(
+        add_function("prefill", compare(*artefact_, *reference, first(512), scoring, work_)));
+    POME_RETURN_IF_ERROR(
+        add_function("decode", compare_decode(*artefact_, *reference, first(48), work_)));
+    if (!report_.problems.empty()) return locate(rebuilt);
+    return {};
+  }
+
+  Status add_function(const std::string& name, const Result<Comparison>& compared) {
+    if (!compared.ok()) {
+      if (compared.status().refusal() != Refusal::kRange) return compared.status();
+      FunctionReport failed;
+      failed.name = name;
+      failed.ok = false;
+      report_.functions.push_back(failed);
+      report_.problems.push_back("semantics: " + name + ": the logits hold NaN or infinity");
+      return {};
+    }
+    const FunctionReport function = to_report(name, *compared);
+    report_.functions.push_back(function);
+    if (!function.ok)
+      report_.problems.push_back("semantics: " + name +
                                  " does not compute what the graph says: mean KL divergence " +
                                  std::to_string(function.mean_kld) + ", largest error of a logit " +
                                  std::to_string(function.max_abs_error));
-    }
-    if (!report_.problems.empty()) return locate(rebuilt);
     return {};
   }
 
@@ -263,12 +315,12 @@ class Verifier {
         if (input.name == "causal_mask" && input.type.dims.size() == 4)
           context = input.type.dims[3];
       }
-      if (tokens < 1 || context < tokens || tokens > static_cast<int64_t>(ids_.size())) continue;
+      if (tokens < 1 || context < std::max(tokens, kLocatedTokens) ||
+          std::max(tokens, kLocatedTokens) > static_cast<int64_t>(ids_.size()))
+        continue;
       POME_ASSIGN_OR_RETURN(
           report_.first_difference,
-          find_first_difference(*program_, function.name, rebuilt,
-                                std::span<const int32_t>(ids_).first(static_cast<size_t>(tokens)),
-                                context));
+          find_first_difference(*program_, function.name, rebuilt, ids_, tokens, context));
       if (report_.first_difference) {
         report_.problems.push_back("semantics: the first value that differs is " +
                                    report_.first_difference->value + " in " + function.name);
@@ -279,7 +331,6 @@ class Verifier {
   }
 
   Status against_original() {
-    if (!report_.has_semantics) return {};
     PlanOptions plan;
     plan.threads = options_.threads;
     plan.capacity = artefact_->info().capacity;
@@ -299,6 +350,7 @@ class Verifier {
                                  std::to_string(own.mean_kld) + " mean KL divergence");
     POME_ASSIGN_OR_RETURN(report_.against_original,
                           compare(*artefact_, *engine, ids_, scoring, work_));
+    report_.has_comparison = true;
     const Comparison& c = report_.against_original;
     if (options_.max_ppl_increase_percent &&
         c.ppl_increase_percent > *options_.max_ppl_increase_percent)

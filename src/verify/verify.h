@@ -1,9 +1,9 @@
 // verify: does the artefact on disk do what the original does? Two answers.
 //
 //   integrity   every file and tensor against the manifest
-//   semantics   the package, executed, against the graph rebuilt from the package's own constants.
-//   Quantisation cannot
-//               differ there, so the two must agree tightly, whatever the scheme
+//   semantics   the package, executed, against the graph rebuilt from the package's own
+//               constants. Quantisation cannot differ there, so the two must agree tightly,
+//               whatever the scheme
 // Against the original, differences are expected; they are reported, and judged by the limits that
 // the caller sets.
 #pragma once
@@ -35,20 +35,22 @@ inline constexpr double kMaxOwnMeanKld = 1e-4;
 inline constexpr double kMinOwnTop1Agreement = 0.97;
 
 struct FunctionReport {
-  std::string name;  // "prefill", "decode"
-  int64_t tokens = 0;
+  std::string name;    // "prefill", "decode"
+  int64_t tokens = 0;  // 0 when its logits hold NaN or infinity: then no figure is set
   double max_abs_error = 0, mean_abs_error = 0, mean_kld = 0, top1_agreement = 1;
   bool ok = true;
 };
 struct FirstDifference {
   std::string function, value;  // MIL value name
-  double relative_error = 0;    // |package - graph| / |graph|, Euclidean
+  double relative_error = 0;    // |package - graph| / |graph|, Euclidean, where either is finite
 };
 struct VerifyReport {
   bool ok = true;
   std::vector<std::string> problems;  // one line each, what made ok false
   std::vector<IntegrityFinding> integrity;
-  bool has_manifest = true, has_semantics = false;
+  bool has_manifest = true;
+  bool has_semantics = false;   // the package could be called
+  bool has_comparison = false;  // against_original is set: its logits were finite
   std::vector<FunctionReport> functions;
   std::optional<FirstDifference> first_difference;
   Comparison against_original;
@@ -57,7 +59,7 @@ struct VerifyReport {
 };
 
 // An error Status is for what cannot be judged (a truncated or missing file, an unreadable
-// original); a package that can be read but is wrong gives ok = false.
+// original); a package that can be read but is wrong, or cannot be executed, gives ok = false.
 Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& work);
 
 }  // namespace pome
