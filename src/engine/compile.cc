@@ -45,7 +45,8 @@ bool is_row_op(const Graph& graph, const Node& node) {
             if (!is_static_shape(shape) && static_cast<int32_t>(shape.size()) != rank) return false;
           }
           return true;
-        } else if constexpr (std::is_same_v<T, LinearOp> || std::is_same_v<T, RmsNormOp>) {
+        } else if constexpr (std::is_same_v<T, LinearOp> || std::is_same_v<T, RmsNormOp> ||
+                             std::is_same_v<T, LayerNormOp>) {
           return rank >= 3 && is_static_shape(of_value(1));
         } else if constexpr (std::is_same_v<T, SoftmaxOp> || std::is_same_v<T, TopKMaskOp>) {
           return rank >= 3;
@@ -314,6 +315,9 @@ class Compiler {
   }
   Status lower(const RmsNormOp&, const Node& node) {
     return contiguous(node, [&](const Node& n) { return make_rms_norm(plan_->isa, n); });
+  }
+  Status lower(const LayerNormOp&, const Node& node) {
+    return contiguous(node, [](const Node& n) { return make_layer_norm(n); });
   }
   Status lower(const ActivationOp&, const Node& node) {
     return contiguous(node, [&](const Node& n) { return make_activation(plan_->isa, n); });

@@ -1,6 +1,7 @@
 // Steps over rows and elements that have kernels of their own: norm, activation, gated activation,
 // softmax.
 #include <algorithm>
+#include <cmath>
 
 #include "engine/activation.h"
 #include "engine/step.h"
@@ -51,6 +52,65 @@ class RmsNormStep final : public Step {
   ValueId x_, gain_, y_;
   double epsilon_;
   kernels::NormKernel norm_;
+};
+
+// Sums run in lanes, so that they vectorise and their order is the same on every machine.
+constexpr int64_t kLanes = 8;
+
+// sum of (x - shift)^power, power 1 or 2
+template <int kPower>
+double lane_sum(const float* x, int64_t n, double shift) {
+  double lanes[kLanes] = {};
+  const auto term = [shift](float value) {
+    const double moved = static_cast<double>(value) - shift;
+    return kPower == 1 ? moved : moved * moved;
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += term(x[i + lane]);
+  for (int64_t lane = 0; i + lane < n; ++lane) lanes[lane] += term(x[i + lane]);
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+class LayerNormStep final : public Step {
+ public:
+  explicit LayerNormStep(const Node& node)
+      : x_(node.operands[0]),
+        gain_(node.operands[1]),
+        bias_(node.operands.size() > 2 ? node.operands[2] : kNoValue),
+        y_(node.result),
+        epsilon_(std::get<LayerNormOp>(node.op).epsilon) {}
+  std::string describe() const override { return "layer_norm"; }
+  Status run(const Frame& frame) const override {
+    const View& x = frame.view(x_);
+    const int64_t d = x.dim(-1), rows = d ? x.count() / d : 0;
+    const float* gain = frame.view(gain_).as<const float>();
+    const float* bias = bias_ == kNoValue ? nullptr : frame.view(bias_).as<const float>();
+    const int64_t step = std::max<int64_t>(1, kElements / std::max<int64_t>(d, 1));
+    frame.parallel((rows + step - 1) / step, [&](int64_t item, float*) {
+      const int64_t last = std::min(rows, (item + 1) * step);
+      for (int64_t row = item * step; row < last; ++row)
+        normalise(x.as<const float>() + row * d, gain, bias, frame.view(y_).as<float>() + row * d,
+                  d);
+    });
+    return {};
+  }
+
+ private:
+  void normalise(const float* x, const float* gain, const float* bias, float* y, int64_t d) const {
+    const double count = static_cast<double>(d), mean = lane_sum<1>(x, d, 0) / count;
+    const double variance = lane_sum<2>(x, d, mean) / count;
+    const auto centre = static_cast<float>(mean);
+    const auto factor = static_cast<float>(1 / std::sqrt(variance + epsilon_));
+    for (int64_t i = 0; i < d; ++i) y[i] = (x[i] - centre) * factor * gain[i];
+    if (!bias) return;
+    for (int64_t i = 0; i < d; ++i) y[i] += bias[i];
+  }
+
+  ValueId x_, gain_, bias_, y_;
+  double epsilon_;
 };
 
 // activation(x), or activation(gate) * up
@@ -108,6 +168,7 @@ class SoftmaxStep final : public Step {
 StepPtr make_rms_norm(Isa isa, const Node& node) {
   return std::make_unique<RmsNormStep>(isa, node);
 }
+StepPtr make_layer_norm(const Node& node) { return std::make_unique<LayerNormStep>(node); }
 StepPtr make_activation(Isa isa, const Node& node) {
   return std::make_unique<ActivationStep>(isa, node.operands[0], kNoValue, node.result,
                                           std::get<ActivationOp>(node.op).activation);

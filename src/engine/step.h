@@ -45,6 +45,7 @@ StepPtr make_attention(Isa isa, const Node& node);
 StepPtr make_kv_write(const Node& node);
 
 StepPtr make_rms_norm(Isa isa, const Node& node);
+StepPtr make_layer_norm(const Node& node);
 StepPtr make_activation(Isa isa, const Node& node);
 StepPtr make_swiglu(Isa isa, const Node& node);
 StepPtr make_softmax(Isa isa, const Node& node);

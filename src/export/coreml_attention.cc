@@ -57,6 +57,24 @@ Result<Val> Lowering::emit(const RmsNormOp& op, const Node& node) {
   return pointwise("mul", result_name(node), normed, gain);
 }
 
+// Core ML has the operation, and computes its sums in the precision that they need. Below the
+// smallest number of fp16 the epsilon would be zero, and rows of equal values not a number.
+Result<Val> Lowering::emit(const LayerNormOp& op, const Node& node) {
+  POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
+  POME_ASSIGN_OR_RETURN(const Val gain, operand(node, 1));
+  const auto epsilon = static_cast<float>(std::max(op.epsilon, std::ldexp(1.0, -24)));
+  const bool has_bias = node.operands.size() == 3;
+  if (!constant_of(node.operands[1]) || (has_bias && !constant_of(node.operands[2])))
+    return no_lowering(node, "its gain or bias is computed");
+  Operands operands = {{"x", x}, {"axes", ValueData::i32s({-1})}, {"gamma", gain}};
+  if (has_bias) {
+    POME_ASSIGN_OR_RETURN(const Val bias, operand(node, 2));
+    operands.emplace_back("beta", bias);
+  }
+  operands.emplace_back("epsilon", ValueData::scalar_f16(epsilon));
+  return out_.op("layer_norm", result_name(node), std::move(operands), x.dtype, x.dims);
+}
+
 // ---- positions
 
 Val Lowering::positions() {

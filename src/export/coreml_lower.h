@@ -57,6 +57,7 @@ class Lowering {
   Result<Val> emit(const MoeOp&, const Node& node);
   // Norm, rope, cache and attention: coreml_attention.cc
   Result<Val> emit(const RmsNormOp& op, const Node& node);
+  Result<Val> emit(const LayerNormOp& op, const Node& node);
   Result<Val> emit(const RopeOp& op, const Node& node);
   Result<Val> emit(const KvWriteOp&, const Node& node);
   Result<Val> emit(const AttentionOp& op, const Node& node);

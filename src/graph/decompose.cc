@@ -23,6 +23,8 @@ class Decomposer {
       return out_.emit(GatherOp{}, in);
     else if constexpr (std::is_same_v<OpType, RmsNormOp>)
       return rms_norm(op, in);
+    else if constexpr (std::is_same_v<OpType, LayerNormOp>)
+      return layer_norm(op, in);
     else if constexpr (std::is_same_v<OpType, RopeOp>)
       return rope(op, in);
     else if constexpr (std::is_same_v<OpType, AttentionOp>)
@@ -68,6 +70,15 @@ class Decomposer {
   ValueId rms_norm(const RmsNormOp& op, Ids in) {
     const ValueId mean = reduce(ReduceKind::kMean, mul(in[0], in[0]));
     return mul(mul(in[0], unary(UnaryKind::kRsqrt, add(mean, scalar(op.epsilon)))), in[1]);
+  }
+
+  // (x - mean) / sqrt(variance + epsilon) * gain + bias     (Ba et al. 2016, arXiv 1607.06450)
+  ValueId layer_norm(const LayerNormOp& op, Ids in) {
+    const ValueId centred = binary(BinaryKind::kSub, in[0], reduce(ReduceKind::kMean, in[0]));
+    const ValueId variance = reduce(ReduceKind::kMean, mul(centred, centred));
+    const ValueId factor = unary(UnaryKind::kRsqrt, add(variance, scalar(op.epsilon)));
+    const ValueId scaled_up = mul(mul(centred, factor), in[1]);
+    return in.size() == 3 ? add(scaled_up, in[2]) : scaled_up;
   }
 
   // Pairs (a, b) turn by the angle position * inverse_frequency: (a cos - b sin, b cos + a sin).

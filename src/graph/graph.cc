@@ -41,10 +41,10 @@ Shape bind(const SymShape& shape, const Bindings& bindings) {
 
 std::string_view op_name(const Op& op) {
   static constexpr std::string_view kNames[] = {
-      "input",   "constant",  "unary",      "binary", "select",    "reduce",
-      "reshape", "transpose", "slice",      "concat", "matmul",    "gather",
-      "iota",    "topk_mask", "kv_write",   "linear", "embedding", "rms_norm",
-      "rope",    "attention", "activation", "swiglu", "softmax",   "moe"};
+      "input",      "constant", "unary",     "binary",   "select",     "reduce", "reshape",
+      "transpose",  "slice",    "concat",    "matmul",   "gather",     "iota",   "topk_mask",
+      "kv_write",   "linear",   "embedding", "rms_norm", "layer_norm", "rope",   "attention",
+      "activation", "swiglu",   "softmax",   "moe"};
   static_assert(std::size(kNames) == std::variant_size_v<Op>);
   return kNames[op.index()];
 }

@@ -169,6 +169,10 @@ struct RmsNormOp {  // x [.., D], gain [D]: x / sqrt(mean(x^2) + epsilon) * gain
   double epsilon;
   friend bool operator==(const RmsNormOp&, const RmsNormOp&) = default;
 };
+struct LayerNormOp {  // x [.., D], gain [D], [bias [D]]:
+  double epsilon;     // (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * gain + bias
+  friend bool operator==(const LayerNormOp&, const LayerNormOp&) = default;
+};
 enum class RopeStyle : uint8_t {
   kHalves,
   kInterleaved
@@ -206,20 +210,20 @@ struct SoftmaxOp {  // x, over the last axis
 struct MoeOp {
   bool gated = true;
   Activation activation = Activation::kSilu;
-  friend bool operator==(const MoeOp&, const MoeOp&) = default;
-};
-
-using Op = std::variant<InputOp, ConstantOp, UnaryOp, BinaryOp, SelectOp, ReduceOp, ReshapeOp,
   double sigmoid_scale = 1;  // of silu: x sigmoid(sigmoid_scale x)
   double limit = 0;
   double up_offset = 0;
-                        TransposeOp, SliceOp, ConcatOp, MatMulOp, GatherOp, IotaOp, TopKMaskOp,
+  friend bool operator==(const MoeOp&, const MoeOp&) = default;
   // Places of the operands behind x and weights.
   size_t down() const { return gated ? 4 : 3; }
   size_t operands_without_biases() const { return gated ? 5 : 4; }
   size_t operands_with_biases() const { return gated ? 8 : 6; }
-                        KvWriteOp, LinearOp, EmbeddingOp, RmsNormOp, RopeOp, AttentionOp,
-                        ActivationOp, SwigluOp, SoftmaxOp, MoeOp>;
+};
+
+using Op = std::variant<InputOp, ConstantOp, UnaryOp, BinaryOp, SelectOp, ReduceOp, ReshapeOp,
+                        TransposeOp, SliceOp, ConcatOp, MatMulOp, GatherOp, IotaOp, TopKMaskOp,
+                        KvWriteOp, LinearOp, EmbeddingOp, RmsNormOp, LayerNormOp, RopeOp,
+                        AttentionOp, ActivationOp, SwigluOp, SoftmaxOp, MoeOp>;
 std::string_view op_name(const Op& op);  // "rms_norm"
 bool is_composite(const Op& op);
 

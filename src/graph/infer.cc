@@ -257,6 +257,19 @@ Result<ValueType> infer(const RmsNormOp& op, Types in) {
   return in[0];
 }
 
+Result<ValueType> infer(const LayerNormOp& op, Types in) {
+  POME_RETURN_IF_ERROR(expect_operands(in, 2, 3));
+  if (!(op.epsilon > 0)) return bad("epsilon must be positive");
+  for (size_t i = 0; i < in.size(); ++i) POME_RETURN_IF_ERROR(expect_dtype(in, i, DType::kF32));
+  for (size_t i = 1; i < in.size(); ++i) {
+    POME_RETURN_IF_ERROR(expect_rank(in, i, 1));
+    if (in[0].shape.empty() || in[0].shape.back() != in[i].shape[0])
+      return bad("input " + to_string(in[0].shape) + " does not suit " +
+                 (i == 1 ? "gain " : "bias ") + to_string(in[i].shape));
+  }
+  return in[0];
+}
+
 Result<ValueType> infer(const RopeOp& op, Types in) {
   POME_RETURN_IF_ERROR(expect_operands(in, 3, 3));
   POME_RETURN_IF_ERROR(expect_rank(in, 0, 4));

@@ -58,7 +58,7 @@ std::string attributes(const Op& op, const Graph& graph) {
           return to_string(SymShape{o.length}) + " from " + to_string(SymShape{o.start});
         else if constexpr (std::is_same_v<T, TopKMaskOp>)
           return "k " + std::to_string(o.k);
-        else if constexpr (std::is_same_v<T, RmsNormOp>)
+        else if constexpr (std::is_same_v<T, RmsNormOp> || std::is_same_v<T, LayerNormOp>)
           return "epsilon " + number(o.epsilon);
         else if constexpr (std::is_same_v<T, RopeOp>)
           return std::string(o.style == RopeStyle::kHalves ? "halves" : "interleaved") + " dim " +

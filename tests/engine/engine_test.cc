@@ -85,6 +85,13 @@ std::vector<TinyConfig> configs() {
     c.activation = Activation::kGelu;
     c.gated = false;
   });
+  add("layer_norm_learned_positions", [](TinyConfig& c) {
+    c.layer_norm = c.bias = true;
+    c.hidden = 21;
+    c.learned_positions = 64;
+    c.gated = false;
+  });
+  add("layer_norm_without_bias", [](TinyConfig& c) { c.layer_norm = true; });
   add("relu", [](TinyConfig& c) { c.activation = Activation::kRelu; });
   add("moe_normalized", [](TinyConfig& c) {
     c.experts = 5;
@@ -95,13 +102,6 @@ std::vector<TinyConfig> configs() {
     c.experts_per_token = 3;
     c.normalize = false;
   });
-  const auto encoded = [&](const std::string& name, const Encoding& encoding) {
-    add(name, [&](TinyConfig& c) {
-      c.encoding = encoding;
-      c.vocab = 64;
-      c.experts = name == "q8_0" || name == "int4" ? 2 : 0;
-      c.experts_per_token = 1;
-    });
   add("moe_clamped_with_biases", [](TinyConfig& c) {
     c.experts = 6;
     c.experts_per_token = 2;
@@ -117,6 +117,13 @@ std::vector<TinyConfig> configs() {
     c.gated = false;
     c.bias = true;
   });
+  const auto encoded = [&](const std::string& name, const Encoding& encoding) {
+    add(name, [&](TinyConfig& c) {
+      c.encoding = encoding;
+      c.vocab = 64;
+      c.experts = name == "q8_0" || name == "int4" ? 2 : 0;
+      c.experts_per_token = 1;
+    });
   };
   encoded("f32", Encoding::plain(EncodingKind::kF32));
   encoded("f16", Encoding::plain(EncodingKind::kF16));
@@ -359,6 +366,18 @@ TEST(Session, RefusesWhatDoesNotFit) {
   EXPECT_EQ(runner->truncate(11).code(), StatusCode::kUsage);
   EXPECT_EQ(runner->truncate(-1).code(), StatusCode::kUsage);
   EXPECT_TRUE(runner->prefill({}, LogitsOf::kLast, {}).ok());
+}
+
+TEST(Session, RefusesPositionsBeyondALearnedTable) {
+  TinyConfig config;
+  config.learned_positions = 16;
+  PlanOptions options;
+  options.capacity = 32;
+  const auto runner = session(TinyGraph(config).build(), options);
+  std::vector<float> logits(static_cast<size_t>(config.vocab));
+  ASSERT_TRUE(runner->prefill(some_ids(16, config.vocab), LogitsOf::kLast, logits).ok());
+  const Status status = runner->decode(1, logits);
+  EXPECT_EQ(status.code(), StatusCode::kBadInput) << status.to_string();
 }
 
 TEST(Session, CancelLeavesTheContextAsItWas) {

@@ -74,13 +74,15 @@ struct TinyConfig {
   int64_t window = 0;
   double softcap = 0, final_softcap = 0;
   bool sinks = false, bias = false;
+  bool layer_norm = false;        // with bias where `bias` is set
+  int64_t learned_positions = 0;  // rows of a position table that is added to the embedding
   Activation activation = Activation::kSilu;
   bool gated = true;
   int64_t experts = 0, experts_per_token = 0;
   bool normalize = true;
+  double sigmoid_scale = 1, limit = 0, up_offset = 0;
   Encoding encoding = Encoding::plain(EncodingKind::kBF16);
 };
-  double sigmoid_scale = 1, limit = 0, up_offset = 0;
 
 class TinyGraph {
  public:
@@ -95,6 +97,11 @@ class TinyGraph {
     const ValueId inverse = b_.vector("inverse_frequencies", frequencies);
     const ValueId table = weight({c_.vocab, c_.hidden});
     ValueId x = b_.add(EmbeddingOp{}, {table, ids});
+    if (c_.learned_positions > 0) {
+      const ValueId at = b_.binary(BinaryKind::kAdd, b_.add(IotaOp{Symbol::kTokens}, {}), position);
+      x = b_.binary(BinaryKind::kAdd, x,
+                    b_.add(GatherOp{}, {weight({c_.learned_positions, c_.hidden}), at}));
+    }
     for (int32_t layer = 0; layer < c_.layers; ++layer) {
       x = b_.binary(BinaryKind::kAdd, x, attention(norm(x), position, inverse, layer));
       const ValueId h = norm(x);
@@ -138,7 +145,11 @@ class TinyGraph {
   ValueId linear(ValueId x, int64_t n, int64_t k) {
     return b_.linear(x, weight({n, k}), c_.bias ? vector(n, 0) : kNoValue);
   }
-  ValueId norm(ValueId x) { return b_.add(RmsNormOp{1e-5}, {x, vector(c_.hidden, 1)}); }
+  ValueId norm(ValueId x) {
+    if (!c_.layer_norm) return b_.add(RmsNormOp{1e-5}, {x, vector(c_.hidden, 1)});
+    return b_.add(LayerNormOp{1e-5},
+                  {x, vector(c_.hidden, 1), c_.bias ? vector(c_.hidden, 0) : kNoValue});
+  }
   ValueId heads(ValueId x, int64_t count) {
     return b_.split_heads(linear(x, count * c_.dim, c_.hidden), count, c_.dim);
   }
@@ -162,6 +173,9 @@ class TinyGraph {
                  : b_.add(ActivationOp{c_.activation}, {gate});
     return linear(inner, c_.hidden, c_.width);
   }
+  ValueId matrix_of_biases(int64_t n) {
+    return b_.reshape(vector(c_.experts * n, 0), {c_.experts, n});
+  }
   ValueId moe(ValueId h) {
     const ValueId router = linear(h, c_.experts, c_.hidden);
     const ValueId chosen = b_.add(TopKMaskOp{c_.experts_per_token}, {router});
@@ -184,9 +198,6 @@ class TinyGraph {
   TinyConfig c_;
   GraphBuilder b_;
   uint32_t count_ = 0;
-  ValueId matrix_of_biases(int64_t n) {
-    return b_.reshape(vector(c_.experts * n, 0), {c_.experts, n});
-  }
 };
 
 }  // namespace pome

@@ -83,6 +83,27 @@ TEST(Composite, RmsNormFollowsItsFormula) {
   }
 }
 
+TEST(Composite, LayerNormFollowsItsFormula) {
+  for (const bool has_bias : {false, true}) {
+    OneOp one;
+    one.add(noise_tensor({2, 3, 7}, 1), {Symbol::kBatch, Symbol::kTokens, 7});
+    one.add(noise_tensor({7}, 2), {7});
+    if (has_bias) one.add(noise_tensor({7}, 5), {7});
+    const Tensor out = one.run(LayerNormOp{0.01});
+    for (size_t r = 0; r < 6; ++r) {
+      const auto x = one.inputs[0].second.f32().subspan(r * 7, 7);
+      double mean = 0, variance = 0;
+      for (const float value : x) mean += value / 7.0;
+      for (const float value : x) variance += (value - mean) * (value - mean) / 7.0;
+      for (size_t i = 0; i < 7; ++i)
+        EXPECT_NEAR(out.f32()[r * 7 + i],
+                    (x[i] - mean) / std::sqrt(variance + 0.01) * one.inputs[1].second.f32()[i] +
+                        (has_bias ? static_cast<double>(one.inputs[2].second.f32()[i]) : 0.0),
+                    1e-5);
+    }
+  }
+}
+
 void check_rope(RopeStyle style, int64_t rotary, int64_t dim, int32_t position) {
   OneOp one;
   const int64_t heads = 2, tokens = 3;
@@ -228,7 +249,6 @@ void check_moe(const MoeOp& op, bool biased) {
       }
       EXPECT_NEAR(out.f32()[static_cast<size_t>(t * hidden + i)], expected, 1e-4);
     }
-  }
 }
 TEST(Composite, MoeGated) { check_moe({true, Activation::kSilu}, false); }
 TEST(Composite, MoeGatedBiased) { check_moe({true, Activation::kRelu}, true); }
@@ -250,6 +270,7 @@ TEST(Composite, Activations) {
     const Tensor out = one.run(ActivationOp{kind});
     for (size_t i = 0; i < out.f32().size(); ++i)
       EXPECT_NEAR(out.f32()[i], formula(one.inputs[0].second.f32()[i]), 2e-6);
+  }
 }
 
 // A small decoder with everything a real one has.
