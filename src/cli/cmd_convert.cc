@@ -57,7 +57,8 @@ Status run(App& app, const Options& options) {
           fixed(static_cast<double>(report.exported.parameters) / 1e6, 2) + " M parameters)\n";
   for (const auto& [name, count] : encodings)
     text += "  " + name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + " " +
-            fixed(static_cast<double>(count) / 1e6, 3) + " M values\n";
+            (count < 100000 ? std::to_string(count) + " values\n"
+                            : fixed(static_cast<double>(count) / 1e6, 2) + " M values\n");
   for (const Json& fallback : fallbacks)
     text += "  fallback         " + fallback["tensor"].get<std::string>() + " as " +
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +

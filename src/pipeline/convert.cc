@@ -1,5 +1,7 @@
 #include "pipeline/convert.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <set>
 
@@ -39,6 +41,14 @@ bool is_semver(const std::string& text) {
   return parts == 3;
 }
 
+Result<bool> is_artefact_or_empty(const std::string& path) {
+  struct stat info {};
+  if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return false;
+  if (lstat((path + "/" + kManifestName).c_str(), &info) == 0) return true;
+  POME_ASSIGN_OR_RETURN(const std::vector<std::string> files, list_files(path));
+  return files.empty();
+}
+
 // Context and chunk that the artefact will have.
 Status settle_context(const ModelInfo& info, const ConvertOptions& options, int64_t* context,
                       int64_t* chunk) {
@@ -63,6 +73,18 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
         .hint("use --context " + std::to_string(std::max(*chunk, *context / *chunk * *chunk)) +
               " or another --chunk");
   return {};
+}
+
+// --force replaces what convert wrote, not whatever folder a slip of the finger names.
+Status check_replaceable(const ConvertOptions& options) {
+  if (!options.force) return {};
+  struct stat info {};
+  if (lstat(options.output.c_str(), &info) != 0) return {};
+  POME_ASSIGN_OR_RETURN(const bool artefact, is_artefact_or_empty(options.output));
+  if (artefact) return {};
+  return Status(StatusCode::kExists, "--force replaces artefacts only, and this is something else")
+      .in(options.output)
+      .hint("choose another name, or remove it yourself");
 }
 
 Status check_disk(const Graph& graph, const std::string& folder) {
@@ -176,6 +198,7 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
   POME_ASSIGN_OR_RETURN(Quantized quantized, quantize(graph, recipe));
   report.tensors = std::move(quantized.tensors);
 
+  POME_RETURN_IF_ERROR(check_replaceable(options));
   POME_ASSIGN_OR_RETURN(
       const std::unique_ptr<io::Staged> staged,
       io::Staged::create(options.output, io::Staged::Kind::kFolder, options.force));

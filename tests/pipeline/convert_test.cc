@@ -160,6 +160,21 @@ TEST_F(ConvertTest, AnEmbeddingOfItsOwnScheme) {
   EXPECT_NE(to_string(embedding->used).find("int8"), std::string::npos);
 }
 
+TEST_F(ConvertTest, ForceReplacesArtefactsOnly) {
+  ConvertOptions o = options("lut2", "precious");
+  o.force = true;
+  std::filesystem::create_directory(o.output);
+  EXPECT_TRUE(run(o).ok()) << "an empty folder is nobody's loss";
+  EXPECT_TRUE(run(o).ok()) << "an artefact may be replaced";
+  std::filesystem::remove(o.output + "/manifest.json");
+  EXPECT_EQ(run(o).status().code(), StatusCode::kExists);
+  EXPECT_TRUE(std::filesystem::exists(o.output + "/tokenizer.json"));
+  std::filesystem::remove_all(o.output);
+  spit(o.output, "a file");
+  EXPECT_EQ(run(o).status().code(), StatusCode::kExists);
+  EXPECT_EQ(slurp(o.output), "a file");
+}
+
 TEST_F(ConvertTest, ContextAndChunk) {
   const auto packed = [&](int64_t context, int64_t chunk) {
     ConvertOptions o = options("f16");
