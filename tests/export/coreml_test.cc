@@ -325,6 +325,68 @@ TEST(Coreml, RmsNormHoldsTheWholeRange) {
   }
 }
 
+// A position table is gathered at position .. position + T - 1; the norm is one operation.
+TEST(Coreml, LayerNormAndLearnedPositions) {
+  const int64_t dim = 24, rows = 16, tokens = 4;
+  std::mt19937 rng(4);
+  std::normal_distribution<float> normal;
+  const auto values = [&](int64_t count) {
+    std::vector<float> out(static_cast<size_t>(count));
+    for (float& value : out) value = round_to_f16(normal(rng));
+    return out;
+  };
+  const std::vector<float> table = values(rows * dim), positions = values(rows * dim),
+                           gain = values(dim), bias = values(dim);
+  for (const bool has_bias : {true, false}) {
+    GraphBuilder b(ModelInfo{});
+    const auto matrix = [&](const char* name, const std::vector<float>& of) {
+      Constant out;
+      out.name = name;
+      out.data = inline_constant(Tensor::from_f32({rows, dim}, of));
+      return b.constant(out);
+    };
+    const ValueId ids = b.token_ids(), position = b.position();
+    const ValueId at = b.binary(BinaryKind::kAdd, b.add(IotaOp{Symbol::kTokens}, {}), position);
+    const ValueId x =
+        b.binary(BinaryKind::kAdd, b.add(EmbeddingOp{}, {matrix("table", table), ids}),
+                 b.add(GatherOp{}, {matrix("positions", positions), at}));
+    const auto graph = b.finish(
+        b.add(LayerNormOp{0.01},
+              {x, b.vector("gain", gain), has_bias ? b.vector("bias", bias) : kNoValue}, "norm"));
+    ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+    const std::string path = export_folder("layer_norm");
+    const auto report = export_coreml(*graph, options_for(rows, tokens), path, threads(1));
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    auto program = MilProgram::open(path, MilOptions{});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    NamedTensors states;
+    const std::vector<int32_t> some = {3, 0, 15, 7};
+    const auto out =
+        (*program)->run("prefill",
+                        {{"input_ids", Tensor::from_i32({1, tokens}, some)},
+                         {"position", Tensor::from_i32({1}, {8})},
+                         {"causal_mask", Tensor::zeros(DType::kF32, {1, 1, tokens, rows})}},
+                        &states);
+    ASSERT_TRUE(out.ok()) << out.status().to_string();
+    const auto got = out->front().second.to(DType::kF32);
+    for (size_t t = 0; t < some.size(); ++t) {
+      std::vector<double> row;
+      for (size_t i = 0; i < static_cast<size_t>(dim); ++i)
+        row.push_back(static_cast<double>(table[static_cast<size_t>(some[t] * dim) + i]) +
+                      positions[(8 + t) * static_cast<size_t>(dim) + i]);
+      double mean = 0, variance = 0;
+      for (const double value : row) mean += value / static_cast<double>(dim);
+      for (const double value : row)
+        variance += (value - mean) * (value - mean) / static_cast<double>(dim);
+      for (size_t i = 0; i < row.size(); ++i) {
+        const double wanted = (row[i] - mean) / std::sqrt(variance + 0.01) * gain[i] +
+                              (has_bias ? static_cast<double>(bias[i]) : 0.0);
+        EXPECT_NEAR(got.f32()[t * row.size() + i], wanted, 2e-3) << t << ", " << i;
+      }
+    }
+  }
+}
+
 // ---- refusals
 
 TEST(Coreml, RefusesWhatItCannotLower) {

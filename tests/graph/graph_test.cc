@@ -80,6 +80,11 @@ TEST(Infer, RefusesWhatDoesNotSuit) {
   EXPECT_FALSE(infer_error(LinearOp{}, {kHidden, matrix}).ok());
   EXPECT_FALSE(infer_error(LinearOp{}, {kHidden}).ok());
   EXPECT_FALSE(infer_error(RmsNormOp{1e-5}, {kHidden, vector}).ok());
+  const ValueType gain = {DType::kF32, {8}};
+  EXPECT_TRUE(infer_error(LayerNormOp{1e-5}, {kHidden, gain, gain}).ok());
+  EXPECT_FALSE(infer_error(LayerNormOp{1e-5}, {kHidden, gain, vector}).ok());
+  EXPECT_FALSE(infer_error(LayerNormOp{1e-5}, {kHidden, vector}).ok());
+  EXPECT_FALSE(infer_error(LayerNormOp{0}, {kHidden, gain}).ok());
   EXPECT_FALSE(infer_error(UnaryOp{UnaryKind::kExp}, {ids}).ok());
   EXPECT_FALSE(infer_error(BinaryOp{BinaryKind::kAdd}, {kHidden, ids}).ok());
   EXPECT_FALSE(infer_error(BinaryOp{BinaryKind::kAdd}, {kHidden, matrix}).ok());
