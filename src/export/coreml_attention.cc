@@ -57,8 +57,8 @@ Result<Val> Lowering::emit(const RmsNormOp& op, const Node& node) {
   return pointwise("mul", result_name(node), normed, gain);
 }
 
-// Core ML has the operation; in which precision it sums is its own affair. Below the smallest number
-// of fp16 the epsilon would be zero, and rows of equal values not a number.
+// Core ML has the operation; in which precision it sums is its own affair. Below the smallest
+// number of fp16 the epsilon would be zero, and rows of equal values not a number.
 Result<Val> Lowering::emit(const LayerNormOp& op, const Node& node) {
   POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
   POME_ASSIGN_OR_RETURN(const Val gain, operand(node, 1));
