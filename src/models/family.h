@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "formats/checkpoint.h"
 #include "graph/graph.h"
+#include "models/models.h"
 
 namespace pome {
 
@@ -15,9 +16,13 @@ struct Family {
   std::vector<std::string_view> model_types;  // config.json: model_type
   std::vector<std::string_view> gguf_architectures;
   Result<ModelInfo> (*read_info)(const Checkpoint&);
-  Result<Graph> (*build)(const Checkpoint&);
+  Result<Graph> (*build)(const Checkpoint&, const BuildOptions&);
 };
 
 const Family& llama_family();
+const Family& gpt2_family();
+const Family& gpt_neo_family();
+const Family& gpt_neox_family();
+const Family& phi_family();
 
 }  // namespace pome

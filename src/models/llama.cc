@@ -203,7 +203,7 @@ class LlamaLayer {
   int64_t layer_;
 };
 
-Result<Graph> build(const Checkpoint& checkpoint) {
+Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions&) {
   POME_ASSIGN_OR_RETURN(const LlamaConfig config, read_config(checkpoint));
   const ModelInfo& info = config.info;
   GraphBuilder b(info);

@@ -10,9 +10,16 @@
 
 namespace pome {
 
+struct BuildOptions {
+  // Positions that the graph will be used for, 0: all that the model was made for
+  // (max_position_embeddings). Models with a short and a long set of rope factors take the long one
+  // when this is more than their original context, as transformers does by the length of the text.
+  int64_t context = 0;
+};
+
 // Builds the graph of any supported family. Errors list every missing, unused and wrongly shaped
 // tensor at once; a configuration that asks for something unsupported is kUnsupported and names it.
-Result<Graph> build_graph(const Checkpoint& checkpoint);
+Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& options = {});
 std::vector<std::string> supported_families();
 // A graph constant that reads a stored tensor as it is.
 ConstantDataPtr stored_constant(const CheckpointTensor& tensor);

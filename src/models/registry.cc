@@ -9,7 +9,7 @@ namespace {
 
 const std::vector<const Family*>& families() {
   static const std::vector<const Family*> kFamilies = {
-      &llama_family(),
+      &llama_family(), &gpt2_family(), &gpt_neo_family(), &gpt_neox_family(), &phi_family(),
   };
   return kFamilies;
 }
@@ -53,9 +53,9 @@ std::vector<std::string> supported_families() {
   return names;
 }
 
-Result<Graph> build_graph(const Checkpoint& checkpoint) {
+Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
-  return family->build(checkpoint);
+  return family->build(checkpoint, options);
 }
 
 Result<ModelInfo> read_model_info(const Checkpoint& checkpoint) {

@@ -200,7 +200,7 @@ TEST(Llama, NamesWhatItDoesNotSupport) {
   const std::pair<const char*, const char*> cases[] = {
       {R"("hidden_act": "mish")", "hidden_act 'mish'"},
       {R"("rope_scaling": {"rope_type": "spiral", "factor": 2})", "rope type 'spiral'"},
-      {R"("rope_parameters": {"rope_type": "yarn", "factor": 2})", "rope type 'yarn'"},
+      {R"("rope_parameters": {"rope_type": "mrope", "factor": 2})", "rope type 'mrope'"},
       {R"("quantization_config": {"quant_method": "gptq"})", "quantization_config"},
       {R"("model_type": "mamba")", "model_type 'mamba'"},
   };
