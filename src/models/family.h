@@ -17,9 +17,16 @@ struct Family {
   std::vector<std::string_view> gguf_architectures;
   Result<ModelInfo> (*read_info)(const Checkpoint&);
   Result<Graph> (*build)(const Checkpoint&, const BuildOptions&);
+  // Of families that share a name: whether this checkpoint is one of it. Null: always.
+  bool (*accepts)(const Checkpoint&) = nullptr;
 };
 
 const Family& llama_family();
+const Family& mixtral_family();
+const Family& qwen3_moe_family();
+const Family& gpt_oss_family();
+const Family& latent_kv_family();
+const Family& deepseek_family();
 const Family& gpt2_family();
 const Family& gpt_neo_family();
 const Family& gpt_neox_family();

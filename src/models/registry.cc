@@ -9,7 +9,13 @@ namespace {
 
 const std::vector<const Family*>& families() {
   static const std::vector<const Family*> kFamilies = {
-      &llama_family(), &gpt2_family(), &gpt_neo_family(), &gpt_neox_family(), &phi_family(),
+      &mixtral_family(),  // before llama, whose architecture name its GGUF files have
+      &llama_family(),     &qwen3_moe_family(), &gpt_oss_family(),
+      &latent_kv_family(), &deepseek_family(),
+      &gpt2_family(),
+      &gpt_neo_family(),
+      &gpt_neox_family(),
+      &phi_family(),
   };
   return kFamilies;
 }
@@ -36,7 +42,8 @@ Result<const Family*> find_family(const Checkpoint& checkpoint) {
   const std::string wanted = found->get<std::string>();
   for (const Family* family : families()) {
     const auto& names = gguf ? family->gguf_architectures : family->model_types;
-    if (std::find(names.begin(), names.end(), wanted) != names.end()) return family;
+    if (std::find(names.begin(), names.end(), wanted) == names.end()) continue;
+    if (!family->accepts || family->accepts(checkpoint)) return family;
   }
   return Status(StatusCode::kUnsupported,
                 std::string(key) + " '" + escape_for_terminal(wanted, 64) + "' is not supported",

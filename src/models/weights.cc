@@ -177,8 +177,11 @@ Result<std::vector<float>> WeightSet::read_vector(const std::string& hf_name,
 Status WeightSet::finish() const {
   std::vector<std::string> problems = problems_;
   for (const CheckpointTensor& tensor : checkpoint_.tensors) {
+    const bool prefixed =
+        std::any_of(ignored_prefixes_.begin(), ignored_prefixes_.end(),
+                    [&](const std::string& prefix) { return tensor.name.rfind(prefix, 0) == 0; });
     const bool ignored =
-        std::any_of(ignored_.begin(), ignored_.end(), [&](const std::string& suffix) {
+        prefixed || std::any_of(ignored_.begin(), ignored_.end(), [&](const std::string& suffix) {
           return tensor.name.size() >= suffix.size() &&
                  tensor.name.compare(tensor.name.size() - suffix.size(), suffix.size(), suffix) ==
                      0;

@@ -60,6 +60,7 @@ class WeightSet {
   Result<std::vector<float>> read_vector(const std::string& hf_name, const std::string& gguf_name);
   // Tensors that carry no weight of their own; `suffix` matches the end of the stored name.
   void ignore(const std::string& suffix) { ignored_.push_back(suffix); }
+  void ignore_prefix(const std::string& prefix) { ignored_prefixes_.push_back(prefix); }
   Status finish() const;
 
  private:
@@ -70,7 +71,7 @@ class WeightSet {
   bool gguf_;
   bool drop_prefix_ = false;  // a base model saved without the leading "model."
   std::set<std::string> used_;
-  std::vector<std::string> ignored_, problems_;
+  std::vector<std::string> ignored_, ignored_prefixes_, problems_;
 };
 
 }  // namespace pome
