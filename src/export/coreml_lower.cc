@@ -319,13 +319,6 @@ Result<Val> Lowering::emit(const InputOp&, const Node& node) {
 Result<Val> Lowering::emit(const ConstantOp&, const Node& node) {
   return no_lowering(node, "constants are emitted where they are used");
 }
-Result<Val> Lowering::emit(const TopKMaskOp&, const Node& node) {
-  return no_lowering(node, "choosing the largest values");
-}
-Result<Val> Lowering::emit(const MoeOp&, const Node& node) {
-  return no_lowering(node, "a mixture of experts");
-}
-
 Result<Val> Lowering::emit(const UnaryOp& op, const Node& node) {
   POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
   const auto plain = [&](const char* type) {

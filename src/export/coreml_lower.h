@@ -48,13 +48,14 @@ class Lowering {
   Result<Val> emit(const MatMulOp& op, const Node& node);
   Result<Val> emit(const GatherOp&, const Node& node);
   Result<Val> emit(const IotaOp& op, const Node& node);
-  Result<Val> emit(const TopKMaskOp&, const Node& node);
   Result<Val> emit(const LinearOp&, const Node& node);
   Result<Val> emit(const EmbeddingOp&, const Node& node);
   Result<Val> emit(const ActivationOp& op, const Node& node);
   Result<Val> emit(const SwigluOp& op, const Node& node);
   Result<Val> emit(const SoftmaxOp&, const Node& node);
-  Result<Val> emit(const MoeOp&, const Node& node);
+  // Experts: coreml_moe.cc
+  Result<Val> emit(const TopKMaskOp& op, const Node& node);
+  Result<Val> emit(const MoeOp& op, const Node& node);
   // Norm, rope, cache and attention: coreml_attention.cc
   Result<Val> emit(const RmsNormOp& op, const Node& node);
   Result<Val> emit(const LayerNormOp& op, const Node& node);
