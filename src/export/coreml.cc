@@ -89,7 +89,7 @@ std::string config_json(const ModelInfo& info) {
   out["max_position_embeddings"] = info.max_position_embeddings;
   out["tie_word_embeddings"] = info.tie_word_embeddings;
   for (const auto& [key, value] : info.config) {
-    if (!out.contains(key)) std::visit([&](const auto& v) { out[key] = v; }, value);
+    if (!out.contains(key)) std::visit([&, name = key](const auto& v) { out[name] = v; }, value);
   }
   return dump_json(out);
 }
