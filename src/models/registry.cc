@@ -11,11 +11,8 @@ const std::vector<const Family*>& families() {
   static const std::vector<const Family*> kFamilies = {
       &mixtral_family(),  // before llama, whose architecture name its GGUF files have
       &llama_family(),     &qwen3_moe_family(), &gpt_oss_family(),
-      &latent_kv_family(), &deepseek_family(),
-      &gpt2_family(),
-      &gpt_neo_family(),
-      &gpt_neox_family(),
-      &phi_family(),
+      &latent_kv_family(), &deepseek_family(),  &gpt2_family(),
+      &gpt_neo_family(),   &gpt_neox_family(),  &phi_family(),
   };
   return kFamilies;
 }
