@@ -405,7 +405,8 @@ TEST(Coreml, RefusesWhatItCannotLower) {
   const ValueId ids = b.token_ids();
   Constant table;
   table.name = "table";
-  table.data = inline_constant(Tensor::from_f32({4, 6}, std::vector<float>(24, 1.0f)));
+  // More values to choose from than sums of ones in fp16 can count.
+  table.data = inline_constant(Tensor::from_f32({4, 2049}, std::vector<float>(4 * 2049, 1.0f)));
   const ValueId x = b.add(EmbeddingOp{}, {b.constant(table), ids}, "x");
   const ValueId top = b.add(TopKMaskOp{2}, {x}, "top");
   const auto graph = b.finish(b.add(SelectOp{}, {top, x, b.scalar(0)}, "chosen"));
