@@ -206,7 +206,7 @@ class DeepseekLayer {
     const ValueId v_cache =
         b_.cache(layer_.index(), CachePair::Kind::kValue, heads(), c_.value_dim);
     b_.scope("layers." + std::to_string(index_) + ".");
-    const RopeOp rope{c_.rope_style, rope_dim, c_.base.rope.attention_factor};
+    const RopeOp rope{c_.rope_style, c_.base.rope.rotary_dim, c_.base.rope.attention_factor};
 
     const ValueId q_all = b_.split_heads(query(h), heads(), c_.qk_dim(), "q_heads");
     const ValueId q_turned = b_.add(

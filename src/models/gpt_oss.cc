@@ -72,7 +72,8 @@ class GptOssExperts {
         count_(config.base.router.experts),
         hidden_(config.base.info.hidden_size),
         width_(config.base.expert_width),
-        blocks_(layer.has("mlp.experts.down_proj_blocks", "")) {}
+        blocks_(hidden_ % 32 == 0 && width_ % 32 == 0 &&
+                layer.has("mlp.experts.down_proj_blocks", "")) {}
 
   ValueId build(const MoeOp& op, ValueId h, ValueId mix) {
     const Shape inner = {count_, width_, hidden_}, outer = {count_, hidden_, width_};
@@ -95,9 +96,7 @@ class GptOssExperts {
       const std::string scales_name =
           layer_.row("", "mlp.experts." + hf + "_scales", "", {}).hf_name;
       const Shape scales_shape = {count_, outputs, inputs / 32};
-      ConstantDataPtr scales = layer_.weights().stored(scales_name, "", scales_shape);
-      // Its absence has been noted: nothing of this graph will be read.
-      if (!scales) scales = inline_constant(Tensor::zeros(DType::kF32, scales_shape));
+      const ConstantDataPtr scales = layer_.weights().stored(scales_name, "", scales_shape);
       row.hf_name += "_blocks";
       row.stored_shape = {count_, outputs, inputs / 32, 16};
       row.transform = [=](ConstantDataPtr blocks) {

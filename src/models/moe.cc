@@ -12,7 +12,7 @@ ValueId sum_of(GraphBuilder& b, ValueId x) { return b.add(ReduceOp{ReduceKind::k
 
 // `ranks` where the expert's group is among the best, else -inf.
 ValueId limit_groups(GraphBuilder& b, ValueId ranks, const RouterConfig& c, int64_t best_of_group) {
-  const SymShape shape = b.type(ranks).shape;
+  const SymShape shape = {Symbol::kBatch, Symbol::kTokens, c.experts};
   const int64_t size = c.experts / c.groups;
   const ValueId grouped = b.reshape(ranks, {shape[0], shape[1], c.groups, size});
   ValueId group_rank;
@@ -141,9 +141,10 @@ class Mxfp4Experts final : public ConstantData {
         first_(first),
         step_(step),
         outputs_(this->shape()[1]),
-        stored_outputs_(scales_->shape()[1]) {}
+        stored_outputs_(blocks_->shape()[1]) {}
 
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    if (!scales_) return bad_input(Refusal::kRange, "the scales are missing from the checkpoint");
     const int64_t groups = columns() / kElements;
     tile->row = row;
     tile->rows = rows;

@@ -38,7 +38,8 @@ WeightTransform take_expert_columns(int64_t first, int64_t step, Shape shape);
 WeightTransform transpose_experts(int64_t first, int64_t step, Shape shape);
 // MXFP4 as GPT-OSS publishes it: blocks u8 [E, S, K/32, 16] with elements 2j and 2j + 1 in byte j,
 // and E8M0 scales u8 [E, S, K/32], to encoding kMXFP4 [E, N, K] of rows first, first + step, ..
-// Lossless: nibbles move, nothing is decoded.
+// Lossless: nibbles move, nothing is decoded. Null scales (they are missing, which has been noted)
+// fail when they are read.
 ConstantDataPtr mxfp4_experts(ConstantDataPtr blocks, ConstantDataPtr scales, int64_t first,
                               int64_t step, Shape shape);
 

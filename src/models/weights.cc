@@ -123,8 +123,11 @@ ValueId WeightSet::get_stack(const WeightRow& row,
   bool complete = true;
   const Shape one(row.shape.begin() + 1, row.shape.end());
   for (int64_t e = 0; e < row.shape[0]; ++e) {
+    // One missing part stands for all: a configuration may declare any number of experts.
+    if (!complete && !has(hf_name(e), "")) continue;
     parts.push_back(stored(hf_name(e), "", one));
     complete = complete && parts.back();
+    if (e == 0 && !complete) break;
   }
   return add(row, complete ? concat_rows(std::move(parts), row.shape) : nullptr);
 }

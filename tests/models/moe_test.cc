@@ -208,6 +208,25 @@ TEST(Experts, RowsAndColumnsOfFusedTensors) {
   EXPECT_EQ(got[3], 7);
 }
 
+TEST(Experts, MissingScalesFailWhenTheyAreRead) {
+  const auto blocks = bytes_constant({1, 2, 1, 16}, std::vector<std::byte>(32), EncodingKind::kI8);
+  const auto data = mxfp4_experts(blocks, nullptr, 0, 1, {1, 2, 32});
+  std::vector<float> out(64);
+  EXPECT_EQ(data->read_f32(0, 2, out.data()).code(), StatusCode::kBadInput);
+}
+
+TEST(Experts, OneMissingPartStandsForAll) {
+  Checkpoint checkpoint;
+  checkpoint.format = "safetensors";
+  GraphBuilder b(ModelInfo{});
+  WeightSet weights(checkpoint, b);
+  weights.get_stack({"e", "e.*", "", {1 << 16, 2, 3}},
+                    [](int64_t e) { return "e." + std::to_string(e); });
+  const std::string text = weights.finish().to_string();
+  EXPECT_NE(text.find("1 tensor(s)"), std::string::npos) << text;
+  EXPECT_NE(text.find("missing: e.0 [2, 3]"), std::string::npos) << text;
+}
+
 // ---- configurations
 
 std::string refusal(const std::string& config, StatusCode* code = nullptr) {
