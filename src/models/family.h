@@ -22,6 +22,14 @@ struct Family {
 };
 
 const Family& llama_family();
+const Family& mistral_family();
+const Family& qwen2_family();
+const Family& qwen3_family();
+const Family& smollm3_family();
+const Family& phi3_family();
+const Family& gemma_family();
+const Family& gemma2_family();
+const Family& gemma3_family();
 const Family& mixtral_family();
 const Family& qwen3_moe_family();
 const Family& gpt_oss_family();

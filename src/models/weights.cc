@@ -1,6 +1,7 @@
 #include "models/weights.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "models/models.h"
 
@@ -175,6 +176,21 @@ Result<std::vector<float>> WeightSet::read_vector(const std::string& hf_name,
   std::vector<float> values(static_cast<size_t>(data->columns()));
   POME_RETURN_IF_ERROR(data->read_f32(0, 1, values.data()));
   return values;
+}
+
+Result<std::vector<float>> WeightSet::read_rope_factors(const std::string& gguf_name,
+                                                        int64_t count) {
+  POME_ASSIGN_OR_RETURN(std::vector<float> factors, read_vector("", gguf_name));
+  const auto refuse = [&](std::string message) {
+    return bad_input(Refusal::kRange, std::move(message)).in(checkpoint_.path).at(gguf_name);
+  };
+  if (!factors.empty() && static_cast<int64_t>(factors.size()) != count)
+    return refuse("has " + std::to_string(factors.size()) + " factors, expected " +
+                  std::to_string(count));
+  if (std::any_of(factors.begin(), factors.end(),
+                  [](float f) { return !(f > 0) || !std::isfinite(f); }))
+    return refuse("factors must be positive and finite");
+  return factors;
 }
 
 Status WeightSet::finish() const {

@@ -58,6 +58,8 @@ class WeightSet {
   bool is_gguf() const { return gguf_; }
   // Decodes a small stored vector (GGUF rope_freqs), marking it used. Empty when absent.
   Result<std::vector<float>> read_vector(const std::string& hf_name, const std::string& gguf_name);
+  // Factors of rope frequencies that a GGUF file may hold: `count` positive numbers, or none.
+  Result<std::vector<float>> read_rope_factors(const std::string& gguf_name, int64_t count);
   // Tensors that carry no weight of their own; `suffix` matches the end of the stored name.
   void ignore(const std::string& suffix) { ignored_.push_back(suffix); }
   void ignore_prefix(const std::string& prefix) { ignored_prefixes_.push_back(prefix); }
