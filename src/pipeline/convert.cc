@@ -1,6 +1,7 @@
 #include "pipeline/convert.h"
 
-#include <sys/stat.h>
+#include <limits.h>
+#include <stdlib.h>
 
 #include <algorithm>
 #include <set>
@@ -41,14 +42,6 @@ bool is_semver(const std::string& text) {
   return parts == 3;
 }
 
-Result<bool> is_artefact_or_empty(const std::string& path) {
-  struct stat info {};
-  if (lstat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) return false;
-  if (lstat((path + "/" + kManifestName).c_str(), &info) == 0) return true;
-  POME_ASSIGN_OR_RETURN(const std::vector<std::string> files, list_files(path));
-  return files.empty();
-}
-
 // Context and chunk that the artefact will have.
 Status settle_context(const ModelInfo& info, const ConvertOptions& options, int64_t* context,
                       int64_t* chunk) {
@@ -75,16 +68,25 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
   return {};
 }
 
-// --force replaces what convert wrote, not whatever folder a slip of the finger names.
+// Whether `inner` is `outer` or lies below it; paths that do not exist lie nowhere.
+bool lies_in(const std::string& inner, const std::string& outer) {
+  char a[PATH_MAX], b[PATH_MAX];
+  if (!realpath(inner.c_str(), a) || !realpath(outer.c_str(), b)) return false;
+  const std::string inside = std::string(a) + "/", outside = std::string(b) + "/";
+  return inside.rfind(outside, 0) == 0;
+}
+
+// --force replaces what is there, but never what the work itself stands on.
 Status check_replaceable(const ConvertOptions& options) {
   if (!options.force) return {};
-  struct stat info {};
-  if (lstat(options.output.c_str(), &info) != 0) return {};
-  POME_ASSIGN_OR_RETURN(const bool artefact, is_artefact_or_empty(options.output));
-  if (artefact) return {};
-  return Status(StatusCode::kExists, "--force replaces artefacts only, and this is something else")
-      .in(options.output)
-      .hint("choose another name, or remove it yourself");
+  for (const auto& [path, what] : {std::pair(options.model, "the model"),
+                                   std::pair(std::string("."), "the working directory")}) {
+    if (!lies_in(path, options.output)) continue;
+    return usage_error(std::string("--force would replace the folder that holds ") + what)
+        .in(options.output)
+        .hint("choose another name");
+  }
+  return {};
 }
 
 Status check_disk(const Graph& graph, const std::string& folder) {

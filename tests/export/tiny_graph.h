@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -149,7 +150,8 @@ class TinyBuilder {
 inline Graph tiny_graph(const TinyOptions& options) { return TinyBuilder(options).build(); }
 
 inline std::string export_folder(const std::string& name) {
-  const auto path = std::filesystem::path(::testing::TempDir()) / ("pome_export_" + name);
+  const auto path = std::filesystem::path(::testing::TempDir()) /
+                    ("pome_export_" + std::to_string(getpid()) + "_" + name);
   std::filesystem::remove_all(path);
   std::filesystem::create_directories(path);
   return (path / "model.mlpackage").string();
