@@ -17,6 +17,8 @@ struct Options {
   bool reference = false, f16 = false, force = false;
 };
 
+constexpr int64_t kDefaultWindow = 512;
+
 // numpy's .npy, version 1.0: float32, C order.
 std::string npy_header(int64_t rows, int64_t columns) {
   std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" +
@@ -31,9 +33,8 @@ std::string npy_header(int64_t rows, int64_t columns) {
   return out + header;
 }
 
-Status write_logits(App& app, const Options& options, LoadedModel& model) {
-  POME_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.ids, 64 << 20));
-  POME_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, parse_ids(text, options.ids));
+Status write_logits(App& app, const Options& options, const std::vector<int32_t>& ids,
+                    LoadedModel& model) {
   const int64_t vocab = model.runner->info().vocab_size, count = static_cast<int64_t>(ids.size());
   if (count == 0) return usage_error("no token ids").in(options.ids);
   if (count > model.runner->info().capacity)
@@ -84,8 +85,16 @@ Status run(App& app, const Options& options) {
   load.round_f16 = options.f16;
   load.need_tokenizer = options.ids.empty();
   load.context = options.context;
+  std::vector<int32_t> given;
+  if (!options.ids.empty()) {
+    POME_ASSIGN_OR_RETURN(const std::string listed, read_text_file(options.ids, 64 << 20));
+    POME_ASSIGN_OR_RETURN(given, parse_ids(listed, options.ids));
+  }
+  // Rope factors are those of the length that is evaluated.
+  load.declared_length = options.ids.empty() ? options.context ? options.context : kDefaultWindow
+                                             : static_cast<int64_t>(given.size());
   POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
-  if (!options.ids.empty()) return write_logits(app, options, model);
+  if (!options.ids.empty()) return write_logits(app, options, given, model);
 
   POME_ASSIGN_OR_RETURN(const std::string text, text_or_default(options.text));
   std::vector<int32_t> ids = model.tokenizer->encode(text);
@@ -97,7 +106,7 @@ Status run(App& app, const Options& options) {
         .in(options.text);
   ScoreOptions scoring;
   scoring.window =
-      options.context ? options.context : std::min<int64_t>(512, model.runner->info().capacity);
+      options.context ? options.context : std::min(kDefaultWindow, model.runner->info().capacity);
   scoring.rule = options.rule == "second-half" ? ScoreRule::kSecondHalf : ScoreRule::kAll;
   scoring.bos = model.tokenizer->source().bos;
   if (options.against.empty()) {
@@ -121,6 +130,7 @@ Status run(App& app, const Options& options) {
   LoadOptions other = load;
   other.round_f16 = false;
   other.need_tokenizer = false;
+  if (model.kind == "coreml") other.declared_length = model.runner->info().capacity;
   POME_ASSIGN_OR_RETURN(LoadedModel original, load_model(options.against, other, app.work()));
   const auto compared = compare(*model.runner, *original.runner, ids, scoring, app.work());
   if (!compared.ok()) return Status(compared.status()).in(options.model);

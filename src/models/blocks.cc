@@ -141,7 +141,9 @@ void read_windows(ConfigReader& config, int64_t window, const std::function<bool
 
 void choose_rope_factors(const ModelInfo& info, int64_t context, RopeConfig* rope) {
   if (rope->long_factors.empty()) return;
-  const int64_t positions = context > 0 ? context : info.max_position_embeddings;
+  constexpr int64_t kDefaultContext = 4096;  // of sessions and artefacts too
+  const int64_t positions =
+      std::min(context > 0 ? context : kDefaultContext, info.max_position_embeddings);
   rope->use_long_factors = positions > rope->original_max_position_embeddings;
 }
 

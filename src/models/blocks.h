@@ -127,7 +127,7 @@ class PreNormBody final : public DecoderBody {
   Rotary rotary_;
 };
 
-// Takes the short or the long factors for `context` positions (0: all of the model).
+// Takes the short or the long factors for `context` positions of BuildOptions.
 void choose_rope_factors(const ModelInfo& info, int64_t context, RopeConfig* rope);
 
 }  // namespace pome

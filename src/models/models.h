@@ -11,9 +11,9 @@
 namespace pome {
 
 struct BuildOptions {
-  // Positions that the graph will be used for, 0: all that the model was made for
-  // (max_position_embeddings). Models with a short and a long set of rope factors take the long one
-  // when this is more than their original context, as transformers does by the length of the text.
+  // Positions that the graph will be used for; 0 = min(max_position_embeddings, 4096). Models with
+  // a short and a long set of rope factors take the long one when this is more than their original
+  // context, as transformers does by the length of the text.
   int64_t context = 0;
 };
 

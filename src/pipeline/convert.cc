@@ -180,12 +180,13 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
   POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, parse_recipe(options.weights, embedding));
 
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
-  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint));
+  POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint));
+  CoremlOptions coreml;
+  POME_RETURN_IF_ERROR(settle_context(info, options, &coreml.context, &coreml.chunk));
+  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {coreml.context}));
   ConvertReport report;
   report.output = options.output;
   report.warnings = checkpoint.warnings;
-  CoremlOptions coreml;
-  POME_RETURN_IF_ERROR(settle_context(graph.info, options, &coreml.context, &coreml.chunk));
   coreml.one_function = options.one_function;
   coreml.scheme = options.weights + (options.embedding ? "+embedding:" + *options.embedding : "");
   coreml.model_name = graph.info.name;

@@ -104,7 +104,9 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   OpenOptions open;
   open.need_tokenizer = options.need_tokenizer;
   POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
-  POME_ASSIGN_OR_RETURN(model.graph, build_graph(checkpoint));
+  POME_ASSIGN_OR_RETURN(
+      model.graph, build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length
+                                                                        : options.context}));
   const int64_t positions = model.graph->info.max_position_embeddings;
   if (positions > 0 && options.context > positions)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +

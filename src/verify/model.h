@@ -25,6 +25,8 @@ struct LoadOptions {
   int threads = 1;
   // Tokens; 0 = min(max_position_embeddings, 4096). An artefact has its own: more is kUsage.
   int64_t context = 0;
+  // The length for which rope factors are chosen (BuildOptions); 0 = context.
+  int64_t declared_length = 0;
   bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
   bool round_f16 = false;  // packages: fp16 rounding after every op
   bool need_tokenizer = true;

@@ -235,9 +235,17 @@ class Verifier {
     return {};
   }
 
+  // The positions that the package was made for, as its masks say.
+  int64_t package_context() const {
+    for (const mil::NamedType& input : package_.model.functions[0].inputs)
+      if (input.name == "causal_mask" && input.type.dims.size() == 4)
+        return std::max<int64_t>(input.type.dims[3], 0);
+    return 0;
+  }
+
   Status read_original() {
     POME_ASSIGN_OR_RETURN(original_, open_checkpoint(options_.original));
-    POME_ASSIGN_OR_RETURN(graph_, build_graph(original_));
+    POME_ASSIGN_OR_RETURN(graph_, build_graph(original_, {package_context()}));
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                           load_tokenizer(options_.original));
     ids_ = tokenizer->encode(options_.text);
