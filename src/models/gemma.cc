@@ -95,6 +95,42 @@ void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
                out);
 }
 
+// The language model of a Gemma 3 with images: text_config, with what its class fills in, and the
+// tensors behind "language_model". The towers are left behind.
+Checkpoint language_part(const Checkpoint& checkpoint) {
+  Checkpoint out = checkpoint;
+  const auto text = checkpoint.config.find("text_config");
+  if (text == checkpoint.config.end() || !text->is_object()) return out;
+  out.config = {{"vocab_size", 262208},     {"num_attention_heads", 8},
+                {"num_key_value_heads", 4}, {"max_position_embeddings", 131072},
+                {"hidden_size", 2304},      {"intermediate_size", 9216},
+                {"num_hidden_layers", 26}};
+  out.config.update(*text);
+  if (checkpoint.config.contains("quantization_config"))
+    out.config["quantization_config"] = checkpoint.config["quantization_config"];
+  const auto starts = [](const std::string& name, std::string_view prefix) {
+    return name.compare(0, prefix.size(), prefix) == 0;
+  };
+  std::erase_if(out.tensors, [&](const CheckpointTensor& tensor) {
+    for (const char* prefix : {"vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+                               "model.multi_modal_projector."})
+      if (starts(tensor.name, prefix)) return true;
+    return false;
+  });
+  for (CheckpointTensor& tensor : out.tensors) {
+    // Since transformers 4.52 the whole language model stands below "model".
+    if (starts(tensor.name, "language_model."))
+      tensor.name = tensor.name.substr(15);
+    else if (starts(tensor.name, "model.language_model."))
+      tensor.name = "model." + tensor.name.substr(21);
+  }
+  return out;
+}
+
+bool has_language_part(const Checkpoint& checkpoint) {
+  return checkpoint.config.is_object() && checkpoint.config.contains("text_config");
+}
+
 Result<GemmaConfig> read_config(const Checkpoint& checkpoint, int generation) {
   static constexpr std::string_view kNames[] = {"gemma", "gemma2", "gemma3"};
   ConfigReader config(checkpoint);
@@ -164,7 +200,11 @@ class GemmaBody final : public DecoderBody {
 };
 
 template <int kGeneration>
-Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions&) {
+Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
+  if (kGeneration == 3 && has_language_part(checkpoint)) {
+    const Checkpoint text = language_part(checkpoint);
+    if (!has_language_part(text)) return build<kGeneration>(text, options);
+  }
   POME_ASSIGN_OR_RETURN(const GemmaConfig config, read_config(checkpoint, kGeneration));
   GemmaBody body(config);
   return build_decoder(checkpoint, config, body);
@@ -172,6 +212,10 @@ Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions&) {
 
 template <int kGeneration>
 Result<ModelInfo> read_info(const Checkpoint& checkpoint) {
+  if (kGeneration == 3 && has_language_part(checkpoint)) {
+    const Checkpoint text = language_part(checkpoint);
+    if (!has_language_part(text)) return read_info<kGeneration>(text);
+  }
   POME_ASSIGN_OR_RETURN(GemmaConfig config, read_config(checkpoint, kGeneration));
   return std::move(config.info);
 }
@@ -187,7 +231,8 @@ const Family& gemma2_family() {
   return kFamily;
 }
 const Family& gemma3_family() {
-  static const Family kFamily = {"gemma3", {"gemma3_text"}, {"gemma3"}, read_info<3>, build<3>};
+  static const Family kFamily = {
+      "gemma3", {"gemma3_text", "gemma3"}, {"gemma3"}, read_info<3>, build<3>};
   return kFamily;
 }
 

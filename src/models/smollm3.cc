@@ -13,10 +13,12 @@ struct SmolConfig : DecoderConfig {
 
 void read_rotations(ConfigReader& config, SmolConfig* out) {
   const int64_t layers = out->info.num_hidden_layers;
+  out->rotates.assign(static_cast<size_t>(layers), true);
   const int64_t every = config.maybe_int("no_rope_layer_interval", "").value_or(4);
   if (every < 1)
     return config.complain(Refusal::kRange, "no_rope_layer_interval must be at least 1");
-  for (int64_t layer = 0; layer < layers; ++layer) out->rotates.push_back((layer + 1) % every != 0);
+  for (int64_t layer = 0; layer < layers; ++layer)
+    out->rotates[static_cast<size_t>(layer)] = (layer + 1) % every != 0;
   if (config.is_gguf()) return;
   // Despite its name, the list holds 1 where a layer has positions.
   const auto list = config.object().find("no_rope_layers");

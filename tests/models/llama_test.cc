@@ -284,6 +284,18 @@ TEST(Gguf, UnpermutesQueryAndKeyRows) {
   EXPECT_EQ(rows("layers.0.attention.v.weight", 4), (std::vector<int>{0, 1, 2, 3}));
 }
 
+TEST(Gguf, UnpermutesTheBiasesOfQueriesAndKeys) {
+  FakeCheckpoint fake = gguf();
+  const float start = static_cast<float>(fake.checkpoint.tensors.size());
+  fake.add("blk.0.attn_k.bias", {4});
+  const auto graph = build_graph(fake.checkpoint);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  std::vector<float> got(4);
+  ASSERT_TRUE(constant(*graph, "layers.0.attention.k.bias").data->read_f32(0, 1, got.data()).ok());
+  for (const size_t i : {0u, 1u, 2u, 3u})
+    EXPECT_NEAR(got[i], start + 0.001f * static_cast<float>(i % 2 * 2 + i / 2), 1e-5);
+}
+
 TEST(Gguf, RopeFactorsDivide) {
   FakeCheckpoint fake = gguf();
   fake.add("rope_freqs.weight", {2});
