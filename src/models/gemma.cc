@@ -79,12 +79,22 @@ void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
   int64_t period = third ? 6 : 2;
   for (const char* key : {"sliding_window_pattern", "_sliding_window_pattern"})
     period = config.maybe_int(key, "").value_or(period);
-  if (config.is_gguf() &&
-      config.object().contains(config.prefix() + ".attention.sliding_window_pattern"))
-    period = config.maybe_int("", "attention.sliding_window_pattern").value_or(period);
+  // GGUF: a period, or one truth value for every layer.
+  const auto stored = config.object().find(config.prefix() + ".attention.sliding_window_pattern");
+  std::vector<bool> listed;
+  if (config.is_gguf() && stored != config.object().end()) {
+    if (stored->is_array())
+      for (const Json& value : *stored) listed.push_back(value == true || value == 1);
+    else
+      period = config.maybe_int("", "attention.sliding_window_pattern").value_or(period);
+    if (stored->is_array() && static_cast<int64_t>(listed.size()) != out->info.num_hidden_layers)
+      return config.complain(Refusal::kRange, "sliding_window_pattern must have a value per layer");
+  }
   if (period < 1)
     return config.complain(Refusal::kRange, "sliding_window_pattern must be at least 1");
-  const auto local = [period](int64_t layer) { return (layer + 1) % period != 0; };
+  const auto local = [&](int64_t layer) {
+    return listed.empty() ? (layer + 1) % period != 0 : listed[static_cast<size_t>(layer)];
+  };
   // With a window that covers everything, layers still differ in their rope: keep the kinds.
   GemmaConfig kinds = *out;
   kinds.info.max_position_embeddings = int64_t{1} << 40;

@@ -338,6 +338,9 @@ TEST_F(Collection, GgufTwinsGiveTheSameLogits) {
       {"gemma3", "gemma3", R"("attention.sliding_window": 64, "rope.freq_base": 1000000.0,
             "rope.scaling.type": "linear", "rope.scaling.factor": 2.0,
             "attention.sliding_window_pattern": 3)"},
+      {"gemma3", "gemma3", R"("attention.sliding_window": 64, "rope.freq_base": 1000000.0,
+            "rope.scaling.type": "linear", "rope.scaling.factor": 2.0,
+            "attention.sliding_window_pattern": [true, true, false, true, true, false])"},
   };
   for (const auto& [name, arch, more] : cases) {
     Checkpoint original = open(name);
