@@ -214,7 +214,7 @@ TEST(Refusals, WrongCallsAreUsage) {
 TEST(Refusals, MissingAndMalformedInputsNameTheFile) {
   const TempFolder folder;
   const std::string none = folder / "none", binary = folder / "binary", empty = folder / "empty";
-  spit(binary, std::string("\0\x01\xff\xfe not a model", 18));
+  spit(binary, std::string("\0\x01\xff\xfe not a model", 16));
   spit(empty, "");
   for (const std::string command :
        {"run", "eval", "inspect", "tokenize", "graph", "verify", "exec", "convert"})

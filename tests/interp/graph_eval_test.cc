@@ -233,7 +233,7 @@ void check_moe(const MoeOp& op, bool biased) {
         double y = biased ? at(op.gated ? 7 : 5, e * hidden + i) : 0;
         for (int64_t f = 0; f < width; ++f) {
           double gate = biased ? at(down + 1, e * width + f) : 0;
-          double up = biased ? at(down + 2, e * width + f) : 0;
+          double up = biased && op.gated ? at(down + 2, e * width + f) : 0;
           for (int64_t j = 0; j < hidden; ++j) {
             gate += at(0, t * hidden + j) * at(2, (e * width + f) * hidden + j);
             if (op.gated) up += at(0, t * hidden + j) * at(3, (e * width + f) * hidden + j);
