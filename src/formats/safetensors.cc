@@ -244,7 +244,7 @@ Status HeaderParser::read_tensor(std::string name) {
   return {};
 }
 
-// Everything that one tensor says about itself; entry.offset stays relative to the data for now.
+// Everything that one tensor says about itself; entry.offset counts from where the data begins.
 Result<SafetensorsEntry> HeaderParser::check_tensor(std::string name, Stated stated) const {
   const std::string who = "tensor " + in_quotes(name);
   const auto known = std::find_if(std::begin(kDTypes), std::end(kDTypes),
