@@ -1,8 +1,9 @@
 #include "tokenizer/unicode.h"
 
 #include <algorithm>
-#include <iterator>
 #include <vector>
+
+#include "tokenizer/unicode_ranges.h"
 
 namespace pome {
 namespace {
@@ -11,30 +12,7 @@ struct CategoryRange {
   uint32_t first, last;
   Category category;
 };
-struct PointRange {
-  uint32_t first, last;
-};
-struct CaseRange {
-  uint32_t first, last;
-  int32_t delta;
-  uint8_t step;
-};
-
 #include "tokenizer/unicode_tables.inc"
-
-template <typename Range, size_t N>
-constexpr const Range* find_range(const Range (&ranges)[N], char32_t point) {
-  size_t low = 0, high = N;
-  while (low < high) {
-    const size_t middle = (low + high) / 2;
-    if (ranges[middle].last < point) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low < N && ranges[low].first <= point ? &ranges[low] : nullptr;
-}
 
 // Planes 0 and 1 hold nearly all text; the others are looked up in the ranges.
 constexpr char32_t kTableEnd = 0x20000;
@@ -60,13 +38,6 @@ const uint8_t* kind_table() {
     return table;
   }();
   return kTable.data();
-}
-
-template <size_t N>
-char32_t map_case(const CaseRange (&ranges)[N], char32_t point) {
-  const CaseRange* range = find_range(ranges, point);
-  if (range == nullptr || (point - range->first) % range->step != 0) return point;
-  return static_cast<char32_t>(static_cast<int32_t>(point) + range->delta);
 }
 
 // Lengths of what stands at `text[at]`: `size` bytes belong together (at least one); `valid` when
