@@ -30,14 +30,17 @@ class SubwordModel {
 
 // `text_of_user[id]`: whether ordinary text may become this token; control tokens, placeholders and
 // unused ids may not, whatever the merges say. Sources have been checked (see Tokenizer::create).
-// Byte-level BPE: every byte has a token, so that nothing is unknown unless the vocabulary has
-// gaps; bytes without a token become `unknown`, or nothing where there is none.
+// BPE over the bytes of the text, for sources whose tokens are written in the byte-level alphabet:
+// by rank of `merges`, else by score. A byte without a token becomes `unknown`, or nothing where
+// there is none.
 Result<std::unique_ptr<SubwordModel>> make_byte_bpe(const TokenizerSource& source,
                                                     const std::vector<bool>& text_of_user);
-// SentencePiece BPE over the characters of the escaped text: by rank of `merges` where there are
-// any (tokenizer.json), else by score (GGUF). Characters without a token become byte tokens where
-// the vocabulary has them, else `unknown`.
-Result<std::unique_ptr<SubwordModel>> make_sentencepiece_bpe(const TokenizerSource& source,
-                                                             const std::vector<bool>& text_of_user);
+// BPE over the characters of the text, likewise. Characters without a token become byte tokens
+// where the vocabulary has them, else `unknown`.
+Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& source,
+                                                    const std::vector<bool>& text_of_user);
+// Pieces are tokens, or else `unknown`.
+Result<std::unique_ptr<SubwordModel>> make_word_level(const TokenizerSource& source,
+                                                      const std::vector<bool>& text_of_user);
 
 }  // namespace pome
