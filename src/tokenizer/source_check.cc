@@ -121,6 +121,9 @@ Status check_source(const TokenizerSource& source) {
       return unsupported("Unigram tokenizers are not supported").in(source.origin).at("model");
     case TokenizerSource::Model::kWordPiece:
       return unsupported("WordPiece tokenizers are not supported").in(source.origin).at("model");
+    case TokenizerSource::Model::kBpe:
+    case TokenizerSource::Model::kWordLevel:
+      return unsupported("this kind of tokenizer is not supported").in(source.origin).at("model");
     case TokenizerSource::Model::kByteBpe:
     case TokenizerSource::Model::kSentencePieceBpe:
       break;

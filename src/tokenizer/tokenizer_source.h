@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "tokenizer/tokenizer_steps.h"
+
 namespace pome {
 
 struct AddedToken {
@@ -28,15 +30,38 @@ enum class TokenKind : uint8_t {
 };
 
 struct TokenizerSource {
-  enum class Model : uint8_t { kNone, kByteBpe, kSentencePieceBpe, kUnigram, kWordPiece };
+  enum class Model : uint8_t {
+    kNone,
+    kBpe,  // by rank of `merges`; without merges but with scores: pairs whose joined text is a
+           // token, the highest score first (SentencePiece BPE, tiktoken)
+    kUnigram,
+    kWordPiece,
+    kWordLevel,
+    kByteBpe,
+    kSentencePieceBpe
+  };
   Model model = Model::kNone;
   std::string origin;               // file it came from, for messages
-  std::vector<std::string> tokens;  // by id, as stored (byte-level text or U+2581 pieces)
-  std::vector<float> scores;        // SentencePiece; empty otherwise
+  std::vector<std::string> tokens;  // by id, as stored (byte-level text, U+2581 pieces, "##s")
+  std::vector<float> scores;        // by id: unigram, and BPE without merges; empty otherwise
   std::vector<TokenKind> kinds;     // empty = all normal
   std::vector<std::pair<std::string, std::string>> merges;  // BPE, by rank
   std::vector<AddedToken> added;
-  bool ignore_merges = false, byte_fallback = false, fuse_unknown = false;
+  // BPE and unigram: characters without a token become tokens "<0x0A>", where all their bytes have
+  // one.
+  bool byte_fallback = false;
+  bool fuse_unknown = false;   // BPE and unigram: one unknown token for several such characters
+  bool ignore_merges = false;  // BPE: a piece that is a token needs no merging
+  std::string continuing_subword_prefix;    // WordPiece ("##"), BPE
+  std::string end_of_word_suffix;           // BPE ("</w>" of CLIP)
+  uint32_t max_input_chars_per_word = 100;  // WordPiece: longer words are unknown
+
+  // From text to the pieces that the model sees, and back, each in order.
+  std::vector<NormalizerStep> normalizer;
+  std::vector<PreTokenizerStep> pre_tokenizer;
+  std::vector<DecoderStep> decoder;  // empty: the texts of the tokens put together
+  // What encoding puts around a text when special tokens are asked for.
+  std::vector<int32_t> prefix_ids, suffix_ids;
 
   // Pre-tokenisation: a name from GGUF ("gpt-2", "llama-bpe", "qwen2") or the patterns of
   // tokenizer.json, in order.
