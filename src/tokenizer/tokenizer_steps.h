@@ -53,6 +53,9 @@ struct Replace {
 };
 struct Precompiled {  // SentencePiece's compiled map of characters, as its bytes
   std::string charsmap;
+  // Grapheme by grapheme, as Hugging Face reads it; else the longest match at each place, as the
+  // sentencepiece library does.
+  bool by_grapheme = true;
 };
 struct Bert {
   bool clean_text = true, handle_chinese_chars = true, strip_accents = true, lowercase = true;
