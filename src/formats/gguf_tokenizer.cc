@@ -66,10 +66,7 @@ Status read_vocabulary(const GgufFile& file, TokenizerSource& source) {
   source.tokens = *tokens;
   POME_ASSIGN_OR_RETURN(const auto* scores,
                         get<std::vector<double>>(file, key_of("scores"), "an array of numbers"));
-  if (scores != nullptr) {
-    source.scores.reserve(scores->size());
-    for (const double score : *scores) source.scores.push_back(static_cast<float>(score));
-  }
+  if (scores != nullptr) source.scores = *scores;
   const std::string types_key = key_of("token_type");
   std::vector<int64_t> types;
   if (const GgufValue* value = file.find(types_key)) {
@@ -147,14 +144,14 @@ Status read_ids(const GgufFile& file, TokenizerSource& source) {
 // Converters that find no sentencepiece model write one score for all pieces, which loses the order
 // of the merges. The trainers number pieces in that order, so the ids bring it back.
 void restore_scores(TokenizerSource& source) {
-  std::optional<float> common;
+  std::optional<double> common;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     if (!source.kinds.empty() && source.kinds[id] != TokenKind::kNormal) continue;
     if (common.value_or(source.scores[id]) != source.scores[id]) return;
     common = source.scores[id];
   }
   for (size_t id = 0; id < source.scores.size(); ++id) {
-    source.scores[id] = -static_cast<float>(id);
+    source.scores[id] = -static_cast<double>(id);
   }
 }
 

@@ -35,7 +35,7 @@ std::string Tokenizer::digest() const {
   out.number(static_cast<int64_t>(s.tokens.size()));
   for (const std::string& token : s.tokens) out.text(token);
   out.number(static_cast<int64_t>(s.scores.size()));
-  for (const float score : s.scores) out.number(std::bit_cast<uint32_t>(score));
+  for (const double score : s.scores) out.number(std::bit_cast<int64_t>(score));
   out.number(static_cast<int64_t>(s.kinds.size()));
   for (const TokenKind kind : s.kinds) out.number(static_cast<int64_t>(kind));
   out.number(static_cast<int64_t>(s.merges.size()));
@@ -51,9 +51,10 @@ std::string Tokenizer::digest() const {
                token.single_word << 4);
   }
   for (const bool flag :
-       {s.ignore_merges, s.byte_fallback, s.fuse_unknown, s.add_prefix_space, s.prefix_unless_space,
-        s.prefix_only_first, s.escape_whitespace, s.escape_in_normalizer, s.split_at_spaces,
-        s.strip_first_space, s.remove_extra_whitespace, s.add_bos, s.add_eos}) {
+       {s.ignore_merges, s.byte_fallback, s.fuse_unknown, s.single_precision_scores,
+        s.add_prefix_space, s.prefix_unless_space, s.prefix_only_first, s.escape_whitespace,
+        s.escape_in_normalizer, s.split_at_spaces, s.strip_first_space, s.remove_extra_whitespace,
+        s.add_bos, s.add_eos}) {
     out.number(flag);
   }
   out.text(s.pre_name);

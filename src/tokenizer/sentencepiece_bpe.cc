@@ -104,7 +104,7 @@ Result<std::vector<Merge>> merges_by_score(const TokenizerSource& source,
                                            const Vocabulary& vocabulary,
                                            const std::vector<bool>& included,
                                            SentencePieceBpe& model) {
-  std::vector<float> order;
+  std::vector<double> order;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     if (included[id]) order.push_back(source.scores[id]);
   }

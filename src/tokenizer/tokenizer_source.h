@@ -43,7 +43,7 @@ struct TokenizerSource {
   Model model = Model::kNone;
   std::string origin;               // file it came from, for messages
   std::vector<std::string> tokens;  // by id, as stored (byte-level text, U+2581 pieces, "##s")
-  std::vector<float> scores;        // by id: unigram, and BPE without merges; empty otherwise
+  std::vector<double> scores;       // by id: unigram, and BPE without merges; empty otherwise
   std::vector<TokenKind> kinds;     // empty = all normal
   std::vector<std::pair<std::string, std::string>> merges;  // BPE, by rank
   std::vector<AddedToken> added;
@@ -52,6 +52,9 @@ struct TokenizerSource {
   bool byte_fallback = false;
   bool fuse_unknown = false;   // BPE and unigram: one unknown token for several such characters
   bool ignore_merges = false;  // BPE: a piece that is a token needs no merging
+  // Unigram: sums of scores are kept as float and user-defined tokens win, as in the sentencepiece
+  // library; else they are double and nothing but numbers, as in Hugging Face's.
+  bool single_precision_scores = false;
   std::string continuing_subword_prefix;    // WordPiece ("##"), BPE
   std::string end_of_word_suffix;           // BPE ("</w>" of CLIP)
   uint32_t max_input_chars_per_word = 100;  // WordPiece: longer words are unknown
