@@ -106,4 +106,57 @@ inline std::string charsmap_of(const std::map<std::string, std::string>& replace
   return charsmap_of(trie_units(keys), blob);
 }
 
+// --- model
+
+struct SentencePieceBytes {
+  struct Piece {
+    std::string text;
+    float score = 0;
+    uint64_t type = 1;
+    std::string bytes() const {
+      return pb_bytes(1, text) + pb_float(2, score) + pb_number(3, type);
+    }
+  };
+  std::vector<Piece> pieces;
+  std::string more_pieces;  // messages behind them
+  std::string trainer, normalizer;
+  std::string end;  // behind all
+
+  std::string build() const {
+    std::string out;
+    for (const Piece& piece : pieces) out += pb_bytes(1, piece.bytes());
+    return out + more_pieces + pb_bytes(2, trainer) + pb_bytes(3, normalizer) + end;
+  }
+};
+
+// BPE (type 2) or unigram (1) over a few letters.
+inline SentencePieceBytes valid_sentencepiece(uint64_t model_type = 2) {
+  SentencePieceBytes out;
+  out.pieces = {{"<unk>", 0, 2},
+                {"<s>", 0, 3},
+                {"</s>", 0, 3},
+                {"\xE2\x96\x81"
+                 "ab",
+                 -1},
+                {"ab", -2},
+                {"\xE2\x96\x81", -3},
+                {"a", -4},
+                {"b", -5},
+                {"<x>", 0, 4}};
+  out.trainer = pb_number(3, model_type);
+  out.normalizer =
+      pb_bytes(2, charsmap_of({{"A", "a"}})) + pb_number(3, 1) + pb_number(4, 1) + pb_number(5, 1);
+  return out;
+}
+// The same with a piece for each byte.
+inline SentencePieceBytes sentencepiece_with_bytes() {
+  SentencePieceBytes out = valid_sentencepiece();
+  const char* digits = "0123456789ABCDEF";
+  for (int byte = 0; byte < 256; ++byte) {
+    out.pieces.push_back({std::string("<0x") + digits[byte >> 4] + digits[byte & 15] + ">", 0, 6});
+  }
+  out.trainer += pb_number(35, 1);
+  return out;
+}
+
 }  // namespace pome::malformed
