@@ -125,6 +125,38 @@ void add_special(const TiktokenEncoding& encoding, TokenizerSource& out) {
   out.eos_text = out.eos ? encoding.eos : std::string();
 }
 
+void apply_encoding(const TiktokenEncoding& encoding, TokenizerSource& out) {
+  for (size_t rank = 0; rank < out.tokens.size(); ++rank) {
+    out.scores.push_back(-static_cast<double>(rank));
+  }
+  add_special(encoding, out);
+  out.scores.resize(out.tokens.size());
+  out.model = TokenizerSource::Model::kBpe;
+  out.ignore_merges = true;
+  if (encoding.nfc) out.normalizer = {normalizer::UnicodeForm{normalizer::Form::kNfc}};
+  out.pre_tokenizer = {
+      pretokenizer::Split{{encoding.pattern, true}, SplitBehavior::kIsolated, false},
+      pretokenizer::ByteLevel{false, false}};
+  out.decoder = {decoder::ByteLevel{}};
+  if (encoding.add_bos && out.bos) out.prefix_ids = {*out.bos};
+}
+
+Result<TokenizerSource> read_ranks(const ByteSourcePtr& source) {
+  if (source->size() > kMaxFileBytes) {
+    return Status(bad_input(Refusal::kLimit,
+                            std::to_string(source->size()) + " bytes; at most 67108864 are read"))
+        .in(source->name());
+  }
+  std::string text(static_cast<size_t>(source->size()), '\0');
+  POME_RETURN_IF_ERROR(source->read(0, std::as_writable_bytes(std::span(text))));
+  TokenizerSource out;
+  out.origin = source->name();
+  if (Status status = read_lines(text, out); !status.ok()) {
+    return std::move(status).in(source->name());
+  }
+  return out;
+}
+
 }  // namespace
 
 bool looks_like_tiktoken(const ByteSource& source) {
@@ -136,36 +168,18 @@ bool looks_like_tiktoken(const ByteSource& source) {
 }
 
 Result<TokenizerSource> read_tiktoken(const ByteSourcePtr& source, const Json& config) {
-  if (source->size() > kMaxFileBytes) {
-    return Status(bad_input(Refusal::kLimit,
-                            std::to_string(source->size()) + " bytes; at most 67108864 are read"))
-        .in(source->name());
-  }
-  std::string text(static_cast<size_t>(source->size()), '\0');
-  POME_RETURN_IF_ERROR(source->read(0, std::as_writable_bytes(std::span(text))));
-  TokenizerSource out;
-  out.origin = source->name();
-  const auto read = [&]() -> Status {
-    POME_RETURN_IF_ERROR(read_lines(text, out));
-    const size_t count =
-        static_cast<size_t>(std::count(out.kinds.begin(), out.kinds.end(), TokenKind::kNormal));
-    POME_ASSIGN_OR_RETURN(const TiktokenEncoding encoding, find_tiktoken_encoding(count, config));
-    for (size_t rank = 0; rank < out.tokens.size(); ++rank) {
-      out.scores.push_back(-static_cast<double>(rank));
-    }
-    add_special(encoding, out);
-    out.scores.resize(out.tokens.size());
-    out.model = TokenizerSource::Model::kBpe;
-    out.ignore_merges = true;
-    out.pre_tokenizer = {
-        pretokenizer::Split{{encoding.pattern, true}, SplitBehavior::kIsolated, false},
-        pretokenizer::ByteLevel{false, false}};
-    out.decoder = {decoder::ByteLevel{}};
-    if (encoding.nfc) out.normalizer = {normalizer::UnicodeForm{normalizer::Form::kNfc}};
-    if (encoding.add_bos && out.bos) out.prefix_ids = {*out.bos};
-    return {};
-  };
-  if (Status status = read(); !status.ok()) return std::move(status).in(source->name());
+  POME_ASSIGN_OR_RETURN(TokenizerSource out, read_ranks(source));
+  const auto tokens = std::count(out.kinds.begin(), out.kinds.end(), TokenKind::kNormal);
+  const auto encoding = find_tiktoken_encoding(static_cast<size_t>(tokens), config);
+  if (!encoding.ok()) return Status(encoding.status()).in(source->name());
+  apply_encoding(*encoding, out);
+  return out;
+}
+
+Result<TokenizerSource> read_tiktoken_as(const ByteSourcePtr& source,
+                                         const TiktokenEncoding& encoding) {
+  POME_ASSIGN_OR_RETURN(TokenizerSource out, read_ranks(source));
+  apply_encoding(encoding, out);
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include "base/byte_source.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "formats/tiktoken_encodings.h"
 #include "tokenizer/tokenizer_source.h"
 
 namespace pome {
@@ -16,6 +17,9 @@ namespace pome {
 // kUtf8 and kRange for lines that are no token and rank, kDup for a token or rank that is there
 // twice, kLimit, and kUnsupported for an encoding that is not known.
 Result<TokenizerSource> read_tiktoken(const ByteSourcePtr& source, const Json& config);
+// The same for a file whose encoding is known otherwise, for tests and fuzzing.
+Result<TokenizerSource> read_tiktoken_as(const ByteSourcePtr& source,
+                                         const TiktokenEncoding& encoding);
 
 // Whether the file begins with such a line.
 bool looks_like_tiktoken(const ByteSource& source);
