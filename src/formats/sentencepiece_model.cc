@@ -177,7 +177,6 @@ Status choose_model(const Trainer& trainer, TokenizerSource& source) {
   switch (static_cast<ModelType>(trainer.model_type)) {
     case ModelType::kUnigram:
       source.model = TokenizerSource::Model::kUnigram;
-      source.single_precision_scores = true;
       return {};
     case ModelType::kBpe:
       source.model = TokenizerSource::Model::kBpe;
@@ -278,7 +277,7 @@ Result<TokenizerSource> read_sentencepiece_model(const ByteSourcePtr& source) {
       return bad_input(Refusal::kMagic, "no SentencePiece model: it has no pieces").at("pieces");
     }
     out.byte_fallback = trainer.byte_fallback;
-    out.fuse_unknown = true;
+    out.fuse_unknown = out.as_sentencepiece = true;
     POME_RETURN_IF_ERROR(check_pieces(out));
     POME_RETURN_IF_ERROR(choose_model(trainer, out));
     if (auto map = CharsMap::parse(step.charsmap); !map.ok()) {

@@ -51,10 +51,9 @@ std::string Tokenizer::digest() const {
                token.single_word << 4);
   }
   for (const bool flag :
-       {s.ignore_merges, s.byte_fallback, s.fuse_unknown, s.single_precision_scores,
-        s.add_prefix_space, s.prefix_unless_space, s.prefix_only_first, s.escape_whitespace,
-        s.escape_in_normalizer, s.split_at_spaces, s.strip_first_space, s.remove_extra_whitespace,
-        s.add_bos, s.add_eos}) {
+       {s.ignore_merges, s.byte_fallback, s.fuse_unknown, s.as_sentencepiece, s.add_prefix_space,
+        s.prefix_unless_space, s.prefix_only_first, s.escape_whitespace, s.escape_in_normalizer,
+        s.split_at_spaces, s.strip_first_space, s.remove_extra_whitespace, s.add_bos, s.add_eos}) {
     out.number(flag);
   }
   out.text(s.pre_name);

@@ -119,7 +119,7 @@ ScoreRange range_of(const TokenizerSource& source) {
   double high = FLT_MIN;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     const bool normal = source.kinds.empty() || source.kinds[id] == TokenKind::kNormal;
-    if (source.single_precision_scores && !normal) continue;
+    if (source.as_sentencepiece && !normal) continue;
     low = std::min(low.value_or(source.scores[id]), source.scores[id]);
     high = std::max(high, source.scores[id]);
   }
@@ -142,7 +142,7 @@ Result<std::unique_ptr<SubwordModel>> make_unigram(const TokenizerSource& source
   model->unknown_ = source.unknown.value_or(-1);
   model->byte_fallback_ = source.byte_fallback;
   model->fuse_unknown_ = source.fuse_unknown;
-  model->single_precision_ = source.single_precision_scores;
+  model->single_precision_ = source.as_sentencepiece;
   std::vector<std::pair<std::string_view, int32_t>> tokens;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     const std::string_view token = source.tokens[id];
@@ -151,7 +151,7 @@ Result<std::unique_ptr<SubwordModel>> make_unigram(const TokenizerSource& source
     if (byte && source.byte_fallback && (source.kinds.empty() || kind == TokenKind::kByte)) {
       model->byte_ids_[*byte] = static_cast<int32_t>(id);
       // The sentencepiece library finds no byte tokens in text, Hugging Face's does.
-      if (source.single_precision_scores) continue;
+      if (source.as_sentencepiece) continue;
     }
     if (!text_of_user[id]) continue;
     if (token.size() > kMaxPieceBytes) {
@@ -160,7 +160,7 @@ Result<std::unique_ptr<SubwordModel>> make_unigram(const TokenizerSource& source
           .at("tokens[" + std::to_string(id) + "]");
     }
     // Better than all other ways to write the same text.
-    if (source.single_precision_scores && kind == TokenKind::kUserDefined) {
+    if (source.as_sentencepiece && kind == TokenKind::kUserDefined) {
       const float longest = static_cast<float>(token.size()) * static_cast<float>(range.high);
       model->scores_[id] = longest - 0.1;
     }

@@ -42,7 +42,7 @@ TEST(SentencePieceModel, UnigramAndBytes) {
   const auto unigram = read(valid_sentencepiece(1).build());
   ASSERT_TRUE(unigram.ok()) << unigram.status().to_string();
   EXPECT_EQ(unigram->model, TokenizerSource::Model::kUnigram);
-  EXPECT_TRUE(unigram->single_precision_scores);
+  EXPECT_TRUE(unigram->as_sentencepiece);
   const auto bytes = read(sentencepiece_with_bytes().build());
   ASSERT_TRUE(bytes.ok()) << bytes.status().to_string();
   EXPECT_TRUE(bytes->byte_fallback);

@@ -73,7 +73,7 @@ TEST(Unigram, ByteTokens) {
   EXPECT_EQ(encode(model, "x\u00e8"), (Ids{10, 8, 9}));
   EXPECT_EQ(encode(model, "xy"), (Ids{0}));  // one of the bytes has no token
   EXPECT_EQ(encode(model, "<0x78>"), (Ids{10}));
-  source.single_precision_scores = true;
+  source.as_sentencepiece = true;
   source.kinds.assign(source.tokens.size(), TokenKind::kNormal);
   for (size_t id = 8; id < 11; ++id) source.kinds[id] = TokenKind::kByte;
   EXPECT_EQ(encode(make_unigram(source, all_of(source)), "<0x78>a"), (Ids{0, 1}));
@@ -83,7 +83,7 @@ TEST(Unigram, UserDefinedTokensWin) {
   TokenizerSource source = unigram_source();
   source.kinds.assign(source.tokens.size(), TokenKind::kNormal);
   source.kinds[4] = TokenKind::kUserDefined;
-  source.single_precision_scores = true;
+  source.as_sentencepiece = true;
   EXPECT_EQ(encode(make_unigram(source, all_of(source)), "abcd"), (Ids{4, 7}));
 }
 
