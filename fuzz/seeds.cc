@@ -6,6 +6,8 @@
 
 #include "malformed/gguf_bytes.h"
 #include "malformed/safetensors_bytes.h"
+#include "malformed/sentencepiece_bytes.h"
+#include "malformed/tiktoken_bytes.h"
 
 namespace {
 
@@ -74,6 +76,14 @@ void json_seeds() {
   write("json", "deep", std::string(64, '[') + std::string(64, ']'));
 }
 
+void tokenizer_seeds() {
+  write("sentencepiece", "bpe", valid_sentencepiece(2).build());
+  write("sentencepiece", "unigram", valid_sentencepiece(1).build());
+  write("sentencepiece", "bytes", sentencepiece_with_bytes().build());
+  write("tiktoken", "lines", joined(tiktoken_lines(300)));
+  write("tiktoken", "line", tiktoken_line("ab", 256) + tiktoken_line("abc", 257));
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -85,5 +95,6 @@ int main(int count, char** arguments) {
   gguf_seeds();
   safetensors_seeds();
   json_seeds();
+  tokenizer_seeds();
   return 0;
 }

@@ -1,21 +1,18 @@
 #include "base/base64.h"
 
-#include <array>
 #include <cstdint>
 
 namespace pome {
 namespace {
 
-constexpr std::array<int8_t, 256> kValues = [] {
-  constexpr std::string_view kAlphabet =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::array<int8_t, 256> out{};
-  for (auto& value : out) value = -1;
-  for (size_t i = 0; i < kAlphabet.size(); ++i) {
-    out[static_cast<uint8_t>(kAlphabet[i])] = static_cast<int8_t>(i);
-  }
-  return out;
-}();
+std::optional<uint32_t> value_of(char c) {
+  if (c >= 'A' && c <= 'Z') return static_cast<uint32_t>(c - 'A');
+  if (c >= 'a' && c <= 'z') return static_cast<uint32_t>(c - 'a' + 26);
+  if (c >= '0' && c <= '9') return static_cast<uint32_t>(c - '0' + 52);
+  if (c == '+') return 62;
+  if (c == '/') return 63;
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -25,22 +22,19 @@ std::optional<std::string> decode_base64(std::string_view text) {
   while (padding < 2 && padding < text.size() && text[text.size() - 1 - padding] == '=') ++padding;
   std::string out;
   out.reserve(text.size() / 4 * 3);
-  for (size_t i = 0; i < text.size(); i += 4) {
-    const size_t letters = i + 4 == text.size() ? 4 - padding : 4;
-    uint32_t group = 0;
-    for (size_t k = 0; k < 4; ++k) {
-      const int8_t value = k < letters ? kValues[static_cast<uint8_t>(text[i + k])] : int8_t{0};
-      if (value < 0) return std::nullopt;
-      group = group << 6 | static_cast<uint32_t>(value);
-    }
-    // What the padding cuts off has to be nothing.
-    if ((letters == 2 && (group & 0xFFFF) != 0) || (letters == 3 && (group & 0xFF) != 0)) {
-      return std::nullopt;
-    }
-    out.push_back(static_cast<char>(group >> 16));
-    if (letters > 2) out.push_back(static_cast<char>(group >> 8 & 0xFF));
-    if (letters > 3) out.push_back(static_cast<char>(group & 0xFF));
+  uint32_t bits = 0;
+  unsigned count = 0;
+  for (const char c : text.substr(0, text.size() - padding)) {
+    const auto value = value_of(c);
+    if (!value) return std::nullopt;
+    bits = bits << 6 | *value;
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    out.push_back(static_cast<char>(bits >> count));
+    bits &= (uint32_t{1} << count) - 1;
   }
+  if (bits != 0) return std::nullopt;
   return out;
 }
 

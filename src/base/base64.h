@@ -1,4 +1,4 @@
-// Base64 (RFC 4648, section 4).
+// Base64 (RFC 4648, section 4). Pure function.
 #pragma once
 
 #include <optional>
@@ -7,7 +7,8 @@
 
 namespace pome {
 
-// nullopt for anything but groups of four of the alphabet, the last of them padded with '='.
+// nullopt unless the text is whole groups of four characters with the padding that its length
+// needs and no bit set that belongs to no byte. An empty text is no bytes.
 std::optional<std::string> decode_base64(std::string_view text);
 
 }  // namespace pome

@@ -69,10 +69,7 @@ Status read_vocabulary(const GgufFile& file, TokenizerSource& source) {
   source.tokens = *tokens;
   POME_ASSIGN_OR_RETURN(const auto* scores,
                         get<std::vector<double>>(file, key_of("scores"), "an array of numbers"));
-  if (scores != nullptr) {
-    source.scores.reserve(scores->size());
-    for (const double score : *scores) source.scores.push_back(score);
-  }
+  if (scores != nullptr) source.scores = *scores;
   const std::string types_key = key_of("token_type");
   std::vector<int64_t> types;
   if (const GgufValue* value = file.find(types_key)) {

@@ -1,5 +1,6 @@
-// Reads the tokenizer of a Hugging Face folder: tokenizer.json (else vocab.json and merges.txt),
-// tokenizer_config.json and, where they are there, special_tokens_map.json and chat_template.jinja.
+// Reads the tokenizer of a Hugging Face folder: tokenizer.json (else tokenizer.model, a tiktoken
+// file, or vocab.json and merges.txt), tokenizer_config.json and, where they are there,
+// special_tokens_map.json and chat_template.jinja.
 //
 // Format: github.com/huggingface/tokenizers (the serialised pipeline of normalizer, pre-tokenizer,
 // model, post-processor and decoder).

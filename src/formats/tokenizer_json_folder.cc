@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "base/byte_source.h"
+#include "formats/sentencepiece_model.h"
+#include "formats/tiktoken.h"
 #include "formats/tokenizer_json.h"
 #include "formats/tokenizer_json_parts.h"
 
@@ -101,18 +103,46 @@ Status apply_tokenizer_config(const Json& tokenizer_config, const Json& special_
 
 namespace {
 
-// The file of the folder that holds the vocabulary: tokenizer.json, else vocab.json and merges.txt.
+bool is_there(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path, ignored);
+}
+
+// Files of this ending are tiktoken's: qwen.tiktoken, o200k_base.tiktoken. Empty: none.
+std::string tiktoken_file(const std::string& folder) {
+  std::string found;
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().extension() != ".tiktoken") continue;
+    // The first in order, whatever order the folder has.
+    if (found.empty() || entry->path().string() < found) found = entry->path().string();
+  }
+  return found;
+}
+
+// tokenizer.model is SentencePiece's, or tiktoken's (Llama 3).
+Result<TokenizerSource> read_model_file(const std::string& path, const Json& config) {
+  POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(path));
+  if (looks_like_tiktoken(*source)) return read_tiktoken(source, config);
+  return read_sentencepiece_model(source);
+}
+
+// The file of the folder that holds the vocabulary: tokenizer.json, else a model of SentencePiece
+// or tiktoken, else vocab.json and merges.txt.
 Result<TokenizerSource> read_vocabulary_files(const std::string& folder, const Json& config,
                                               const Json& tokenizer_config) {
   const std::string path = folder + "/tokenizer.json";
   auto json = read_json_file(path);
   if (json.ok()) return parse_tokenizer_json(*json, path);
   if (json.status().code() != StatusCode::kMissing) return std::move(json).status();
-  const auto there = [&](const char* name) {
-    std::error_code ignored;
-    return std::filesystem::exists(folder + "/" + name, ignored);
-  };
-  if (there("vocab.json") && there("merges.txt")) {
+  for (const char* name : {"/tokenizer.model", "/spiece.model", "/sentencepiece.bpe.model"}) {
+    if (is_there(folder + name)) return read_model_file(folder + name, config);
+  }
+  if (const std::string tiktoken = tiktoken_file(folder); !tiktoken.empty()) {
+    return read_model_file(tiktoken, config);
+  }
+  if (is_there(folder + "/vocab.json") && is_there(folder + "/merges.txt")) {
     return read_vocab_and_merges(folder, config, tokenizer_config);
   }
   return std::move(json).status();

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -94,8 +95,11 @@ class ByteBpe final : public SubwordModel {
 // become what it becomes alone. Nothing where tokens share a score.
 bool merges_by_distinct_scores(const TokenizerSource& source, const std::vector<bool>& text_of_user,
                                const std::array<int32_t, 256>& byte_ids, MergeTable& table) {
-  for (size_t id = 1; id < source.scores.size(); ++id) {
-    if (source.scores[id] >= source.scores[id - 1]) return false;
+  std::optional<double> last;
+  for (size_t id = 0; id < source.scores.size(); ++id) {
+    if (!text_of_user[id]) continue;
+    if (last && source.scores[id] >= *last) return false;
+    last = source.scores[id];
   }
   table = MergeTable(source.tokens.size());
   MergeTable::Scratch scratch;

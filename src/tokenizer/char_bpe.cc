@@ -7,6 +7,7 @@
 
 #include "tokenizer/byte_level.h"
 #include "tokenizer/subword_model.h"
+#include "tokenizer/token_trie.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/vocabulary.h"
 
@@ -65,6 +66,7 @@ class CharBpe final : public SubwordModel {
   std::array<CharacterIds, 4> characters_;
   std::array<int32_t, 256> byte_ids_{};
   MergeTable merges_;
+  TokenTrie user_defined_;
   int32_t vocab_size_ = 0;
   int32_t unknown_ = -1;
   bool by_score_ = false, byte_fallback_ = false, fuse_unknown_ = false, ignore_merges_ = false;
@@ -72,6 +74,8 @@ class CharBpe final : public SubwordModel {
   std::string prefix_, suffix_;  // of tokens that do not begin a piece, and that end it
 
  private:
+  static constexpr int32_t kWhole = -2;  // minus the id: a token that was taken whole
+
   bool push_bytes(std::string_view text, std::vector<int32_t>& out) const {
     const auto byte_id = [&](char c) { return byte_ids_[static_cast<uint8_t>(c)]; };
     if (!byte_fallback_ ||
@@ -114,22 +118,34 @@ class CharBpe final : public SubwordModel {
     return push_bytes(marked, ids);
   }
 
-  // As the sentencepiece library does: characters that are no tokens may join to one.
+  // As the sentencepiece library does: characters that are no tokens may join to one, and
+  // user-defined tokens are taken whole. They do not merge, as negative ids do not.
   void encode_by_score(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const {
     auto& ids = scratch.ids;
     auto& starts = scratch.starts;
     for (size_t i = 0; i < piece.size();) {
+      starts.push_back(static_cast<uint32_t>(i));
+      size_t whole = 0;
+      int32_t whole_id = -1;
+      user_defined_.walk(piece.substr(i), [&](size_t size, int32_t id) {
+        whole = size;
+        whole_id = id;
+      });
+      if (whole != 0) {
+        ids.push_back(kWhole - whole_id);
+        i += whole;
+        continue;
+      }
       const Rune rune = decode_rune(piece, i);
       ids.push_back(rune.valid ? characters_[0].find(rune.point) : -1);
-      starts.push_back(static_cast<uint32_t>(i));
       i += rune.size;
     }
     merges_.apply(ids, &starts, scratch.merging);
     bool last_unknown = false;
     for (size_t i = 0; i < ids.size(); ++i) {
-      const bool known = ids[i] >= 0 && ids[i] < vocab_size_;
-      if (known) {
-        out.push_back(ids[i]);
+      const int32_t id = ids[i] <= kWhole ? kWhole - ids[i] : ids[i];
+      if (id >= 0 && id < vocab_size_) {
+        out.push_back(id);
       } else if (!push_bytes(piece.substr(starts[i], decode_rune(piece, starts[i]).size), out)) {
         if (unknown_ >= 0 && !(fuse_unknown_ && last_unknown)) out.push_back(unknown_);
         last_unknown = true;
@@ -160,8 +176,8 @@ std::optional<char32_t> character_between(std::string_view text, std::string_vie
 void add_characters(const TokenizerSource& source, const std::vector<bool>& included,
                     CharBpe& model) {
   for (size_t place = 0; place < (model.places_differ_ ? 4 : 1); ++place) {
-    const std::string_view prefix = (place & 1) != 0 ? source.continuing_subword_prefix : "";
-    const std::string_view suffix = (place & 2) != 0 ? source.end_of_word_suffix : "";
+    const std::string prefix = (place & 1) != 0 ? source.continuing_subword_prefix : "";
+    const std::string suffix = (place & 2) != 0 ? source.end_of_word_suffix : "";
     for (size_t id = 0; id < source.tokens.size(); ++id) {
       if (!included[id]) continue;
       const auto character = character_between(source.tokens[id], prefix, suffix);
@@ -214,6 +230,14 @@ Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& sourc
   model->suffix_ = source.end_of_word_suffix;
   model->places_differ_ = !model->prefix_.empty() || !model->suffix_.empty();
   add_characters(source, included, *model);
+  if (by_score && source.as_sentencepiece) {
+    std::vector<std::pair<std::string_view, int32_t>> whole;
+    for (size_t id = 0; id < source.kinds.size(); ++id) {
+      if (source.kinds[id] != TokenKind::kUserDefined || !included[id]) continue;
+      whole.emplace_back(source.tokens[id], static_cast<int32_t>(id));
+    }
+    model->user_defined_ = TokenTrie(std::move(whole));
+  }
   POME_ASSIGN_OR_RETURN(const std::vector<Merge> merges, find_merges(source, included, *model));
   model->merges_ = MergeTable(merges);
   return std::unique_ptr<SubwordModel>(std::move(model));

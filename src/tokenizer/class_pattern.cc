@@ -87,6 +87,7 @@ class ClassPatternParser {
     while (true) {
       ClassPattern::Run run;
       if (!read_run(run)) return std::nullopt;
+      if (run.at_end && (!out.runs_.empty() || at_ < text_.size())) return std::nullopt;
       out.runs_.push_back(std::move(run));
       if (at_ == text_.size()) return out;
       if (out.runs_.size() == kMostAlternatives || text_[at_] != '|') return std::nullopt;
@@ -301,16 +302,26 @@ size_t ClassPattern::match(const Run& run, std::string_view text, size_t at) {
   return repeat(at);
 }
 
-TextSpan ClassPattern::next(std::string_view text, size_t at) const {
-  if (runs_.size() == 1 && runs_[0].at_end) {
-    size_t begin = text.size();
-    while (begin > at) {
-      const Rune rune = decode_rune_before(text, begin);
-      if (begin - rune.size < at || !runs_[0].set.holds(rune.point)) break;
-      begin -= rune.size;
+// Runs that reach the end of the text, or else up to the last newline in them.
+TextSpan ClassPattern::next_at_end(std::string_view text, size_t at) const {
+  const Set& set = runs_[0].set;
+  while (at < text.size()) {
+    const size_t begin = at;
+    while (at < text.size()) {
+      const Rune rune = rune_at(text, at);
+      if (!set.holds(rune.point)) break;
+      at += rune.size;
     }
-    return {begin, text.size()};
+    if (at == text.size() && at > begin) return {begin, at};
+    const size_t newline = text.substr(begin, at - begin).rfind('\n');
+    if (newline != std::string_view::npos && newline > 0) return {begin, begin + newline};
+    if (at == begin) at += rune_at(text, at).size;
   }
+  return {text.size(), text.size()};
+}
+
+TextSpan ClassPattern::next(std::string_view text, size_t at) const {
+  if (runs_[0].at_end) return next_at_end(text, at);
   while (at < text.size()) {
     for (const Run& run : runs_) {
       if (const size_t end = match(run, text, at); end != 0) return {at, end};

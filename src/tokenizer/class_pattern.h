@@ -36,10 +36,11 @@ class ClassPattern {
     std::optional<Set> before;  // one such character may stand in front
     Set set;
     size_t least = 1, most = 1;
-    bool at_end = false;  // only at the end of the text
+    bool at_end = false;  // only at the end of the text or before a newline; the only alternative
   };
   friend class ClassPatternParser;
   static size_t match(const Run& run, std::string_view text, size_t at);
+  TextSpan next_at_end(std::string_view text, size_t at) const;
   std::vector<Run> runs_;  // alternatives
 };
 

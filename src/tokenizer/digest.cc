@@ -43,16 +43,19 @@ struct StepDigest {
     pattern(s.pattern);
     out.text(s.content);
   }
-  void operator()(const normalizer::Precompiled& s) const {
-    out.text(s.charsmap);
-    out.number(s.by_grapheme);
-  }
+  void operator()(const normalizer::Precompiled& s) const { out.text(s.charsmap); }
   void operator()(const normalizer::Bert& s) const {
     out.number(s.clean_text | s.handle_chinese_chars << 1 | s.strip_accents << 2 |
                s.lowercase << 3);
   }
   void operator()(const normalizer::ByteLevel& /*s*/) const {}
-  void operator()(const normalizer::CollapseSpaces& /*s*/) const {}
+  void operator()(const normalizer::SentencePiece& s) const {
+    out.text(s.charsmap);
+    out.number(s.add_dummy_prefix | s.remove_extra_whitespaces << 1 | s.escape_whitespaces << 2 |
+               s.treat_whitespace_as_suffix << 3);
+    out.number(static_cast<int64_t>(s.user_defined.size()));
+    for (const std::string& piece : s.user_defined) out.text(piece);
+  }
 
   void operator()(const pretokenizer::ByteLevel& s) const {
     out.number(s.add_prefix_space | s.use_regex << 1);
@@ -144,7 +147,8 @@ std::string Tokenizer::digest() const {
     out.number(token.special | token.lstrip << 1 | token.rstrip << 2 | token.normalized << 3 |
                token.single_word << 4);
   }
-  out.number(s.ignore_merges | s.byte_fallback << 1 | s.fuse_unknown << 2);
+  out.number(s.ignore_merges | s.byte_fallback << 1 | s.fuse_unknown << 2 |
+             s.as_sentencepiece << 3);
   out.text(s.continuing_subword_prefix);
   out.text(s.end_of_word_suffix);
   out.number(s.max_input_chars_per_word);

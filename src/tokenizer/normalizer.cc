@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "tokenizer/byte_level.h"
+#include "tokenizer/charsmap.h"
+#include "tokenizer/sentencepiece_normalizer.h"
 #include "tokenizer/text_ranges.h"
 #include "tokenizer/unicode.h"
 #include "tokenizer/unicode_normal.h"
@@ -64,19 +66,6 @@ std::string strip(bool left, bool right, std::string_view text, Ranges* ranges) 
     end -= rune.size;
   }
   return written(text, ranges, [&](RangeWriter& out) { out.copy(begin, end); });
-}
-
-std::string collapse_spaces(std::string_view text, Ranges* ranges) {
-  return written(text, ranges, [&](RangeWriter& out) {
-    size_t end = text.size();
-    while (end > 0 && text[end - 1] == ' ') --end;
-    bool after_space = true;
-    for (size_t i = 0; i < end; ++i) {
-      const bool space = text[i] == ' ';
-      if (!space || !after_space) out.copy(i, i + 1);
-      after_space = space;
-    }
-  });
 }
 
 std::string nmt(std::string_view text, Ranges* ranges) {
@@ -171,8 +160,6 @@ Result<NormalizerChain::Step> NormalizerChain::compile(const NormalizerStep& ste
     out.tracked = nmt;
   } else if (std::holds_alternative<ByteLevel>(step)) {
     out.tracked = to_byte_level;
-  } else if (std::holds_alternative<CollapseSpaces>(step)) {
-    out.tracked = collapse_spaces;
   } else if (const auto* prefix = std::get_if<Prepend>(&step)) {
     out.tracked = [prefix = prefix->text](std::string_view text, Ranges* ranges) {
       return written(text, ranges, [&](RangeWriter& writer) {
@@ -188,8 +175,16 @@ Result<NormalizerChain::Step> NormalizerChain::compile(const NormalizerStep& ste
       if (one_byte && !ranges) return replace_byte(byte, content, text);
       return pome::replace(pattern, content, text, ranges);
     };
+  } else if (const auto* all = std::get_if<SentencePiece>(&step)) {
+    POME_ASSIGN_OR_RETURN(SentencePieceNormalizer steps, SentencePieceNormalizer::create(*all));
+    out.tracked = [steps = std::move(steps)](std::string_view text, Ranges* ranges) {
+      return steps.run(text, ranges);
+    };
   } else {
-    return unsupported("SentencePiece's character map is not supported");
+    POME_ASSIGN_OR_RETURN(CharsMap map, CharsMap::parse(std::get<Precompiled>(step).charsmap));
+    out.opaque = [map = std::move(map)](std::string_view text) {
+      return map.replace_graphemes(text);
+    };
   }
   return out;
 }

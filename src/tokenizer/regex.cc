@@ -1,5 +1,7 @@
 #include "tokenizer/regex.h"
 
+#include <optional>
+
 #include "tokenizer/unicode.h"
 
 #ifdef POME_PCRE2
@@ -81,18 +83,92 @@ class PcreRegex final : public Regex {
   std::unique_ptr<pcre2_match_context, FreeContext> context_;
 };
 
-// What Oniguruma and PCRE2 read differently.
-bool reads_differently(std::string_view pattern) {
-  for (size_t i = 0; i + 1 < pattern.size(); ++i) {
-    const std::string_view two = pattern.substr(i, 2);
-    if (two == "&&" || two == "\\h" || two == "\\H" || two == "\\R" || two == "\\X" ||
-        two == "\\y" || two == "\\Y" || two == "\\K" || two == "\\Z") {
+// The members of a class of characters, in PCRE2's words.
+constexpr std::string_view kWord =
+    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}\x{24B6}-\x{24E9})"
+    R"(\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189})";
+constexpr std::string_view kSpace = R"(\t-\r\x{85}\p{Z})";
+
+// A pattern in Oniguruma's language (Ruby's) as PCRE2 reads it: the shorthands \w and \s mean other
+// characters there, and a class inside of a class is none.
+class Translator {
+ public:
+  explicit Translator(std::string_view pattern) : in_(pattern) {}
+
+  // nullopt: it uses what the two read differently.
+  std::optional<std::string> run() {
+    while (at_ < in_.size()) {
+      if (!(in_[at_] == '\\' ? escape() : depth_ > 0 ? member() : outside())) return std::nullopt;
+    }
+    return std::move(out_);
+  }
+
+ private:
+  bool starts(std::string_view text) const { return in_.substr(at_, text.size()) == text; }
+  bool copy(size_t size) {
+    out_ += in_.substr(at_, size);
+    at_ += size;
+    return true;
+  }
+  bool put(std::string_view text) {
+    out_ += text;
+    at_ += 2;
+    return true;
+  }
+
+  bool escape() {
+    if (at_ + 1 >= in_.size()) return false;
+    const char c = in_[at_ + 1];
+    const std::string word(kWord), space(kSpace);
+    if (std::string_view("hHRXyYKZGKNOC").find(c) != std::string_view::npos) return false;
+    if (depth_ > 0) {
+      if (c == 'w') return put(word);
+      if (c == 's') return put(space);
+      return c != 'W' && c != 'S' && c != 'b' && copy(2);
+    }
+    if (c == 'w') return put("[" + word + "]");
+    if (c == 'W') return put("[^" + word + "]");
+    if (c == 's') return put("[" + space + "]");
+    if (c == 'S') return put("[^" + space + "]");
+    const std::string in = "[" + word + "]";
+    if (c == 'b') return put("(?:(?<=" + in + ")(?!" + in + ")|(?<!" + in + ")(?=" + in + "))");
+    if (c == 'B') return put("(?:(?<=" + in + ")(?=" + in + ")|(?<!" + in + ")(?!" + in + "))");
+    return copy(2);
+  }
+  bool member() {
+    if (starts("&&")) return false;
+    if (starts("[:")) return copy(2);
+    if (in_[at_] == '[') {  // its members are members of the outer one
+      if (starts("[^")) return false;
+      ++depth_;
+      ++at_;
       return true;
     }
-    if (pattern[i] == '\\') ++i;
+    if (in_[at_] != ']') return copy(1);
+    if (at_ > 0 && in_[at_ - 1] == ':') return copy(1);  // the end of [:name:]
+    --depth_;
+    if (depth_ > 0) {
+      ++at_;
+      return true;
+    }
+    return copy(1);
   }
-  return false;
-}
+  bool outside() {
+    if (starts("(?m") || starts("(?s") || starts("(?a") || starts("(?u") || starts("(?y")) {
+      return false;  // options of other meaning
+    }
+    if (in_[at_] != '[') return copy(1);
+    ++depth_;
+    copy(1);
+    if (at_ < in_.size() && in_[at_] == '^') copy(1);
+    return at_ >= in_.size() || in_[at_] != ']' || copy(1);  // a first ']' is a member
+  }
+
+  std::string_view in_;
+  std::string out_;
+  size_t at_ = 0;
+  int depth_ = 0;  // of classes
+};
 
 #endif
 
@@ -102,14 +178,14 @@ bool reads_differently(std::string_view pattern) {
 
 Result<std::shared_ptr<const Regex>> compile_regex(const std::string& pattern) {
   if (pattern.size() > kMaxPattern) return refuse(pattern, "is longer than 16384 bytes");
-  if (reads_differently(pattern)) return refuse(pattern, "uses what is not supported");
+  const auto translated = Translator(pattern).run();
+  if (!translated) return refuse(pattern, "uses what is not supported");
   int error = 0;
   PCRE2_SIZE at = 0;
-  // \s, \w and \d mean Unicode. A class inside of a class, which Oniguruma has, is none for PCRE2;
-  // published patterns use it only where that makes no difference for the closing bracket.
-  pcre2_code* code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &at, nullptr);
+  // As in Ruby, ^ and $ match at every line.
+  pcre2_code* code = pcre2_compile(
+      reinterpret_cast<PCRE2_SPTR>(translated->data()), translated->size(),
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &at, nullptr);
   if (code == nullptr) {
     PCRE2_UCHAR message[120] = {};
     pcre2_get_error_message(error, message, sizeof message);

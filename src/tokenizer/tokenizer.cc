@@ -129,9 +129,14 @@ Status Tokenizer::Impl::make_model() {
                                            : make_char_bpe(source, text_of_user);
       case TokenizerSource::Model::kWordLevel:
         return make_word_level(source, text_of_user);
-      default:
-        return unsupported("this kind of tokenizer is not supported").at("model");
+      case TokenizerSource::Model::kUnigram:
+        return make_unigram(source, text_of_user);
+      case TokenizerSource::Model::kWordPiece:
+        return make_wordpiece(source, text_of_user);
+      case TokenizerSource::Model::kNone:
+        break;
     }
+    return missing("there is no tokenizer").at("model");
   }();
   if (!made.ok()) return std::move(made).status();
   model = *std::move(made);

@@ -50,6 +50,9 @@ struct TokenizerSource {
   bool byte_fallback = false;
   bool fuse_unknown = false;   // BPE and unigram: one unknown token for several such characters
   bool ignore_merges = false;  // BPE: a piece that is a token needs no merging
+  // As in the sentencepiece library: user-defined tokens are taken whole wherever they stand, and
+  // sums of unigram scores are kept as float. Else as in Hugging Face's.
+  bool as_sentencepiece = false;
   std::string continuing_subword_prefix;    // WordPiece ("##"), BPE
   std::string end_of_word_suffix;           // BPE ("</w>" of CLIP)
   uint32_t max_input_chars_per_word = 100;  // WordPiece: longer words are unknown

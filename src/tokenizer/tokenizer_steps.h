@@ -51,24 +51,27 @@ struct Replace {
   TextPattern pattern;
   std::string content;
 };
-struct Precompiled {  // SentencePiece's compiled map of characters, as its bytes
+struct Precompiled {  // SentencePiece's compiled map of characters, as its bytes; by graphemes
   std::string charsmap;
-  // Grapheme by grapheme, as Hugging Face reads it; else the longest match at each place, as the
-  // sentencepiece library does.
-  bool by_grapheme = true;
 };
 struct Bert {
   bool clean_text = true, handle_chinese_chars = true, strip_accents = true, lowercase = true;
 };
-struct ByteLevel {};       // every byte as its character of the byte-level alphabet
-struct CollapseSpaces {};  // SentencePiece's remove_extra_whitespaces: no ' ' at the ends, one of
-                           // each run
+struct ByteLevel {};     // every byte as its character of the byte-level alphabet
+struct SentencePiece {   // all that the sentencepiece library does to a text, as one step
+  std::string charsmap;  // as in Precompiled; the longest match at each place
+  bool add_dummy_prefix = true;
+  bool remove_extra_whitespaces = true;
+  bool escape_whitespaces = true;           // ' ' becomes U+2581
+  bool treat_whitespace_as_suffix = false;  // the dummy stands at the end
+  std::vector<std::string> user_defined;    // kept from the map
+};
 }  // namespace normalizer
 using NormalizerStep =
     std::variant<normalizer::UnicodeForm, normalizer::Lowercase, normalizer::Strip,
                  normalizer::StripAccents, normalizer::Nmt, normalizer::Prepend,
                  normalizer::Replace, normalizer::Precompiled, normalizer::Bert,
-                 normalizer::ByteLevel, normalizer::CollapseSpaces>;
+                 normalizer::ByteLevel, normalizer::SentencePiece>;
 
 namespace pretokenizer {
 struct ByteLevel {

@@ -360,7 +360,7 @@ class RuleParser {
     return false;
   }
   bool white_space() {
-    if (take(R"(\s++$)") || take(R"(\s+$)")) {
+    if (take(R"(\s++$)")) {
       // Without newlines of their own the last alternatives match the same.
       if (take(R"(\s*[\r\n]+)") || take(R"(\s*[\r\n])")) {
         rule_.newlines = Newlines::kUnlessAtEnd;

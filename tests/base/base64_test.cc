@@ -5,19 +5,18 @@
 namespace pome {
 namespace {
 
-TEST(Base64, VectorsOfTheRfc) {
+TEST(Base64, Decodes) {
   EXPECT_EQ(decode_base64(""), "");
   EXPECT_EQ(decode_base64("Zg=="), "f");
   EXPECT_EQ(decode_base64("Zm8="), "fo");
   EXPECT_EQ(decode_base64("Zm9v"), "foo");
-  EXPECT_EQ(decode_base64("Zm9vYmFy"), "foobar");
-  EXPECT_EQ(decode_base64("+/8A"), std::string("\xFB\xFF\x00", 3));
+  EXPECT_EQ(decode_base64("AP+/"), std::string("\0\xff\xbf", 3));
 }
 
-TEST(Base64, RefusesEverythingElse) {
-  for (const char* text : {"Z", "Zg", "Zg=", "Zm9v\n", "Z===", "====", "Zm=v",
-                           "Zh==", "Zm9=", "Zm 9", "Zg==Zg==", "Zm9-"}) {
-    EXPECT_EQ(decode_base64(text), std::nullopt) << text;
+TEST(Base64, Refuses) {
+  for (const char* text : {"Z", "Zg", "Zg=", "Z===", "====", "Zh==", "Zm9=", "Zm9v=", "Zm 9",
+                           "Zm-_", "=Zm9", "Zg==Zg==", "Zm9v\n"}) {
+    EXPECT_FALSE(decode_base64(text).has_value()) << text;
   }
 }
 
