@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/stored_quantisation.h"
+
 namespace pome {
 
 namespace {
@@ -72,9 +74,7 @@ GptConfig read_gpt_config(ConfigReader& config, const Checkpoint& checkpoint,
     info.tie_word_embeddings =
         config.maybe_bool("tie_word_embeddings", "").value_or(keys.tie_word_embeddings);
     act = config.maybe_string(keys.activation, "").value_or(act);
-    const auto quantised = config.object().find("quantization_config");
-    if (quantised != config.object().end() && !quantised->is_null())
-      config.unsupported("quantization_config: weights that another tool has quantised");
+    check_stored_quantisation(config);
   }
   const auto activation = parse_activation(act);
   if (!activation)
