@@ -70,7 +70,8 @@ Status check_not_placeholder(const ByteSource& source) {
 std::string foreign_format(const ByteSource& source) {
   const std::string head = peek(source);
   const std::string_view text = head;
-  if (text.starts_with(std::string_view("PK\x03\x04", 4))) return "a zip archive (a PyTorch checkpoint has this form)";
+  if (text.starts_with(std::string_view("PK\x03\x04", 4)))
+    return "a zip archive (a PyTorch checkpoint has this form)";
   if (text.starts_with(std::string_view("\x80\x02\x8a", 3)) ||
       text.starts_with(std::string_view("\x80\x02}", 3)) || text.starts_with("\x80\x04\x95")) {
     return "a Python pickle";

@@ -87,7 +87,8 @@ TEST(CheckpointOracle, ListsTheTensorsThatTheSafetensorsPackageLists) {
   compare(".safetensors", kSafetensorsScript);
 }
 
-// Tensors of the first file, in parts of three tensors: by the splitting writer of the gguf package.
+// Tensors of the first file, in parts of three tensors: by the splitting writer of the gguf
+// package.
 constexpr const char* kSplitScript = R"(
 import sys, gguf
 r = gguf.GGUFReader(sys.argv[1])
