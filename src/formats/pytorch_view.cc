@@ -34,10 +34,9 @@ class StridedSource final : public ByteSource {
       sizes_.push_back(1);
       strides_.push_back(1);
     }
-    // From the first to the last byte that any element touches.
-    reach_ = item_;
-    for (size_t i = 0; i < sizes_.size(); ++i) {
-      reach_ += static_cast<uint64_t>((sizes_[i] - 1) * strides_[i]) * item_;
+    below_.assign(sizes_.size() + 1, 1);
+    for (size_t i = sizes_.size(); i-- > 0;) {
+      below_[i] = below_[i + 1] * static_cast<uint64_t>(sizes_[i]);
     }
   }
 
@@ -59,60 +58,94 @@ class StridedSource final : public ByteSource {
   }
 
  private:
-  // Elements [first, last) in row-major order.
+  struct Dim {
+    uint64_t extent, from, to;  // elements from one to the next in the parent, and in the output
+  };
+
+  // Elements [first, last) in row-major order: a few boxes, each of them whole in its last
+  // dimensions and a range in the one before.
   Status gather(uint64_t first, uint64_t last, std::byte* out) const {
-    const auto view = parent_->view(offset_, reach_);
-    const size_t rank = sizes_.size();
-    std::vector<int64_t> index(rank);
-    uint64_t rest = first;
-    uint64_t at = 0;  // of the element, in elements from offset_
-    for (size_t i = rank; i-- > 0;) {
-      index[i] = static_cast<int64_t>(rest % static_cast<uint64_t>(sizes_[i]));
-      rest /= static_cast<uint64_t>(sizes_[i]);
-      at += static_cast<uint64_t>(index[i] * strides_[i]);
-    }
-    const auto step = static_cast<uint64_t>(strides_[rank - 1]);
+    std::vector<std::byte> buffer;
     while (first < last) {
-      // A run along the last dimension.
-      const uint64_t run = std::min<uint64_t>(
-          last - first, static_cast<uint64_t>(sizes_[rank - 1] - index[rank - 1]));
-      POME_RETURN_IF_ERROR(copy_run(view ? view->data() : nullptr, at, step, run, out));
-      out += run * item_;
-      first += run;
-      index[rank - 1] += static_cast<int64_t>(run);
-      at += run * step;
-      for (size_t i = rank; i-- > 1 && index[i] == sizes_[i];) {
-        at -= static_cast<uint64_t>(sizes_[i] * strides_[i]);
-        index[i] = 0;
-        ++index[i - 1];
-        at += static_cast<uint64_t>(strides_[i - 1]);
+      size_t whole = sizes_.size();  // dimensions from here on are whole
+      while (whole > 0 && first % below_[whole - 1] == 0 && last - first >= below_[whole - 1]) {
+        --whole;
       }
+      uint64_t at = 0, count = 1;
+      for (size_t i = 0; i < whole; ++i) {
+        const uint64_t index = first / below_[i + 1] % static_cast<uint64_t>(sizes_[i]);
+        at += index * static_cast<uint64_t>(strides_[i]);
+        if (i + 1 < whole) continue;
+        count = std::min((last - first) / below_[whole], static_cast<uint64_t>(sizes_[i]) - index);
+      }
+      std::vector<Dim> box;
+      if (whole > 0) {
+        box.push_back({count, static_cast<uint64_t>(strides_[whole - 1]), below_[whole]});
+      }
+      for (size_t i = whole; i < sizes_.size(); ++i) {
+        box.push_back(
+            {static_cast<uint64_t>(sizes_[i]), static_cast<uint64_t>(strides_[i]), below_[i + 1]});
+      }
+      POME_RETURN_IF_ERROR(copy_box(at, std::move(box), out, buffer));
+      first += count * below_[whole];
+      out += count * below_[whole] * item_;
     }
     return {};
   }
 
-  Status copy_run(const std::byte* view, uint64_t at, uint64_t step, uint64_t run,
-                  std::byte* out) const {
-    if (step == 1) {
-      const size_t bytes = static_cast<size_t>(run) * item_;
-      if (!view) return parent_->read(offset_ + at * item_, {out, bytes});
-      std::memcpy(out, view + at * item_, bytes);
-      return {};
+  // Runs along the dimension that is densest in the parent, so that few bytes are read in vain. A
+  // mapping is not used: the file may be cut by someone else while it is read.
+  Status copy_box(uint64_t at, std::vector<Dim> box, std::byte* out,
+                  std::vector<std::byte>& buffer) const {
+    std::erase_if(box, [](const Dim& dim) { return dim.extent == 1; });
+    std::stable_sort(box.begin(), box.end(),
+                     [](const Dim& a, const Dim& b) { return a.from > b.from; });
+    if (box.empty()) box.push_back({1, 1, 1});
+    const Dim run = box.back();
+    box.pop_back();
+    std::vector<uint64_t> index(box.size(), 0);
+    uint64_t to = 0;
+    while (true) {
+      POME_RETURN_IF_ERROR(copy_run(at, run, out + to * item_, buffer));
+      size_t i = box.size();
+      for (; i > 0; --i) {
+        const Dim& dim = box[i - 1];
+        at += dim.from;
+        to += dim.to;
+        if (++index[i - 1] < dim.extent) break;
+        at -= dim.extent * dim.from;
+        to -= dim.extent * dim.to;
+        index[i - 1] = 0;
+      }
+      if (i == 0) return {};
     }
-    for (uint64_t i = 0; i < run; ++i, at += step, out += item_) {
-      if (view) {
-        std::memcpy(out, view + at * item_, item_);
-      } else {
-        POME_RETURN_IF_ERROR(parent_->read(offset_ + at * item_, {out, item_}));
+  }
+
+  Status copy_run(uint64_t at, const Dim& run, std::byte* out,
+                  std::vector<std::byte>& buffer) const {
+    constexpr uint64_t kChunkBytes = 1 << 16, kFarBytes = 1 << 12;
+    if (run.from == 1 && run.to == 1) {
+      return parent_->read(offset_ + at * item_, {out, static_cast<size_t>(run.extent) * item_});
+    }
+    // What lies far apart is read one by one, the rest with what is between.
+    const uint64_t step = std::max<uint64_t>(1, run.from) * item_;
+    const uint64_t chunk = step > kFarBytes ? 1 : kChunkBytes / step;
+    for (uint64_t done = 0; done < run.extent; done += chunk) {
+      const uint64_t count = std::min(chunk, run.extent - done);
+      buffer.resize(static_cast<size_t>((count - 1) * run.from + 1) * item_);
+      POME_RETURN_IF_ERROR(parent_->read(offset_ + (at + done * run.from) * item_, buffer));
+      for (uint64_t i = 0; i < count; ++i) {
+        std::memcpy(out + (done + i) * run.to * item_, buffer.data() + i * run.from * item_, item_);
       }
     }
     return {};
   }
 
   ByteSourcePtr parent_;
-  uint64_t offset_, reach_ = 0;
+  uint64_t offset_;
   size_t item_;
   Shape sizes_, strides_;
+  std::vector<uint64_t> below_;  // [i]: elements of the dimensions from i on
 };
 
 }  // namespace

@@ -71,30 +71,57 @@ TEST(Pytorch, ReadsAStateDict) {
   }
 }
 
+// Bytes of a tensor by the definition: element (i, j, ...) at offset + i * strides[0] + ...
+std::string gathered(std::string_view in, int64_t offset, const Shape& sizes,
+                     const Shape& strides) {
+  std::string out;
+  std::vector<int64_t> index(sizes.size(), 0);
+  for (bool more = true; more;) {
+    int64_t at = offset;
+    for (size_t i = 0; i < sizes.size(); ++i) at += index[i] * strides[i];
+    out += in[static_cast<size_t>(at)];
+    more = false;
+    for (size_t i = sizes.size(); i-- > 0 && !more;) {
+      more = ++index[i] < sizes[i];
+      if (!more) index[i] = 0;
+    }
+  }
+  return out;
+}
+
 TEST(Pytorch, GathersEveryPieceOfAStridedTensor) {
-  // Element (i, j, k) of [3, 2, 2] lies at 1 + i + 6 j + 3 k.
-  const auto file = read(tensor_file(1, {3, 2, 2}, {1, 6, 3}, 14));
-  ASSERT_TRUE(file.ok()) << file.status().to_string();
-  const std::string in = counting_bytes(14);
-  std::string expected;
-  for (size_t i = 0; i < 3; ++i) {
-    for (size_t j = 0; j < 2; ++j) {
-      for (size_t k = 0; k < 2; ++k) expected += in[1 + i + 6 * j + 3 * k];
+  const std::tuple<int64_t, Shape, Shape, size_t> cases[] = {{1, {3, 2, 2}, {1, 6, 3}, 14},
+                                                             {0, {5, 4}, {1, 5}, 20},
+                                                             {0, {4, 3}, {7, 2}, 30},
+                                                             {2, {6}, {3}, 20},
+                                                             {0, {2, 2}, {0, 1}, 5},
+                                                             {0, {2, 3, 2}, {1, 4, 2}, 13},
+                                                             {3, {2, 1, 3, 2}, {1, 50, 2, 7}, 20},
+                                                             {0, {3, 2}, {5000, 2500}, 15000},
+                                                             {0, {2, 3, 2, 2}, {12, 4, 1, 2}, 24},
+                                                             {0, {3, 3}, {1, 9000}, 18100}};
+  const TempFolder folder;
+  for (const auto& [offset, sizes, strides, storage] : cases) {
+    const std::string expected = gathered(counting_bytes(storage), offset, sizes, strides);
+    for (const auto& [name, source] :
+         back_ends(folder, tensor_file(offset, sizes, strides, storage))) {
+      const auto file = read_pytorch(source);
+      ASSERT_TRUE(file.ok()) << file.status().to_string();
+      const PytorchTensor& tensor = file->tensors[0];
+      EXPECT_FALSE(tensor.source->view(0, 1).has_value());
+      for (size_t first = 0; first <= expected.size(); ++first) {
+        for (size_t size = 0; size <= expected.size() - first; ++size) {
+          std::string piece(size, '\0');
+          ASSERT_TRUE(tensor.source->read(first, std::as_writable_bytes(std::span(piece))).ok());
+          ASSERT_EQ(piece, expected.substr(first, size)) << name << to_string(strides);
+        }
+      }
+      std::string more(2, '\0');
+      EXPECT_EQ(tensor.source->read(expected.size() - 1, std::as_writable_bytes(std::span(more)))
+                    .refusal(),
+                Refusal::kTrunc);
     }
   }
-  const PytorchTensor& tensor = file->tensors[0];
-  EXPECT_EQ(data_of(tensor), expected);
-  for (size_t first = 0; first <= expected.size(); ++first) {
-    for (size_t size = 0; size <= expected.size() - first; ++size) {
-      std::string piece(size, '\0');
-      ASSERT_TRUE(tensor.source->read(first, std::as_writable_bytes(std::span(piece))).ok());
-      EXPECT_EQ(piece, expected.substr(first, size));
-    }
-  }
-  std::string more(2, '\0');
-  EXPECT_EQ(tensor.source->read(11, std::as_writable_bytes(std::span(more))).refusal(),
-            Refusal::kTrunc);
-  EXPECT_FALSE(tensor.source->view(0, 1).has_value());
   // Wider elements, read from and to the middle of one.
   const std::string wide =
       torch_archive(pickle_of(py_dict({py_text("w"), py_tensor(py_storage("IntStorage", "0", 6), 0,
@@ -104,9 +131,15 @@ TEST(Pytorch, GathersEveryPieceOfAStridedTensor) {
   const auto ints = read(wide);
   ASSERT_TRUE(ints.ok());
   const std::string all = data_of(ints->tensors[0]);
-  std::string middle(7, '\0');
-  ASSERT_TRUE(ints->tensors[0].source->read(3, std::as_writable_bytes(std::span(middle))).ok());
-  EXPECT_EQ(middle, all.substr(3, 7));
+  EXPECT_EQ(all.substr(4, 4), counting_bytes(24).substr(12, 4));
+  for (size_t first = 0; first < 24; ++first) {
+    for (size_t size = 0; size <= 24 - first; ++size) {
+      std::string piece(size, '\0');
+      ASSERT_TRUE(
+          ints->tensors[0].source->read(first, std::as_writable_bytes(std::span(piece))).ok());
+      ASSERT_EQ(piece, all.substr(first, size));
+    }
+  }
 }
 
 TEST(Pytorch, OrderDoesNotDependOnDimensionsOfOneElement) {
