@@ -14,7 +14,11 @@ namespace pome {
 namespace {
 
 namespace fs = std::filesystem;
-const std::string kZoo = POME_SOURCE_DIR "/../shared/models/zoo/";
+// The collection of the tree, else the one beside it.
+std::string zoo() {
+  const std::string here = POME_SOURCE_DIR "/models/zoo/";
+  return fs::exists(here) ? here : POME_SOURCE_DIR "/../shared/models/zoo/";
+}
 
 constexpr const char* kSave = R"(
 import json, os, shutil, struct, sys
@@ -71,17 +75,18 @@ std::vector<float> logits_of(const Checkpoint& checkpoint) {
 }
 
 TEST(PytorchOracle, TheModelCollectionGivesTheSameLogits) {
-  if (!fs::exists(kZoo)) GTEST_SKIP() << "needs ../shared/models/zoo";
+  const std::string collection = zoo();
+  if (!fs::exists(collection)) GTEST_SKIP() << "the model collection is not here";
   POME_NEED_PYTHON("torch");
   const malformed::TempFolder folder;
-  const Json names = run_python(kSave, Json::array({kZoo, folder.path()}));
+  const Json names = run_python(kSave, Json::array({collection, folder.path()}));
   ASSERT_TRUE(names.is_array());
   EXPECT_GT(names.size(), 10u);
   OpenOptions options;
   options.strict = options.checksums = true;
   for (const Json& json : names) {
     const auto name = json.get<std::string>();
-    const auto original = open_checkpoint(kZoo + name);
+    const auto original = open_checkpoint(collection + name);
     const auto saved = open_checkpoint(folder.file(name), options);
     ASSERT_TRUE(original.ok()) << original.status().to_string();
     ASSERT_TRUE(saved.ok()) << saved.status().to_string();
