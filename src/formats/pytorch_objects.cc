@@ -173,7 +173,8 @@ Result<PickleRef> Objects::rebuild_tensor(std::span<const PickleRef> arguments, 
   if (arguments.size() > fixed && values.kind(arguments[fixed]) != PickleKind::kNone &&
       !(values.kind(arguments[fixed]) == PickleKind::kDict &&
         values.items(arguments[fixed]).empty())) {
-    return unsupported("a tensor is stored negated or conjugated")
+    return Status(StatusCode::kUnsupported, "a tensor is stored negated or conjugated",
+                  Refusal::kType)
         .hint("call .resolve_neg().resolve_conj() on it before saving");
   }
   if (tensors_.size() >= kMaxObjects) {

@@ -341,6 +341,7 @@ TEST(Pytorch, RefusesBadTensors) {
   const auto negated =
       with_arguments({s, zero, size, stride, no, hooks, py_dict({py_text("neg"), "\x88"})});
   EXPECT_EQ(read(negated).status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ(read(negated).status().refusal(), Refusal::kType);
 }
 
 TEST(Pytorch, RefusesEveryOtherName) {  // rows 91 and 94
