@@ -1,0 +1,163 @@
+// AVX-512 VNNI: quantising activations, and products of a few tokens with packed weights.
+#include <algorithm>
+#include <limits>
+
+#include "kernels/packed/tile.h"
+#include "kernels/packed/unpack_avx512.h"
+
+#if defined(POME_HAVE_AVX512_KERNELS)
+namespace pome::kernels {
+
+namespace {
+
+// Weights to come are asked for this many bytes ahead of their use.
+constexpr int64_t kAhead = 4096;
+
+// One tile times M tokens, beginning with token m0.
+template <int kBits, PackedScales kScales, bool kTable, int M>
+POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t m0) {
+  const PackedLayout& layout = args.w.layout;
+  const std::byte* data = args.w.tile(tile);
+  const std::byte* codes = data + layout.codes_at();
+  ScaleReader<kScales> scales(data + layout.head_bytes);
+  __m512i table = _mm512_setzero_si512();
+  if constexpr (kTable) {
+    table = table_register(args.w, data);
+  }
+  const int8_t* q[M];
+  const float *xs[M], *scaled_sum[M];
+  const int32_t* sum[M];
+  __m512 total[M];
+  POME_UNROLL
+  for (int m = 0; m < M; ++m) {
+    q[m] = args.x.q + (m0 + m) * args.x.columns;
+    xs[m] = args.x.scale + (m0 + m) * args.x.scales();
+    sum[m] = args.x.sum + (m0 + m) * args.x.sums();
+    scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
+    total[m] = _mm512_setzero_ps();
+  }
+  const int offset = args.w.format.offset;
+  constexpr int kPlaneBytes = 64 * kBits;
+  constexpr int kParts = ScaleReader<kScales>::kParts;
+  for (int64_t block = 0; block < layout.blocks; ++block) {
+    scales.next(ScaleReader<kScales>::kSuper ? static_cast<int>(block % 8) : 0);
+    Quads quads;
+    Codes<kBits>::load(codes, &quads);
+    if constexpr (kTable) {
+      POME_UNROLL
+      for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table, quads.v[t]);
+    }
+    POME_UNROLL
+    for (int i = 0; i < kPlaneBytes; i += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(codes) + kAhead + i, _MM_HINT_T0);
+    codes += kPlaneBytes;
+    POME_UNROLL
+    for (int m = 0; m < M; ++m) {
+      // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
+      __m512i part[2];
+      POME_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        part[h] = _mm512_set1_epi32(-offset * sum[m][2 * block + h]);
+        POME_UNROLL
+        for (int t = 4 * h; t < 4 * h + 4; ++t) {
+          int32_t four;
+          __builtin_memcpy(&four, q[m] + 32 * block + 4 * t, 4);
+          part[h] = _mm512_dpbusd_epi32(part[h], quads.v[t], _mm512_set1_epi32(four));
+        }
+      }
+      const __m512 x = _mm512_set1_ps(xs[m][block]);
+      if constexpr (kParts == 2) {
+        POME_UNROLL
+        for (int h = 0; h < 2; ++h) {
+          const __m512 factor = _mm512_mul_ps(scales.scale[h], x);
+          total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[h]), factor, total[m]);
+          if constexpr (ScaleReader<kScales>::kBias) {
+            total[m] = _mm512_fmadd_ps(scales.bias[h], _mm512_set1_ps(scaled_sum[m][2 * block + h]),
+                                       total[m]);
+          }
+        }
+      } else {
+        const __m512 both = _mm512_cvtepi32_ps(_mm512_add_epi32(part[0], part[1]));
+        const __m512 factor = kScales == PackedScales::kRow ? x : _mm512_mul_ps(scales.scale[0], x);
+        total[m] = _mm512_fmadd_ps(both, factor, total[m]);
+        if constexpr (ScaleReader<kScales>::kBias) {
+          const float s = scaled_sum[m][2 * block] + scaled_sum[m][2 * block + 1];
+          total[m] = _mm512_fmadd_ps(scales.bias[0], _mm512_set1_ps(s), total[m]);
+        }
+      }
+    }
+  }
+  const int64_t row = tile * kTileRows;
+  const int64_t rows = std::min(kTileRows, layout.rows - row);
+  const auto mask = static_cast<__mmask16>((1u << rows) - 1);
+  __m512 bias = _mm512_setzero_ps();
+  if (args.bias) bias = _mm512_maskz_loadu_ps(mask, args.bias + row);
+  POME_UNROLL
+  for (int m = 0; m < M; ++m) {
+    __m512 y = total[m];
+    if constexpr (kScales == PackedScales::kRow) y = _mm512_mul_ps(y, _mm512_loadu_ps(data));
+    _mm512_mask_storeu_ps(args.y + (m0 + m) * args.ldy + row, mask, _mm512_add_ps(y, bias));
+  }
+}
+
+struct Gemv {
+  const ProductArgs& args;
+  template <int kBits, PackedScales kScales, bool kTable>
+  void operator()() const {
+    for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
+      int64_t m = 0;
+      for (; m + 4 <= args.x.m; m += 4) tile_times<kBits, kScales, kTable, 4>(args, tile, m);
+      for (; m + 2 <= args.x.m; m += 2) tile_times<kBits, kScales, kTable, 2>(args, tile, m);
+      for (; m < args.x.m; ++m) tile_times<kBits, kScales, kTable, 1>(args, tile, m);
+    }
+  }
+};
+
+}  // namespace
+
+void packed_gemv_avx512vnni(const ProductArgs& args) { with_format(args.w.format, Gemv{args}); }
+
+POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const Activations& to,
+                                        int64_t row) {
+  int8_t* q = to.q + row * to.columns;
+  const int64_t per_sum = to.columns / to.sums();
+  const auto first_of = [columns](int64_t k) {
+    const int64_t n = std::clamp<int64_t>(columns - k, 0, 16);
+    return static_cast<__mmask16>((1u << n) - 1);
+  };
+  for (int64_t begin = 0; begin < to.columns; begin += to.block) {
+    const auto vectors = static_cast<int>(to.block / 16);
+    __m512 values[8];
+    __m512i largest = _mm512_setzero_si512();
+    for (int i = 0; i < vectors; ++i) {
+      const int64_t k = begin + 16 * i;
+      values[i] = _mm512_maskz_loadu_ps(first_of(k), x + k);
+      // Compared as bits: NaN is larger than infinity, infinity than all numbers.
+      largest = _mm512_max_epu32(
+          largest, _mm512_and_si512(_mm512_castps_si512(values[i]), _mm512_set1_epi32(0x7FFFFFFF)));
+    }
+    const uint32_t bits = _mm512_reduce_max_epu32(largest);
+    const bool finite = bits < 0x7F800000u;
+    float size;
+    __builtin_memcpy(&size, &bits, 4);
+    const float scale = finite ? size / 127.0f : std::numeric_limits<float>::quiet_NaN();
+    const float inverse = finite && size >= 1e-36f ? 127.0f / size : 0.0f;
+    to.scale[row * to.scales() + begin / to.block] = scale;
+    int32_t sum = 0;
+    for (int i = 0; i < vectors; ++i) {
+      const int64_t k = begin + 16 * i;
+      const __m512i rounded =
+          inverse > 0 ? _mm512_cvtps_epi32(_mm512_mul_ps(values[i], _mm512_set1_ps(inverse)))
+                      : _mm512_setzero_si512();
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtepi32_epi8(rounded));
+      sum += _mm512_reduce_add_epi32(rounded);
+      if ((k + 16) % per_sum != 0) continue;
+      to.sum[row * to.sums() + k / per_sum] = sum;
+      to.scaled_sum[row * to.sums() + k / per_sum] = scale * static_cast<float>(sum);
+      sum = 0;
+    }
+  }
+}
+
+}  // namespace pome::kernels
+#endif
