@@ -49,7 +49,7 @@ class PackedLinearStep final : public Step {
     if (m == 0) return {};
     const bool many = m >= kernels::kGemmTokens;
     const kernels::Activations quantised = kernels::activations_in(
-        reinterpret_cast<std::byte*>(frame.workspace), m, columns_, many ? 128 : 32);
+        reinterpret_cast<std::byte*>(frame.workspace), m, columns_, many ? kernels::kPanelColumns : 32);
     constexpr int64_t kRows = 4;
     frame.parallel((m + kRows - 1) / kRows, [&](int64_t item, float*) {
       for (int64_t row = item * kRows; row < std::min(m, (item + 1) * kRows); ++row)

@@ -116,7 +116,7 @@ TEST(Quantize, EveryKernelGivesTheSameBits) {
   for (const QuantizeEntry& entry : quantize_kernels()) {
     if (!runs_here(entry.isa)) continue;
     for (const int64_t columns : {1, 16, 31, 32, 100, 128, 272}) {
-      for (const int64_t block : {32, 128}) {
+      for (const int64_t block : {int64_t{32}, kPanelColumns}) {
         auto x = random_floats(3 * columns, 7);
         x[0] = 1e-38f;  // the smallest blocks are zero
         if (columns == 272)
@@ -159,7 +159,7 @@ void check_product(const PackedEntry& entry, bool many, int64_t m, const Encodin
   const int64_t rows = packed.layout.rows, columns = packed.layout.columns, ldy = rows + 3;
   const auto x = random_floats(m * columns, 11);
   const auto bias = random_floats(rows, 12);
-  const Quantised acts(quantize_portable, x, m, columns, many ? 128 : 32);
+  const Quantised acts(quantize_portable, x, m, columns, many ? kPanelColumns : 32);
   std::vector<float> expected(static_cast<size_t>(m * ldy), -77.0f), got = expected;
   Aligned scratch(gemm_panel_bytes(columns));
   ProductArgs args{packed.view, 0,   packed.layout.tiles, acts.view, bias.data(),

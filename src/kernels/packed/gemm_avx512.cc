@@ -1,6 +1,6 @@
 // AVX-512 VNNI: products of many tokens with packed weights.
 //
-// 32 rows at a time become a panel of bytes: for each 128 columns  [f32 scale [16]] [32 quads],
+// 32 rows at a time become a panel of bytes: for each 64 columns  [f32 scale [16]] [16 quads],
 // byte = round(w / scale) + 128, once for each of the two tiles. Then 12 tokens times 32 rows are
 // summed in 24 registers; a quad of x is broadcast to all rows.
 #include <algorithm>
@@ -13,8 +13,9 @@ namespace pome::kernels {
 
 namespace {
 
-constexpr int64_t kGroup = 128;                           // columns that share a panel scale
+constexpr int64_t kGroup = kPanelColumns;                 // columns that share a panel scale
 constexpr int64_t kGroupBytes = 64 + kTileRows * kGroup;  // of the panel
+constexpr int64_t kGroupBlocks = kGroup / kBlockColumns;
 constexpr int kTokens = 12;
 
 // Largest |code - offset| on either side of zero.
@@ -71,9 +72,9 @@ POME_TARGET_VNNI void fill_panel(const PackedView& w, int64_t tile, std::byte* p
   const CodeRange range = code_range<kBits>(w.format);
   const __m512 low = _mm512_set1_ps(range.low), high = _mm512_set1_ps(range.high);
   const __m512 offset = _mm512_set1_ps(static_cast<float>(w.format.offset));
-  for (int64_t first = 0; first < layout.blocks; first += 4) {
-    const int blocks = static_cast<int>(std::min<int64_t>(4, layout.blocks - first));
-    __m512 scale[4][kParts], bias[4][kParts];
+  for (int64_t first = 0; first < layout.blocks; first += kGroupBlocks) {
+    const int blocks = static_cast<int>(std::min<int64_t>(kGroupBlocks, layout.blocks - first));
+    __m512 scale[kGroupBlocks][kParts], bias[kGroupBlocks][kParts];
     __m512 largest = _mm512_setzero_ps();
     for (int b = 0; b < blocks; ++b) {
       scales.next(Reader::kSuper ? static_cast<int>((first + b) % 8) : 0);

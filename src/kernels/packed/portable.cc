@@ -21,8 +21,9 @@ int8_t rounded(float x, float inverse) {
 }  // namespace
 
 int64_t gemm_panel_bytes(int64_t columns) {
-  const int64_t blocks = (columns + 127) / 128;
-  return blocks * 2 * (64 + kTileRows * 128);
+  const int64_t groups =
+      (columns + Activations::kPad - 1) / Activations::kPad * (Activations::kPad / kPanelColumns);
+  return groups * 2 * (64 + kTileRows * kPanelColumns);
 }
 
 void quantize_portable(const float* x, int64_t columns, const Activations& to, int64_t row) {

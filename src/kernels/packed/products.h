@@ -4,12 +4,12 @@
 //   gemv       y[m, r] = sum over k of scale * q[m, k] * w[r, k]       few tokens: weights are read
 //   once gemm       the same for many tokens: a panel of 32 rows is turned into bytes with one
 //   scale per
-//              row and 128 columns, then multiplied by all tokens
+//              row and 64 columns, then multiplied by all tokens
 //
 // Numerics. Integer sums are exact; blocks are added in f32 in ascending order, so that a result
 // does not depend on m, on the rows beside it or on threads. Errors against the weights as stored
 // and activations in f32: activations are off by at most scale / 2 (block = 32 columns in gemv, 128
-// in gemm); gemm rounds weights to at most 1/250 of the largest value of 128 columns of a row.
+// in gemm); gemm rounds weights to at most 1/250 of the largest value of 64 columns of a row.
 //
 // Thread safety: pure functions over memory of the caller.
 #pragma once
@@ -23,19 +23,22 @@
 
 namespace pome::kernels {
 
+// Columns that share a scale in gemm: of the panel and of activations.
+inline constexpr int64_t kPanelColumns = 64;
+
 // Quantised rows. Columns are padded with zeros to a multiple of 128.
 struct Activations {
   static constexpr int64_t kPad = 128;
   int64_t m = 0, columns = 0;  // padded
-  int64_t block = 32;          // columns that share a scale: 32 or 128
+  int64_t block = 32;          // columns that share a scale: 32 or kPanelColumns
   int8_t* q = nullptr;         // [m, columns]
   float* scale = nullptr;      // [m, columns / block]
-  // Sums of q, and the same times the scale: over 16 columns (block 32) or over the block (128).
+  // Sums of q, and the same times the scale: over 16 columns (block 32) or over the block.
   int32_t* sum = nullptr;       // [m, sums()]
   float* scaled_sum = nullptr;  // [m, sums()]
 
   int64_t scales() const { return columns / block; }
-  int64_t sums() const { return block == 32 ? columns / 16 : columns / 128; }
+  int64_t sums() const { return block == 32 ? columns / 16 : columns / block; }
 };
 // Bytes that activations of m rows take, and the view of them in `memory` (aligned to 64 bytes).
 int64_t activation_bytes(int64_t m, int64_t columns);
@@ -52,7 +55,7 @@ struct QuantizeEntry {
 struct ProductArgs {
   PackedView w;
   int64_t tile = 0, tiles = 0;  // tiles of rows [tile, tile + tiles)
-  Activations x;                // block 32 for gemv, 128 for gemm
+  Activations x;                // block 32 for gemv, kPanelColumns for gemm
   const float* bias = nullptr;  // [rows of w] or null
   float* y = nullptr;           // y[m, r]: row r of w in column r
   int64_t ldy = 0;
