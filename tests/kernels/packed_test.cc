@@ -49,9 +49,9 @@ struct Packed {
 
 struct Quantised {
   Quantised(QuantizeKernel kernel, const std::vector<float>& x, int64_t m, int64_t columns,
-            int64_t block)
+            ActivationBits bits)
       : memory(activation_bytes(m, columns)),
-        view(activations_in(memory.data(), m, columns, block)) {
+        view(activations_in(memory.data(), m, columns, bits)) {
     for (int64_t row = 0; row < m; ++row) kernel(x.data() + row * columns, columns, view, row);
   }
   Aligned memory;
@@ -116,18 +116,21 @@ TEST(Quantize, EveryKernelGivesTheSameBits) {
   for (const QuantizeEntry& entry : quantize_kernels()) {
     if (!runs_here(entry.isa)) continue;
     for (const int64_t columns : {1, 16, 31, 32, 100, 128, 272}) {
-      for (const int64_t block : {int64_t{32}, kPanelColumns}) {
+      for (const auto bits : {ActivationBits::kFine, ActivationBits::kCoarse}) {
         auto x = random_floats(3 * columns, 7);
         x[0] = 1e-38f;  // the smallest blocks are zero
         if (columns == 272)
           x[static_cast<size_t>(columns + 40)] = std::numeric_limits<float>::quiet_NaN();
         if (columns == 272)
           x[static_cast<size_t>(2 * columns + 140)] = -std::numeric_limits<float>::infinity();
-        const Quantised expected(quantize_portable, x, 3, columns, block);
-        const Quantised got(entry.run, x, 3, columns, block);
-        ASSERT_EQ(0, std::memcmp(expected.view.q, got.view.q,
-                                 static_cast<size_t>(3 * expected.view.columns)))
+        const Quantised expected(quantize_portable, x, 3, columns, bits);
+        const Quantised got(entry.run, x, 3, columns, bits);
+        const auto size = static_cast<size_t>(3 * expected.view.columns);
+        ASSERT_EQ(0, std::memcmp(expected.view.high, got.view.high, size))
             << entry.name << " columns " << columns;
+        if (bits == ActivationBits::kFine) {
+          ASSERT_EQ(0, std::memcmp(expected.view.low, got.view.low, size)) << entry.name;
+        }
         for (int64_t i = 0; i < 3 * expected.view.scales(); ++i) {
           const float a = expected.view.scale[i], b = got.view.scale[i];
           ASSERT_TRUE(a == b || (std::isnan(a) && std::isnan(b))) << entry.name << " scale " << i;
@@ -147,8 +150,7 @@ double size_of(const Activations& x, int64_t m, const float* w, int64_t columns,
   double size = 0;
   *largest = 0;
   for (int64_t k = 0; k < columns; ++k) {
-    const double value = x.scale[m * x.scales() + k / x.block] * x.q[m * x.columns + k];
-    size += std::fabs(value * static_cast<double>(w[k]));
+    size += std::fabs(activation(x, m, k) * static_cast<double>(w[k]));
     *largest = std::max(*largest, static_cast<double>(std::fabs(w[k])));
   }
   return size;
@@ -159,7 +161,8 @@ void check_product(const PackedEntry& entry, bool many, int64_t m, const Encodin
   const int64_t rows = packed.layout.rows, columns = packed.layout.columns, ldy = rows + 3;
   const auto x = random_floats(m * columns, 11);
   const auto bias = random_floats(rows, 12);
-  const Quantised acts(quantize_portable, x, m, columns, many ? kPanelColumns : 32);
+  const Quantised acts(quantize_portable, x, m, columns,
+                       many ? ActivationBits::kCoarse : ActivationBits::kFine);
   std::vector<float> expected(static_cast<size_t>(m * ldy), -77.0f), got = expected;
   Aligned scratch(gemm_panel_bytes(columns));
   ProductArgs args{packed.view, 0,   packed.layout.tiles, acts.view, bias.data(),
@@ -174,9 +177,7 @@ void check_product(const PackedEntry& entry, bool many, int64_t m, const Encodin
     for (int64_t i = 0; i < m; ++i) {
       double largest, abs_sum = 0;
       const double size = size_of(acts.view, i, row.data(), columns, &largest);
-      for (int64_t k = 0; k < columns; ++k)
-        abs_sum += std::fabs(acts.view.scale[i * acts.view.scales() + k / acts.view.block] *
-                             static_cast<float>(acts.view.q[i * acts.view.columns + k]));
+      for (int64_t k = 0; k < columns; ++k) abs_sum += std::fabs(activation(acts.view, i, k));
       const double bound = 1e-5 * size + 1e-5 + (many ? abs_sum * largest / 100 : 0);
       ASSERT_NEAR(got[static_cast<size_t>(i * ldy + r)], expected[static_cast<size_t>(i * ldy + r)],
                   bound)

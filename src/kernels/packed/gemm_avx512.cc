@@ -149,7 +149,7 @@ template <int M, int N>
 POME_TARGET_VNNI void multiply_panel(const PanelProduct& p, int64_t m0) {
   alignas(64) float total[M][N][16];
   const int64_t ldx = p.x.columns;
-  const int8_t* x = p.x.q + m0 * ldx;
+  const int8_t* x = p.x.high + m0 * ldx;
   const float* xs = p.x.scale + m0 * p.groups;
   const int32_t* sum = p.x.sum + m0 * p.groups;
   const std::byte* panel[2] = {p.panel[0], p.panel[1]};

@@ -13,6 +13,12 @@ namespace {
 // Weights to come are asked for this many bytes ahead of their use.
 constexpr int64_t kAhead = 4096;
 
+POME_INLINE_VNNI __m512i four(const int8_t* at) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, at, 4);
+  return _mm512_set1_epi32(bytes);
+}
+
 // One tile times M tokens, beginning with token m0.
 template <int kBits, PackedScales kScales, bool kTable, int M>
 POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t m0) {
@@ -24,13 +30,14 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
   if constexpr (kTable) {
     table = table_register(args.w, data);
   }
-  const int8_t* q[M];
+  const int8_t *high[M], *low[M];
   const float *xs[M], *scaled_sum[M];
   const int32_t* sum[M];
   __m512 total[M];
   POME_UNROLL
   for (int m = 0; m < M; ++m) {
-    q[m] = args.x.q + (m0 + m) * args.x.columns;
+    high[m] = args.x.high + (m0 + m) * args.x.columns;
+    low[m] = args.x.low + (m0 + m) * args.x.columns;
     xs[m] = args.x.scale + (m0 + m) * args.x.scales();
     sum[m] = args.x.sum + (m0 + m) * args.x.sums();
     scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
@@ -57,13 +64,17 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
       __m512i part[2];
       POME_UNROLL
       for (int h = 0; h < 2; ++h) {
-        part[h] = _mm512_set1_epi32(-offset * sum[m][2 * block + h]);
+        // 256 high + low, less the offset of the codes.
+        __m512i both = _mm512_setzero_si512();
         POME_UNROLL
-        for (int t = 4 * h; t < 4 * h + 4; ++t) {
-          int32_t four;
-          __builtin_memcpy(&four, q[m] + 32 * block + 4 * t, 4);
-          part[h] = _mm512_dpbusd_epi32(part[h], quads.v[t], _mm512_set1_epi32(four));
-        }
+        for (int t = 4 * h; t < 4 * h + 4; ++t)
+          both = _mm512_dpbusd_epi32(both, quads.v[t], four(high[m] + 32 * block + 4 * t));
+        both = _mm512_add_epi32(_mm512_slli_epi32(both, 8),
+                                _mm512_set1_epi32(-offset * sum[m][2 * block + h]));
+        POME_UNROLL
+        for (int t = 4 * h; t < 4 * h + 4; ++t)
+          both = _mm512_dpbusd_epi32(both, quads.v[t], four(low[m] + 32 * block + 4 * t));
+        part[h] = both;
       }
       const __m512 x = _mm512_set1_ps(xs[m][block]);
       if constexpr (kParts == 2) {
@@ -119,19 +130,18 @@ void packed_gemv_avx512vnni(const ProductArgs& args) { with_format(args.w.format
 
 POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const Activations& to,
                                         int64_t row) {
-  int8_t* q = to.q + row * to.columns;
+  const bool fine = to.bits == ActivationBits::kFine;
+  const float steps = fine ? 127.0f * 256.0f : 127.0f;
+  int8_t* high = to.high + row * to.columns;
   const int64_t per_sum = to.columns / to.sums();
-  const auto first_of = [columns](int64_t k) {
-    const int64_t n = std::clamp<int64_t>(columns - k, 0, 16);
-    return static_cast<__mmask16>((1u << n) - 1);
-  };
+  const auto vectors = static_cast<int>(to.block / 16);
   for (int64_t begin = 0; begin < to.columns; begin += to.block) {
-    const auto vectors = static_cast<int>(to.block / 16);
-    __m512 values[8];
+    __m512 values[kPanelColumns / 16];
     __m512i largest = _mm512_setzero_si512();
     for (int i = 0; i < vectors; ++i) {
       const int64_t k = begin + 16 * i;
-      values[i] = _mm512_maskz_loadu_ps(first_of(k), x + k);
+      const int64_t n = std::clamp<int64_t>(columns - k, 0, 16);
+      values[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), x + k);
       // Compared as bits: NaN is larger than infinity, infinity than all numbers.
       largest = _mm512_max_epu32(
           largest, _mm512_and_si512(_mm512_castps_si512(values[i]), _mm512_set1_epi32(0x7FFFFFFF)));
@@ -140,17 +150,23 @@ POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const A
     const bool finite = bits < 0x7F800000u;
     float size;
     __builtin_memcpy(&size, &bits, 4);
-    const float scale = finite ? size / 127.0f : std::numeric_limits<float>::quiet_NaN();
-    const float inverse = finite && size >= 1e-36f ? 127.0f / size : 0.0f;
+    const float scale = finite ? size / steps : std::numeric_limits<float>::quiet_NaN();
+    const float inverse = finite && size >= 1e-33f ? steps / size : 0.0f;
     to.scale[row * to.scales() + begin / to.block] = scale;
     int32_t sum = 0;
     for (int i = 0; i < vectors; ++i) {
       const int64_t k = begin + 16 * i;
-      const __m512i rounded =
-          inverse > 0 ? _mm512_cvtps_epi32(_mm512_mul_ps(values[i], _mm512_set1_ps(inverse)))
-                      : _mm512_setzero_si512();
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtepi32_epi8(rounded));
-      sum += _mm512_reduce_add_epi32(rounded);
+      const __m512i v = inverse > 0
+                            ? _mm512_cvtps_epi32(_mm512_mul_ps(values[i], _mm512_set1_ps(inverse)))
+                            : _mm512_setzero_si512();
+      __m512i top = v;
+      if (fine) {
+        top = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to.low + row * to.columns + k),
+                         _mm512_cvtepi32_epi8(v));
+      }
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(high + k), _mm512_cvtepi32_epi8(top));
+      sum += _mm512_reduce_add_epi32(v);
       if ((k + 16) % per_sum != 0) continue;
       to.sum[row * to.sums() + k / per_sum] = sum;
       to.scaled_sum[row * to.sums() + k / per_sum] = scale * static_cast<float>(sum);

@@ -36,22 +36,29 @@ const PackedEntry* choose_packed(Isa isa) {
 
 int64_t activation_bytes(int64_t m, int64_t columns) {
   const int64_t k = padded(columns);
-  // Blocks of 32 columns take the most.
-  return lines(m * k) + lines(m * k / 32 * 4) + 2 * lines(m * k / 16 * 4);
+  // The fine ones take the most.
+  return 2 * lines(m * k) + lines(m * k / 32 * 4) + 2 * lines(m * k / 16 * 4);
 }
 
-Activations activations_in(std::byte* memory, int64_t m, int64_t columns, int64_t block) {
+Activations activations_in(std::byte* memory, int64_t m, int64_t columns, ActivationBits bits) {
   Activations out;
+  out.bits = bits;
   out.m = m;
   out.columns = padded(columns);
-  out.block = block;
-  out.q = reinterpret_cast<int8_t*>(memory);
-  memory += lines(m * out.columns);
-  out.scale = reinterpret_cast<float*>(memory);
-  memory += lines(m * out.scales() * 4);
-  out.sum = reinterpret_cast<int32_t*>(memory);
-  memory += lines(m * out.sums() * 4);
-  out.scaled_sum = reinterpret_cast<float*>(memory);
+  const auto take = [&memory](int64_t bytes) {
+    std::byte* const at = memory;
+    memory += lines(bytes);
+    return at;
+  };
+  out.high = reinterpret_cast<int8_t*>(take(m * out.columns));
+  if (bits == ActivationBits::kFine) {
+    out.low = reinterpret_cast<int8_t*>(take(m * out.columns));
+  } else {
+    out.block = kPanelColumns;
+  }
+  out.scale = reinterpret_cast<float*>(take(m * out.scales() * 4));
+  out.sum = reinterpret_cast<int32_t*>(take(m * out.sums() * 4));
+  out.scaled_sum = reinterpret_cast<float*>(take(m * out.sums() * 4));
   return out;
 }
 

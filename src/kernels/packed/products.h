@@ -1,15 +1,18 @@
-// Products of int8 activations and packed weights.
+// Products of integer activations and packed weights.
 //
-//   quantize   q[m, k] = round(x[m, k] / scale[m, k / block]), scale = max |x| of the block / 127
-//   gemv       y[m, r] = sum over k of scale * q[m, k] * w[r, k]       few tokens: weights are read
-//   once gemm       the same for many tokens: a panel of 32 rows is turned into bytes with one
-//   scale per
-//              row and 64 columns, then multiplied by all tokens
+//   gemv   few tokens: weights as they are stored, activations of 16 bits, a scale per 32 columns
+//   gemm   many tokens: a panel of 32 rows is turned into bytes with one scale per row and 64
+//   columns
+//          and multiplied by activations of 8 bits, a scale per 64 columns
+//
+//   quantize   v[m, k] = round(x[m, k] / scale), scale = max |x| of the block / largest v
+//              fine   (gemv): largest v is 127 * 256, stored as two bytes: v = 256 high + low
+//              coarse (gemm): largest v is 127
+//   both       y[m, r] = bias[r] + sum over k of scale[m, block of k] * v[m, k] * w[r, k]
 //
 // Numerics. Integer sums are exact; blocks are added in f32 in ascending order, so that a result
-// does not depend on m, on the rows beside it or on threads. Errors against the weights as stored
-// and activations in f32: activations are off by at most scale / 2 (block = 32 columns in gemv, 128
-// in gemm); gemm rounds weights to at most 1/250 of the largest value of 64 columns of a row.
+// does not depend on m, on the rows beside it or on threads. An activation is off by at most scale
+// / 2; gemm rounds weights to at most 1/250 of the largest value of 64 columns of a row.
 //
 // Thread safety: pure functions over memory of the caller.
 #pragma once
@@ -26,23 +29,33 @@ namespace pome::kernels {
 // Columns that share a scale in gemm: of the panel and of activations.
 inline constexpr int64_t kPanelColumns = 64;
 
-// Quantised rows. Columns are padded with zeros to a multiple of 128.
+enum class ActivationBits : uint8_t { kFine, kCoarse };
+
+// Quantised rows. Columns are padded with zeros to a multiple of 64.
 struct Activations {
-  static constexpr int64_t kPad = 128;
+  static constexpr int64_t kPad = 64;
+  ActivationBits bits = ActivationBits::kFine;
   int64_t m = 0, columns = 0;  // padded
-  int64_t block = 32;          // columns that share a scale: 32 or kPanelColumns
-  int8_t* q = nullptr;         // [m, columns]
+  int64_t block = 32;          // columns that share a scale: 32, or kPanelColumns when coarse
+  int8_t* high = nullptr;      // [m, columns]; v itself when coarse
+  int8_t* low = nullptr;       // [m, columns]; fine only
   float* scale = nullptr;      // [m, columns / block]
-  // Sums of q, and the same times the scale: over 16 columns (block 32) or over the block.
+  // Sums of v, and the same times the scale: over 16 columns (fine) or over the block (coarse).
   int32_t* sum = nullptr;       // [m, sums()]
   float* scaled_sum = nullptr;  // [m, sums()]
 
   int64_t scales() const { return columns / block; }
-  int64_t sums() const { return block == 32 ? columns / 16 : columns / block; }
+  int64_t sums() const { return columns / (bits == ActivationBits::kFine ? 16 : block); }
 };
+// What element [m, k] stands for.
+inline double activation(const Activations& x, int64_t m, int64_t k) {
+  const int64_t at = m * x.columns + k;
+  const int v = x.low ? 256 * x.high[at] + x.low[at] : x.high[at];
+  return static_cast<double>(x.scale[m * x.scales() + k / x.block]) * v;
+}
 // Bytes that activations of m rows take, and the view of them in `memory` (aligned to 64 bytes).
 int64_t activation_bytes(int64_t m, int64_t columns);
-Activations activations_in(std::byte* memory, int64_t m, int64_t columns, int64_t block);
+Activations activations_in(std::byte* memory, int64_t m, int64_t columns, ActivationBits bits);
 
 using QuantizeKernel = void (*)(const float* x, int64_t columns, const Activations& to,
                                 int64_t row);
@@ -55,7 +68,7 @@ struct QuantizeEntry {
 struct ProductArgs {
   PackedView w;
   int64_t tile = 0, tiles = 0;  // tiles of rows [tile, tile + tiles)
-  Activations x;                // block 32 for gemv, kPanelColumns for gemm
+  Activations x;                // fine for gemv, coarse for gemm
   const float* bias = nullptr;  // [rows of w] or null
   float* y = nullptr;           // y[m, r]: row r of w in column r
   int64_t ldy = 0;
@@ -68,8 +81,13 @@ struct PackedEntry {
   PackedKernel gemv, gemm;
 };
 int64_t gemm_panel_bytes(int64_t columns);
-// Below this many tokens gemv is faster than gemm.
-inline constexpr int64_t kGemmTokens = 8;
+// Which of the two a product takes: gemm pays from a few tokens on. Narrow matrices stay with the
+// fine activations of gemv: models that have them are small, quick anyway, and most easily
+// disturbed.
+inline constexpr int64_t kGemmTokens = 8, kGemmColumns = 512;
+inline bool takes_gemm(int64_t tokens, int64_t columns) {
+  return tokens >= kGemmTokens && columns >= kGemmColumns;
+}
 
 std::span<const QuantizeEntry> quantize_kernels();
 std::span<const PackedEntry> packed_kernels();
