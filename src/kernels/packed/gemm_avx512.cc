@@ -56,12 +56,11 @@ POME_INLINE_VNNI __m512i twice(__m512 v) {
 
 template <int kBits, PackedScales kScales, bool kTable>
 POME_TARGET_VNNI void fill_panel(const PackedView& w, int64_t tile, std::byte* panel) {
-  using Reader = ScaleReader<kScales>;
+  using Reader = TileReader<kBits, kScales>;
   constexpr int kParts = Reader::kParts;
   const PackedLayout& layout = w.layout;
   const std::byte* data = w.tile(tile);
-  const std::byte* codes = data + layout.codes_at();
-  Reader scales(data + layout.head_bytes);
+  Reader reader(data + layout.head_bytes);
   // Bits of what is multiplied: the codes, or the bytes that the table gives for them.
   constexpr bool kFp4 = kTable && kScales == PackedScales::kExponent;
   constexpr int kWidth = !kTable ? kBits : kFp4 ? 5 : 8;
@@ -75,14 +74,15 @@ POME_TARGET_VNNI void fill_panel(const PackedView& w, int64_t tile, std::byte* p
   for (int64_t first = 0; first < layout.blocks; first += kGroupBlocks) {
     const int blocks = static_cast<int>(std::min<int64_t>(kGroupBlocks, layout.blocks - first));
     __m512 scale[kGroupBlocks][kParts], bias[kGroupBlocks][kParts];
+    const std::byte* codes[kGroupBlocks];
     __m512 largest = _mm512_setzero_ps();
     for (int b = 0; b < blocks; ++b) {
-      scales.next(Reader::kSuper ? static_cast<int>((first + b) % 8) : 0);
+      codes[b] = reader.next();
       POME_UNROLL
       for (int part = 0; part < kParts; ++part) {
-        scale[b][part] = scales.scale[part];
+        scale[b][part] = reader.scale[part];
         bias[b][part] = _mm512_setzero_ps();
-        if constexpr (Reader::kBias) bias[b][part] = scales.bias[part];
+        if constexpr (Reader::kBias) bias[b][part] = reader.bias[part];
         largest = _mm512_max_ps(largest,
                                 _mm512_abs_ps(_mm512_fmadd_ps(scale[b][part], low, bias[b][part])));
         largest = _mm512_max_ps(
@@ -99,8 +99,7 @@ POME_TARGET_VNNI void fill_panel(const PackedView& w, int64_t tile, std::byte* p
     std::byte* to = panel + 64;
     for (int b = 0; b < blocks; ++b) {
       Quads quads;
-      Codes<kBits>::load(codes, &quads);
-      codes += 64 * kBits;
+      Codes<kBits>::load(codes[b], &quads);
       POME_UNROLL
       for (int part = 0; part < kParts; ++part) {
         const __m512 a = _mm512_mul_ps(scale[b][part], inverse);

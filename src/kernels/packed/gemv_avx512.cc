@@ -24,8 +24,8 @@ template <int kBits, PackedScales kScales, bool kTable, int M>
 POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t m0) {
   const PackedLayout& layout = args.w.layout;
   const std::byte* data = args.w.tile(tile);
-  const std::byte* codes = data + layout.codes_at();
-  ScaleReader<kScales> scales(data + layout.head_bytes);
+  using Reader = TileReader<kBits, kScales>;
+  Reader reader(data + layout.head_bytes);
   __m512i table = _mm512_setzero_si512();
   if constexpr (kTable) {
     table = table_register(args.w, data);
@@ -44,10 +44,8 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
     total[m] = _mm512_setzero_ps();
   }
   const int offset = args.w.format.offset;
-  constexpr int kPlaneBytes = 64 * kBits;
-  constexpr int kParts = ScaleReader<kScales>::kParts;
   for (int64_t block = 0; block < layout.blocks; ++block) {
-    scales.next(ScaleReader<kScales>::kSuper ? static_cast<int>(block % 8) : 0);
+    const std::byte* codes = reader.next();
     Quads quads;
     Codes<kBits>::load(codes, &quads);
     if constexpr (kTable) {
@@ -55,9 +53,8 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
       for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table, quads.v[t]);
     }
     POME_UNROLL
-    for (int i = 0; i < kPlaneBytes; i += 64)
+    for (int i = 0; i < Reader::kBlockBytes; i += 64)
       _mm_prefetch(reinterpret_cast<const char*>(codes) + kAhead + i, _MM_HINT_T0);
-    codes += kPlaneBytes;
     POME_UNROLL
     for (int m = 0; m < M; ++m) {
       // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
@@ -77,23 +74,23 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
         part[h] = both;
       }
       const __m512 x = _mm512_set1_ps(xs[m][block]);
-      if constexpr (kParts == 2) {
+      if constexpr (Reader::kParts == 2) {
         POME_UNROLL
         for (int h = 0; h < 2; ++h) {
-          const __m512 factor = _mm512_mul_ps(scales.scale[h], x);
+          const __m512 factor = _mm512_mul_ps(reader.scale[h], x);
           total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[h]), factor, total[m]);
-          if constexpr (ScaleReader<kScales>::kBias) {
-            total[m] = _mm512_fmadd_ps(scales.bias[h], _mm512_set1_ps(scaled_sum[m][2 * block + h]),
+          if constexpr (Reader::kBias) {
+            total[m] = _mm512_fmadd_ps(reader.bias[h], _mm512_set1_ps(scaled_sum[m][2 * block + h]),
                                        total[m]);
           }
         }
       } else {
         const __m512 both = _mm512_cvtepi32_ps(_mm512_add_epi32(part[0], part[1]));
-        const __m512 factor = kScales == PackedScales::kRow ? x : _mm512_mul_ps(scales.scale[0], x);
+        const __m512 factor = kScales == PackedScales::kRow ? x : _mm512_mul_ps(reader.scale[0], x);
         total[m] = _mm512_fmadd_ps(both, factor, total[m]);
-        if constexpr (ScaleReader<kScales>::kBias) {
+        if constexpr (Reader::kBias) {
           const float s = scaled_sum[m][2 * block] + scaled_sum[m][2 * block + 1];
-          total[m] = _mm512_fmadd_ps(scales.bias[0], _mm512_set1_ps(s), total[m]);
+          total[m] = _mm512_fmadd_ps(reader.bias[0], _mm512_set1_ps(s), total[m]);
         }
       }
     }

@@ -50,9 +50,7 @@ struct TileWriter {
   std::byte* tile;
   uint8_t codes[kTileRows][kBlockColumns];
 
-  std::byte* record(int64_t index) const {
-    return tile + packed.layout.head_bytes + index * packed.layout.scale_record;
-  }
+  std::byte* record(int64_t block) const { return tile + packed.layout.record_at(block); }
   void put_planes(int64_t block);
 
   // One row's codes of one block, and the scales that belong to it.
@@ -68,7 +66,7 @@ void TileWriter::put_planes(int64_t block) {
   uint32_t quad[kTileRows][8];
   std::memcpy(quad, codes, sizeof quad);
   const int bits = packed.format.bits;
-  std::byte* to = tile + packed.layout.codes_at() + block * block_bytes(packed.format);
+  std::byte* to = tile + packed.layout.codes_at(block);
   uint32_t plane[8][kTileRows];
   const auto store = [&](int count) {
     std::memcpy(to, plane, static_cast<size_t>(count) * 64);
@@ -133,7 +131,7 @@ void TileWriter::read_stream(int64_t row, int64_t block, int width, uint8_t* out
 void TileWriter::read_super(int64_t row, int64_t r, int64_t block, uint8_t* out) {
   const int64_t super = block / 8;
   const auto b = static_cast<int>(block % 8);
-  std::byte* to = record(super);
+  std::byte* to = record(block);
   switch (w.encoding.kind) {
     case EncodingKind::kQ4_K:
     case EncodingKind::kQ5_K: {
@@ -218,6 +216,8 @@ void TileWriter::read_super(int64_t row, int64_t r, int64_t block, uint8_t* out)
 void TileWriter::read_block(int64_t row, int64_t r, int64_t block) {
   uint8_t* out = codes[r];
   std::byte* to = record(block);
+  if (packed.format.scales == PackedScales::kHalf) to += block % 2 * 32;
+  if (packed.format.scales == PackedScales::kExponent) to += block % 4 * 16;
   switch (w.encoding.kind) {
     case EncodingKind::kQ4_0: {
       const auto in = block_at<BlockQ4_0>(w, row, block);
@@ -315,7 +315,7 @@ void TileWriter::write_palette(int64_t row, int64_t rows) {
 
 void pack_tile(const PackedView& to, const WeightView& w, int64_t row, std::byte* tile) {
   const int64_t rows = std::min(kTileRows, w.rows - row);
-  std::memset(tile, 0, static_cast<size_t>(to.layout.codes_at()));
+  std::memset(tile, 0, static_cast<size_t>(to.layout.tile_bytes));
   TileWriter writer{to, w, tile, {}, {}};
   if (w.encoding.kind == EncodingKind::kLut) writer.write_palette(row, rows);
   const int filler = to.format.table == PackedTable::kNone ? to.format.offset : 0;

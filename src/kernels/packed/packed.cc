@@ -11,27 +11,6 @@ namespace pome::kernels {
 
 namespace {
 
-int64_t scale_record_bytes(PackedScales scales) {
-  switch (scales) {
-    case PackedScales::kRow:
-      return 0;
-    case PackedScales::kHalf:
-      return 32;
-    case PackedScales::kHalfBias:
-      return 64;
-    case PackedScales::kExponent:
-      return 16;
-    case PackedScales::kSuper:
-      return 32 + 8 * 16;
-    case PackedScales::kSuper16:
-      return 32 + 16 * 16;
-    case PackedScales::kSuperBias:
-    case PackedScales::kSuperBias16:
-      return 64 + 16 * 16;
-  }
-  return 0;
-}
-
 std::optional<PackedFormat> int_format(const Encoding& encoding, int64_t columns) {
   const int offset = encoding.bits == 4 ? 8 : 128;
   if (encoding.block == columns) return PackedFormat{encoding.bits, offset, PackedScales::kRow};
@@ -62,10 +41,8 @@ struct Affine {
 // Scale and bias of columns [16 half, 16 half + 16) of a row of the tile.
 Affine affine_at(const PackedView& packed, const std::byte* tile, int64_t row, int64_t half) {
   const PackedFormat& f = packed.format;
-  const std::byte* plane = tile + packed.layout.head_bytes;
   const int64_t block = half / 2;
-  const bool super = f.has_super();
-  const std::byte* record = plane + (super ? half / 16 : block) * packed.layout.scale_record;
+  const std::byte* record = tile + packed.layout.record_at(block);
   switch (f.scales) {
     case PackedScales::kRow: {
       float scale;
@@ -73,11 +50,11 @@ Affine affine_at(const PackedView& packed, const std::byte* tile, int64_t row, i
       return {scale, 0};
     }
     case PackedScales::kHalf:
-      return {half_at(record, row), 0};
+      return {half_at(record + block % 2 * 32, row), 0};
     case PackedScales::kHalfBias:
       return {half_at(record, row), half_at(record + 32, row)};
     case PackedScales::kExponent:
-      return {e8m0_half(static_cast<uint8_t>(byte_at(record, row))), 0};
+      return {e8m0_half(static_cast<uint8_t>(byte_at(record, block % 4 * 16 + row))), 0};
     case PackedScales::kSuper:
       return {half_at(record, row) * static_cast<float>(static_cast<int8_t>(
                                          byte_at(record + 32, block % 8 * 16 + row))),
@@ -141,10 +118,6 @@ std::optional<PackedFormat> packed_format(const Encoding& encoding, int64_t colu
   }
 }
 
-int64_t block_bytes(const PackedFormat& format) {
-  return kTileRows * kBlockColumns * format.bits / 8;
-}
-
 PackedLayout packed_layout(const PackedFormat& format, int64_t rows, int64_t columns) {
   PackedLayout out;
   out.rows = rows;
@@ -153,11 +126,11 @@ PackedLayout packed_layout(const PackedFormat& format, int64_t rows, int64_t col
   out.blocks = (columns + kBlockColumns - 1) / kBlockColumns;
   out.head_bytes = (format.scales == PackedScales::kRow ? 64 : 0) +
                    (format.table == PackedTable::kTile ? 64 : 0);
-  out.scale_record = scale_record_bytes(format.scales);
-  const int64_t records =
-      format.has_super() ? (columns + kSuperColumns - 1) / kSuperColumns : out.blocks;
-  out.scale_bytes = (records * out.scale_record + 63) / 64 * 64;
-  out.tile_bytes = out.codes_at() + out.blocks * block_bytes(format);
+  out.block_bytes = kTileRows * kBlockColumns * format.bits / 8;
+  out.record_bytes = record_bytes(format.scales);
+  out.span_blocks = span_blocks(format.scales);
+  const int64_t spans = (out.blocks + out.span_blocks - 1) / out.span_blocks;
+  out.tile_bytes = out.head_bytes + spans * out.record_bytes + out.blocks * out.block_bytes;
   return out;
 }
 
@@ -209,8 +182,7 @@ void unpack_row(const PackedView& packed, int64_t row, float* out) {
   uint8_t codes[kTileRows][kBlockColumns];
   for (int64_t k = 0; k < packed.layout.columns; ++k) {
     const int64_t block = k / kBlockColumns;
-    if (k % kBlockColumns == 0)
-      block_codes(f.bits, tile + packed.layout.codes_at() + block * block_bytes(f), codes);
+    if (k % kBlockColumns == 0) block_codes(f.bits, tile + packed.layout.codes_at(block), codes);
     const Affine a = affine_at(packed, tile, row % kTileRows, k / 16);
     int code = codes[row % kTileRows][k % kBlockColumns];
     if (f.table != PackedTable::kNone) code = table[code & 15];

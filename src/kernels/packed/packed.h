@@ -15,9 +15,11 @@
 //   quad                                                                 512 3, 5, 6  2 + 1, 4 + 1,
 //   4 + 2: the planes of the low bits, then those of the high bits
 //
-// A tile in memory:  [f32 row scale [16]] [table [64]]   head, each where the format has it
-//                    scale plane, one record per block or super-block (see PackedScales)
-//                    code plane, from a multiple of 64 bytes on
+// A tile in memory is one stream:  [f32 row scale [16]] [table [64]]   head, each where the format
+// has it
+//                                 spans: [scale record] [codes of its blocks]
+// A span is as many blocks as make its record a multiple of 64 bytes (see PackedScales); the last
+// one of a tile may hold fewer blocks.
 //
 // Rows and columns beyond the matrix have code = offset, scale 0 and bias 0.
 // What a tile holds is the stored weight, but for f16 tables, whose entries are rounded to bytes:
@@ -40,18 +42,45 @@ namespace pome::kernels {
 
 inline constexpr int64_t kTileRows = 16, kBlockColumns = 32, kSuperColumns = 256;
 
-// The record of the scale plane. `h[16]` are binary16, `b[16]` bytes, one per row.
+// The record of a span. `h[16]` are binary16, `b[16]` bytes, one per row.
 enum class PackedScales : uint8_t {
-  kRow,         // nothing: the row scale of the head alone
-  kHalf,        // per block   h scale                                                 32 bytes
-  kHalfBias,    // per block   h scale, h bias                                         64
-  kExponent,    // per block   b e: scale 2^(e - 128)                                  16
-  kSuper,       // per 256     h d, then per block b s: scale d * (signed) s           32 + 128
-  kSuper16,     // per 256     h d, then per 16 columns b s: the same                  32 + 256
-  kSuperBias,   // per 256     h d, h n, per block b s, per block b m:                 64 + 256
-                //             scale d * s, bias n * m
-  kSuperBias16  // per 256     h d, h n, then per 16 columns b: s low, m high nibble   64 + 256
+  kRow,         // no record: the row scale of the head alone; spans of one block
+  kHalf,        // 2 blocks   h scale each                                             64 bytes
+  kHalfBias,    // 1 block    h scale, h bias                                          64
+  kExponent,    // 4 blocks   b e each: scale 2^(e - 128)                              64
+  kSuper,       // 8 blocks   h d, then per block b s: scale d * (signed) s           192, 160 used
+  kSuper16,     // 8 blocks   h d, then per 16 columns b s: the same                  320, 288 used
+  kSuperBias,   // 8 blocks   h d, h n, per block b s, per block b m:                 320
+                //            scale d * s, bias n * m
+  kSuperBias16  // 8 blocks   h d, h n, per 16 columns b: s low, m high nibble        320
 };
+constexpr int span_blocks(PackedScales scales) {
+  switch (scales) {
+    case PackedScales::kRow:
+    case PackedScales::kHalfBias:
+      return 1;
+    case PackedScales::kHalf:
+      return 2;
+    case PackedScales::kExponent:
+      return 4;
+    default:
+      return 8;
+  }
+}
+constexpr int record_bytes(PackedScales scales) {
+  switch (scales) {
+    case PackedScales::kRow:
+      return 0;
+    case PackedScales::kHalf:
+    case PackedScales::kHalfBias:
+    case PackedScales::kExponent:
+      return 64;
+    case PackedScales::kSuper:
+      return 192;
+    default:
+      return 320;
+  }
+}
 enum class PackedTable : uint8_t { kNone, kIq4, kFp4, kTile };
 
 struct PackedFormat {
@@ -73,13 +102,18 @@ struct PackedFormat {
 // Null for encodings and shapes that stay as they are stored: floats, other group sizes, grids.
 std::optional<PackedFormat> packed_format(const Encoding& encoding, int64_t columns);
 
-int64_t block_bytes(const PackedFormat& format);  // of codes, 16 rows x 32 columns
-
 struct PackedLayout {
   int64_t rows = 0, columns = 0;  // of the matrix
   int64_t tiles = 0, blocks = 0;  // blocks of a row of tiles, whole
-  int64_t head_bytes = 0, scale_bytes = 0, scale_record = 0, tile_bytes = 0;
-  int64_t codes_at() const { return head_bytes + scale_bytes; }
+  int64_t head_bytes = 0, block_bytes = 0, record_bytes = 0, span_blocks = 1, tile_bytes = 0;
+
+  // Where the record of a block's span and its codes begin in a tile.
+  int64_t record_at(int64_t block) const {
+    return head_bytes + block / span_blocks * (record_bytes + span_blocks * block_bytes);
+  }
+  int64_t codes_at(int64_t block) const {
+    return record_at(block) + record_bytes + block % span_blocks * block_bytes;
+  }
 };
 PackedLayout packed_layout(const PackedFormat& format, int64_t rows, int64_t columns);
 

@@ -113,11 +113,6 @@ POME_INLINE_AVX512 __m512 signed_bytes(const std::byte* at) {
   return _mm512_cvtepi32_ps(
       _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
 }
-POME_INLINE_AVX512 __m512 unsigned_bytes(const std::byte* at) {
-  return _mm512_cvtepi32_ps(
-      _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
-}
-
 // The table in every 128 bits, as the byte shuffle wants it.
 POME_INLINE_AVX512 __m512i table_register(const PackedView& w, const std::byte* tile) {
   uint8_t bytes[4][16];
@@ -126,72 +121,76 @@ POME_INLINE_AVX512 __m512i table_register(const PackedView& w, const std::byte* 
   return _mm512_loadu_si512(bytes);
 }
 
-// Scales of a block: one for all 32 columns, or (kParts = 2) one for each 16.
-template <PackedScales kKind>
-struct ScaleReader {
+// Goes through the blocks of a tile in order. Scales of a block: one for all 32 columns, or (kParts
+// = 2) one for each 16.
+template <int kBits, PackedScales kKind>
+struct TileReader {
   static constexpr bool kBias = kKind == PackedScales::kHalfBias ||
                                 kKind == PackedScales::kSuperBias ||
                                 kKind == PackedScales::kSuperBias16;
   static constexpr int kParts =
       kKind == PackedScales::kSuper16 || kKind == PackedScales::kSuperBias16 ? 2 : 1;
-  static constexpr bool kSuper = kKind >= PackedScales::kSuper;
+  static constexpr int kSpan = span_blocks(kKind);
+  static constexpr int kBlockBytes = 64 * kBits;
 
-  const std::byte* record;
+  const std::byte* at;      // the codes of the next block
+  const std::byte* record;  // of its span
+  int number = 0;           // of the block in its span
   __m512 d, n;
   __m512 scale[kParts], bias[kParts];
 
-  POME_INLINE_AVX512 explicit ScaleReader(const std::byte* plane) : record(plane) {}
+  POME_INLINE_AVX512 explicit TileReader(const std::byte* spans) : at(spans), record(spans) {}
 
-  // `b`: number of the block within its super-block, 0 where there are none.
-  POME_INLINE_AVX512 void next(int b) {
+  // Sets scale and bias, and gives the codes of the next block.
+  POME_INLINE_AVX512 const std::byte* next() {
+    if (number == 0) {
+      record = at;
+      at += record_bytes(kKind);
+      if constexpr (kKind >= PackedScales::kSuper) d = halves(record);
+      if constexpr (kKind >= PackedScales::kSuper && kBias) n = halves(record + 32);
+    }
+    read_scales(number);
+    const std::byte* const codes = at;
+    at += kBlockBytes;
+    if constexpr (kSpan > 1) number = (number + 1) % kSpan;
+    return codes;
+  }
+
+ private:
+  POME_INLINE_AVX512 static __m512i bytes_at(const std::byte* from) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  POME_INLINE_AVX512 void read_scales(int b) {
     if constexpr (kKind == PackedScales::kRow) {
       scale[0] = _mm512_set1_ps(1.0f);
     } else if constexpr (kKind == PackedScales::kHalf) {
-      scale[0] = halves(record);
-      record += 32;
+      scale[0] = halves(record + 32 * b);
     } else if constexpr (kKind == PackedScales::kHalfBias) {
       scale[0] = halves(record);
       bias[0] = halves(record + 32);
-      record += 64;
     } else if constexpr (kKind == PackedScales::kExponent) {
-      const __m512i e =
-          _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(record)));
+      const __m512i e = bytes_at(record + 16 * b);
       const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
       const __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
       const __mmask16 is_small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
       scale[0] = _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small));
-      record += 16;
-    } else {
-      next_of_super(b);
-    }
-  }
-
- private:
-  POME_INLINE_AVX512 void next_of_super(int b) {
-    if (b == 0) {
-      d = halves(record);
-      if constexpr (kBias) n = halves(record + 32);
-    }
-    const std::byte* bytes = record + (kBias ? 64 : 32);
-    if constexpr (kKind == PackedScales::kSuper) {
-      scale[0] = _mm512_mul_ps(d, signed_bytes(bytes + 16 * b));
+    } else if constexpr (kKind == PackedScales::kSuper) {
+      scale[0] = _mm512_mul_ps(d, signed_bytes(record + 32 + 16 * b));
     } else if constexpr (kKind == PackedScales::kSuper16) {
-      scale[0] = _mm512_mul_ps(d, signed_bytes(bytes + 32 * b));
-      scale[1] = _mm512_mul_ps(d, signed_bytes(bytes + 32 * b + 16));
+      scale[0] = _mm512_mul_ps(d, signed_bytes(record + 32 + 32 * b));
+      scale[1] = _mm512_mul_ps(d, signed_bytes(record + 32 + 32 * b + 16));
     } else if constexpr (kKind == PackedScales::kSuperBias) {
-      scale[0] = _mm512_mul_ps(d, unsigned_bytes(bytes + 16 * b));
-      bias[0] = _mm512_mul_ps(n, unsigned_bytes(bytes + 128 + 16 * b));
+      scale[0] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(bytes_at(record + 64 + 16 * b)));
+      bias[0] = _mm512_mul_ps(n, _mm512_cvtepi32_ps(bytes_at(record + 192 + 16 * b)));
     } else {
       POME_UNROLL
       for (int part = 0; part < 2; ++part) {
-        const __m512i both = _mm512_cvtepu8_epi32(
-            _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + 32 * b + 16 * part)));
-        scale[part] =
-            _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(15))));
+        const __m512i both = bytes_at(record + 64 + 32 * b + 16 * part);
+        const __m512i low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+        scale[part] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(low));
         bias[part] = _mm512_mul_ps(n, _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 4)));
       }
     }
-    if (b == 7) record += (kBias ? 64 : 32) + (kKind == PackedScales::kSuper ? 128 : 256);
   }
 };
 
