@@ -27,6 +27,10 @@ void read_gguf_rest(ConfigReader& config, const Checkpoint& checkpoint, ModelInf
   if (tokens && info->vocab_size && static_cast<int64_t>(tokens) != info->vocab_size)
     config.complain(Refusal::kRange, std::to_string(tokens) + " tokens but " + rows);
   info->tie_word_embeddings = !checkpoint.find("output.weight");
+  // llama.cpp's converter writes four times the embedding for GPT-2 and Phi-2, whatever the width.
+  const CheckpointTensor* up = checkpoint.find("blk.0.ffn_up.weight");
+  if (up && up->shape.size() == 2 && info->intermediate_size == 4 * info->hidden_size)
+    info->intermediate_size = up->shape[0];
   if (const auto name = checkpoint.gguf.find("general.name");
       name != checkpoint.gguf.end() && name->is_string())
     info->name = name->get<std::string>();
