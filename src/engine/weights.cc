@@ -79,6 +79,21 @@ Result<const Weight*> WeightStore::encoded(const Graph& graph, int32_t constant,
   return slot.get();
 }
 
+Result<std::byte*> WeightStore::take(uint64_t bytes) {
+  constexpr uint64_t kArena = uint64_t{64} << 20;
+  const uint64_t whole = (bytes + AlignedBuffer::kAlignment - 1) / AlignedBuffer::kAlignment *
+                         AlignedBuffer::kAlignment;
+  if (arenas_.empty() || arena_used_ + whole > arenas_.back().bytes().size()) {
+    POME_ASSIGN_OR_RETURN(AlignedBuffer arena, AlignedBuffer::allocate(std::max(whole, kArena),
+                                                                       "weights", Pages::kLarge));
+    arenas_.push_back(std::move(arena));
+    arena_used_ = 0;
+  }
+  std::byte* const at = arenas_.back().data() + arena_used_;
+  arena_used_ += whole;
+  return at;
+}
+
 Result<const PackedWeight*> WeightStore::packed(const Graph& graph, int32_t constant,
                                                 const kernels::PackedFormat& format,
                                                 ThreadPool* pool, const CancelToken* cancel) {
@@ -91,8 +106,8 @@ Result<const PackedWeight*> WeightStore::packed(const Graph& graph, int32_t cons
   weight->view.layout = kernels::packed_layout(format, data.rows(), data.columns());
   const kernels::PackedLayout& layout = weight->view.layout;
   const auto bytes = static_cast<uint64_t>(layout.tiles * layout.tile_bytes);
-  POME_ASSIGN_OR_RETURN(weight->storage, AlignedBuffer::allocate(bytes, "weights"));
-  weight->view.data = weight->storage.data();
+  POME_ASSIGN_OR_RETURN(std::byte* const memory, take(bytes));
+  weight->view.data = memory;
   // tile_rows() is a multiple of 64, and so of the rows of a packed tile.
   const int64_t step = tile_rows(data);
   const int64_t window = 2 * pool->threads();
@@ -106,7 +121,7 @@ Result<const PackedWeight*> WeightStore::packed(const Graph& graph, int32_t cons
     for (const auto& part : tile.parts) parts.push_back(part.data());
     const auto from = kernels::weight_view(data.encoding(), rows, data.columns(), parts);
     for (int64_t r = 0; r < rows; r += kernels::kTileRows) {
-      std::byte* to = weight->storage.data() + (row + r) / kernels::kTileRows * layout.tile_bytes;
+      std::byte* to = memory + (row + r) / kernels::kTileRows * layout.tile_bytes;
       kernels::pack_tile(weight->view, from, r, to);
     }
     return {};

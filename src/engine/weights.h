@@ -28,7 +28,6 @@ struct Weight {
 // A matrix laid out anew for products with int8 activations (kernels/packed).
 struct PackedWeight {
   kernels::PackedView view;
-  AlignedBuffer storage;
 };
 
 // Thread safety: filled while compiling, then immutable.
@@ -45,9 +44,14 @@ class WeightStore {
   uint64_t bytes() const { return bytes_; }
 
  private:
+  Result<std::byte*> take(uint64_t bytes);
+
   std::map<int32_t, std::unique_ptr<Weight>> encoded_;
   std::map<int32_t, AlignedBuffer> decoded_;
   std::map<int32_t, std::unique_ptr<PackedWeight>> packed_;
+  // Packed weights lie one after the other in large buffers, so that large pages are filled.
+  std::vector<AlignedBuffer> arenas_;
+  uint64_t arena_used_ = 0;
   uint64_t bytes_ = 0;
 };
 
