@@ -43,28 +43,27 @@ void add_bits(const uint8_t (&high)[4], int shift, uint8_t* codes) {
     codes[e] = static_cast<uint8_t>(codes[e] | ((bits >> e & 1) << shift));
 }
 
-// What the codes and scales of one tile are written through. Codes of a row arrive block by block.
+// What the codes and scales of one tile are written through, up to a super-block of columns at a
+// time.
 struct TileWriter {
   const PackedView& packed;
   const WeightView& w;
   std::byte* tile;
-  uint8_t codes[kTileRows][kBlockColumns];
+  uint8_t codes[8][kTileRows][kBlockColumns];  // by block of the super-block
+  uint8_t index_bytes[kTileRows][256];         // palettes of 8-bit codes: index to byte, per row
 
   std::byte* record(int64_t block) const { return tile + packed.layout.record_at(block); }
   void put_planes(int64_t block);
-
-  // One row's codes of one block, and the scales that belong to it.
   void read_block(int64_t row, int64_t r, int64_t block);
-  void read_super(int64_t row, int64_t r, int64_t block, uint8_t* out);
+  void read_super(int64_t row, int64_t r, int64_t super);
   void read_stream(int64_t row, int64_t block, int width, uint8_t* out) const;
-  uint8_t index_bytes[kTileRows][256];  // palettes of 8-bit codes: index to byte, per row
   void write_palette(int64_t row, int64_t rows);
 };
 
 // Bit planes hold codes below 16 side by side, so that whole quads of bytes can be shifted.
 void TileWriter::put_planes(int64_t block) {
   uint32_t quad[kTileRows][8];
-  std::memcpy(quad, codes, sizeof quad);
+  std::memcpy(quad, codes[block % 8], sizeof quad);
   const int bits = packed.format.bits;
   std::byte* to = tile + packed.layout.codes_at(block);
   uint32_t plane[8][kTileRows];
@@ -128,93 +127,101 @@ void TileWriter::read_stream(int64_t row, int64_t block, int width, uint8_t* out
   }
 }
 
-void TileWriter::read_super(int64_t row, int64_t r, int64_t block, uint8_t* out) {
-  const int64_t super = block / 8;
-  const auto b = static_cast<int>(block % 8);
-  std::byte* to = record(block);
+// Codes of 4 or 5 bits: `high` has bit b of byte l for weight 32 b + l, or is null.
+void nibbles_of_super(const uint8_t* qs, const uint8_t* high, int64_t r,
+                      uint8_t (*codes)[kTileRows][kBlockColumns]) {
+  for (int b = 0; b < 8; ++b) {
+    uint8_t* out = codes[b][r];
+    const uint8_t* from = qs + b / 2 * 32;
+    if (b % 2 == 0) {
+      for (int l = 0; l < 32; ++l) out[l] = from[l] & 15;
+    } else {
+      for (int l = 0; l < 32; ++l) out[l] = from[l] >> 4;
+    }
+    if (!high) continue;
+    for (int l = 0; l < 32; ++l) out[l] = static_cast<uint8_t>(out[l] | ((high[l] >> b & 1) << 4));
+  }
+}
+void put_scale_pairs(const uint8_t (&packed)[12], int64_t r, std::byte* to) {
+  uint8_t scale[8], min[8];
+  unpack_k_scales(packed, scale, min);
+  for (int i = 0; i < 8; ++i) {
+    put_byte(to + 64, i * 16 + r, scale[i]);
+    put_byte(to + 192, i * 16 + r, min[i]);
+  }
+}
+
+void TileWriter::read_super(int64_t row, int64_t r, int64_t super) {
+  std::byte* to = record(super * 8);
   switch (w.encoding.kind) {
-    case EncodingKind::kQ4_K:
+    case EncodingKind::kQ4_K: {
+      const auto in = block_at<BlockQ4_K>(w, row, super);
+      put_half(to, r, in.d);
+      put_half(to + 32, r, in.dmin ^ kSign);
+      put_scale_pairs(in.scales, r, to);
+      return nibbles_of_super(in.qs, nullptr, r, codes);
+    }
     case EncodingKind::kQ5_K: {
-      const bool five = w.encoding.kind == EncodingKind::kQ5_K;
-      BlockQ4_K four;
-      BlockQ5_K in{};
-      if (five) {
-        in = block_at<BlockQ5_K>(w, row, super);
-      } else {
-        four = block_at<BlockQ4_K>(w, row, super);
-        in.d = four.d;
-        in.dmin = four.dmin;
-        std::memcpy(in.scales, four.scales, sizeof in.scales);
-        std::memcpy(in.qs, four.qs, sizeof in.qs);
-      }
-      if (b == 0) {
-        uint8_t scale[8], min[8];
-        unpack_k_scales(in.scales, scale, min);
-        put_half(to, r, in.d);
-        put_half(to + 32, r, in.dmin ^ kSign);
-        for (int i = 0; i < 8; ++i) {
-          put_byte(to + 64, i * 16 + r, scale[i]);
-          put_byte(to + 192, i * 16 + r, min[i]);
-        }
-      }
-      const uint8_t* qs = in.qs + b / 2 * 32;
-      const int shift = b % 2 * 4;
-      for (int l = 0; l < 32; ++l) out[l] = qs[l] >> shift & 15;
-      if (five)
-        for (int l = 0; l < 32; ++l)
-          out[l] = static_cast<uint8_t>(out[l] | ((in.qh[l] >> b & 1) << 4));
-      return;
+      const auto in = block_at<BlockQ5_K>(w, row, super);
+      put_half(to, r, in.d);
+      put_half(to + 32, r, in.dmin ^ kSign);
+      put_scale_pairs(in.scales, r, to);
+      return nibbles_of_super(in.qs, in.qh, r, codes);
     }
     case EncodingKind::kQ6_K: {
       const auto in = block_at<BlockQ6_K>(w, row, super);
-      if (b == 0) {
-        put_half(to, r, in.d);
-        for (int i = 0; i < 16; ++i) put_byte(to + 32, i * 16 + r, in.scales[i]);
+      put_half(to, r, in.d);
+      for (int i = 0; i < 16; ++i) put_byte(to + 32, i * 16 + r, in.scales[i]);
+      for (int b = 0; b < 8; ++b) {
+        const int h = b / 4, t = b % 4;
+        const uint8_t* low = in.ql + 64 * h + 32 * (t % 2);
+        const uint8_t* high = in.qh + 32 * h;
+        for (int l = 0; l < 32; ++l)
+          codes[b][r][l] =
+              static_cast<uint8_t>((low[l] >> (t / 2 * 4) & 15) | (high[l] >> (2 * t) & 3) << 4);
       }
-      const int h = b / 4, t = b % 4;
-      const uint8_t* low = in.ql + 64 * h + 32 * (t % 2);
-      for (int l = 0; l < 32; ++l)
-        out[l] = static_cast<uint8_t>((low[l] >> (t / 2 * 4) & 15) |
-                                      (in.qh[32 * h + l] >> (2 * t) & 3) << 4);
       return;
     }
     case EncodingKind::kQ3_K: {
       const auto in = block_at<BlockQ3_K>(w, row, super);
-      if (b == 0) {
-        int8_t scale[16];
-        unpack_q3_k_scales(in.scales, scale);
-        put_half(to, r, in.d);
-        for (int i = 0; i < 16; ++i) put_byte(to + 32, i * 16 + r, scale[i]);
+      int8_t scale[16];
+      unpack_q3_k_scales(in.scales, scale);
+      put_half(to, r, in.d);
+      for (int i = 0; i < 16; ++i) put_byte(to + 32, i * 16 + r, scale[i]);
+      for (int b = 0; b < 8; ++b) {
+        const uint8_t* qs = in.qs + b / 4 * 32;
+        for (int l = 0; l < 32; ++l)
+          codes[b][r][l] =
+              static_cast<uint8_t>((qs[l] >> (b % 4 * 2) & 3) | (in.hmask[l] >> b & 1) << 2);
       }
-      const uint8_t* qs = in.qs + b / 4 * 32;
-      for (int l = 0; l < 32; ++l)
-        out[l] = static_cast<uint8_t>((qs[l] >> (b % 4 * 2) & 3) | (in.hmask[l] >> b & 1) << 2);
       return;
     }
     case EncodingKind::kQ2_K: {
       const auto in = block_at<BlockQ2_K>(w, row, super);
-      if (b == 0) {
-        put_half(to, r, in.d);
-        put_half(to + 32, r, in.dmin ^ kSign);
-        for (int i = 0; i < 16; ++i) put_byte(to + 64, i * 16 + r, in.scales[i]);
+      put_half(to, r, in.d);
+      put_half(to + 32, r, in.dmin ^ kSign);
+      for (int i = 0; i < 16; ++i) put_byte(to + 64, i * 16 + r, in.scales[i]);
+      for (int b = 0; b < 8; ++b) {
+        const uint8_t* qs = in.qs + b / 4 * 32;
+        for (int l = 0; l < 32; ++l) codes[b][r][l] = qs[l] >> (b % 4 * 2) & 3;
       }
-      const uint8_t* qs = in.qs + b / 4 * 32;
-      for (int l = 0; l < 32; ++l) out[l] = qs[l] >> (b % 4 * 2) & 3;
       return;
     }
     default: {  // IQ4_XS
       const auto in = block_at<BlockIQ4_XS>(w, row, super);
-      if (b == 0) put_half(to, r, in.d);
-      const int s = (in.scales_l[b / 2] >> (b % 2 * 4) & 15) | (in.scales_h >> (2 * b) & 3) << 4;
-      put_byte(to + 32, b * 16 + r, s - 32);
-      low_then_high(in.qs + 16 * b, out);
+      put_half(to, r, in.d);
+      for (int b = 0; b < 8; ++b) {
+        const int s = (in.scales_l[b / 2] >> (b % 2 * 4) & 15) | (in.scales_h >> (2 * b) & 3) << 4;
+        put_byte(to + 32, b * 16 + r, s - 32);
+        low_then_high(in.qs + 16 * b, codes[b][r]);
+      }
       return;
     }
   }
 }
 
 void TileWriter::read_block(int64_t row, int64_t r, int64_t block) {
-  uint8_t* out = codes[r];
+  uint8_t* out = codes[block % 8][r];
   std::byte* to = record(block);
   if (packed.format.scales == PackedScales::kHalf) to += block % 2 * 32;
   if (packed.format.scales == PackedScales::kExponent) to += block % 4 * 16;
@@ -283,7 +290,7 @@ void TileWriter::read_block(int64_t row, int64_t r, int64_t block) {
       return;
     }
     default:
-      return read_super(row, r, block, out);
+      return;  // super-blocks: read_super()
   }
 }
 
@@ -315,16 +322,25 @@ void TileWriter::write_palette(int64_t row, int64_t rows) {
 
 void pack_tile(const PackedView& to, const WeightView& w, int64_t row, std::byte* tile) {
   const int64_t rows = std::min(kTileRows, w.rows - row);
-  std::memset(tile, 0, static_cast<size_t>(to.layout.tile_bytes));
+  for (int64_t block = 0; block < to.layout.blocks; block += to.layout.span_blocks)
+    std::memset(tile + to.layout.record_at(block), 0, static_cast<size_t>(to.layout.record_bytes));
+  std::memset(tile, 0, static_cast<size_t>(to.layout.head_bytes));
   TileWriter writer{to, w, tile, {}, {}};
   if (w.encoding.kind == EncodingKind::kLut) writer.write_palette(row, rows);
   const int filler = to.format.table == PackedTable::kNone ? to.format.offset : 0;
   std::memset(writer.codes, filler, sizeof writer.codes);
-  for (int64_t block = 0; block < to.layout.blocks; ++block) {
-    const bool part = (block + 1) * kBlockColumns > w.columns;
-    if (part) std::memset(writer.codes, filler, sizeof writer.codes);
-    for (int64_t r = 0; r < rows; ++r) writer.read_block(row + r, r, block);
-    writer.put_planes(block);
+  for (int64_t first = 0; first < to.layout.blocks; first += 8) {
+    const int64_t end = std::min(first + 8, to.layout.blocks);
+    if (end * kBlockColumns > w.columns)
+      std::memset(writer.codes[(end - 1) % 8], filler, sizeof writer.codes[0]);
+    for (int64_t r = 0; r < rows; ++r) {
+      if (to.format.has_super()) {
+        writer.read_super(row + r, r, first / 8);
+      } else {
+        for (int64_t block = first; block < end; ++block) writer.read_block(row + r, r, block);
+      }
+    }
+    for (int64_t block = first; block < end; ++block) writer.put_planes(block);
   }
 }
 
