@@ -307,7 +307,7 @@ class Compiler {
     if (node.operands.size() > 2) {
       POME_ASSIGN_OR_RETURN(made.operands[2], use(node.operands[2], false));
     }
-    return finish(made, make_linear(plan_->isa, made, weight));
+    return finish(made, make_linear(plan_->isa, made, weight, plan_->exact));
   }
   Status lower(const MatMulOp& op, const Node& node) {
     const ValueId y = node.operands[1];

@@ -28,8 +28,9 @@ class Step {
 };
 using StepPtr = std::unique_ptr<const Step>;
 
-// A matrix operand: a weight in its encoding, or (null) the value itself.
-StepPtr make_linear(Isa isa, const Node& node, const Weight* weight);
+// A matrix operand: a weight in its encoding, or (null) the value itself. Unless `exact`, products
+// of many tokens with float weights are taken in bfloat16 where the instruction set has them.
+StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact);
 // Products of one value with several packed weights: activations are quantised once, and all
 // threads work on all of them together.
 struct PackedProduct {

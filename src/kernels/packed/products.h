@@ -84,7 +84,7 @@ int64_t gemm_panel_bytes(int64_t columns);
 // Which of the two a product takes: gemm pays from a few tokens on. Narrow matrices stay with the
 // fine activations of gemv: models that have them are small, quick anyway, and most easily
 // disturbed.
-inline constexpr int64_t kGemmTokens = 8, kGemmColumns = 512;
+inline constexpr int64_t kGemmTokens = 8, kGemmColumns = 1024;
 inline bool takes_gemm(int64_t tokens, int64_t columns) {
   return tokens >= kGemmTokens && columns >= kGemmColumns;
 }
