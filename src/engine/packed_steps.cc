@@ -36,7 +36,8 @@ class PackedLinearStep final : public Step {
     return text;
   }
   int64_t scratch_floats(const Limits& limits) const override {
-    if (!kernels::takes_gemm(limits.tokens, columns_)) return 0;
+    if (kernels::activation_bits(limits.tokens, columns_) != kernels::ActivationBits::kCoarse)
+      return 0;
     return kernels::gemm_panel_bytes(columns_) / static_cast<int64_t>(sizeof(float));
   }
   int64_t workspace_floats(const Limits& limits) const override {
@@ -47,10 +48,10 @@ class PackedLinearStep final : public Step {
     const View& x = frame.view(x_);
     const int64_t m = x.count() / columns_;
     if (m == 0) return {};
-    const bool many = kernels::takes_gemm(m, columns_);
-    const kernels::Activations quantised = kernels::activations_in(
-        reinterpret_cast<std::byte*>(frame.workspace), m, columns_,
-        many ? kernels::ActivationBits::kCoarse : kernels::ActivationBits::kFine);
+    const kernels::ActivationBits bits = kernels::activation_bits(m, columns_);
+    const bool many = bits == kernels::ActivationBits::kCoarse;
+    const kernels::Activations quantised =
+        kernels::activations_in(reinterpret_cast<std::byte*>(frame.workspace), m, columns_, bits);
     constexpr int64_t kRows = 4;
     frame.parallel((m + kRows - 1) / kRows, [&](int64_t item, float*) {
       for (int64_t row = item * kRows; row < std::min(m, (item + 1) * kRows); ++row)

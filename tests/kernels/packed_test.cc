@@ -116,7 +116,8 @@ TEST(Quantize, EveryKernelGivesTheSameBits) {
   for (const QuantizeEntry& entry : quantize_kernels()) {
     if (!runs_here(entry.isa)) continue;
     for (const int64_t columns : {1, 16, 31, 32, 100, 128, 272}) {
-      for (const auto bits : {ActivationBits::kFine, ActivationBits::kCoarse}) {
+      for (const auto bits :
+           {ActivationBits::kFine, ActivationBits::kByte, ActivationBits::kCoarse}) {
         auto x = random_floats(3 * columns, 7);
         x[0] = 1e-38f;  // the smallest blocks are zero
         if (columns == 272)
@@ -156,13 +157,13 @@ double size_of(const Activations& x, int64_t m, const float* w, int64_t columns,
   return size;
 }
 
-void check_product(const PackedEntry& entry, bool many, int64_t m, const Encoding& encoding,
-                   const Packed& packed) {
+void check_product(const PackedEntry& entry, ActivationBits bits, int64_t m,
+                   const Encoding& encoding, const Packed& packed) {
+  const bool many = bits == ActivationBits::kCoarse;
   const int64_t rows = packed.layout.rows, columns = packed.layout.columns, ldy = rows + 3;
   const auto x = random_floats(m * columns, 11);
   const auto bias = random_floats(rows, 12);
-  const Quantised acts(quantize_portable, x, m, columns,
-                       many ? ActivationBits::kCoarse : ActivationBits::kFine);
+  const Quantised acts(quantize_portable, x, m, columns, bits);
   std::vector<float> expected(static_cast<size_t>(m * ldy), -77.0f), got = expected;
   Aligned scratch(gemm_panel_bytes(columns));
   ProductArgs args{packed.view, 0,   packed.layout.tiles, acts.view, bias.data(),
@@ -194,7 +195,9 @@ TEST(PackedProducts, FewTokensAgreeWithPlainSums) {
   for_packed([](const Encoding& encoding, const RandomWeight&, const Packed& packed) {
     for (const PackedEntry& entry : packed_kernels())
       if (runs_here(entry.isa))
-        for (const int64_t m : {1, 2, 7}) check_product(entry, false, m, encoding, packed);
+        for (const int64_t m : {1, 2, 7})
+          for (const auto bits : {ActivationBits::kFine, ActivationBits::kByte})
+            check_product(entry, bits, m, encoding, packed);
   });
 }
 
@@ -202,7 +205,8 @@ TEST(PackedProducts, ManyTokensAgreeWithinTheRoundingOfThePanel) {
   for_packed([](const Encoding& encoding, const RandomWeight&, const Packed& packed) {
     for (const PackedEntry& entry : packed_kernels())
       if (runs_here(entry.isa) && entry.isa != Isa::kPortable)
-        for (const int64_t m : {1, 12, 23}) check_product(entry, true, m, encoding, packed);
+        for (const int64_t m : {1, 12, 23})
+          check_product(entry, ActivationBits::kCoarse, m, encoding, packed);
   });
 }
 
@@ -212,8 +216,8 @@ TEST(PackedProducts, PartialTilesAndRangesOfTiles) {
   const Packed packed(weight, *packed_format(weight.view.encoding, 64));
   for (const PackedEntry& entry : packed_kernels()) {
     if (!runs_here(entry.isa)) continue;
-    check_product(entry, false, 3, weight.view.encoding, packed);
-    check_product(entry, true, 13, weight.view.encoding, packed);
+    check_product(entry, ActivationBits::kFine, 3, weight.view.encoding, packed);
+    check_product(entry, ActivationBits::kCoarse, 13, weight.view.encoding, packed);
   }
 }
 

@@ -20,7 +20,7 @@ POME_INLINE_VNNI __m512i four(const int8_t* at) {
 }
 
 // One tile times M tokens, beginning with token m0.
-template <int kBits, PackedScales kScales, bool kTable, int M>
+template <int kBits, PackedScales kScales, bool kTable, bool kFine, int M>
 POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t m0) {
   const PackedLayout& layout = args.w.layout;
   const std::byte* data = args.w.tile(tile);
@@ -37,7 +37,7 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
   POME_UNROLL
   for (int m = 0; m < M; ++m) {
     high[m] = args.x.high + (m0 + m) * args.x.columns;
-    low[m] = args.x.low + (m0 + m) * args.x.columns;
+    low[m] = kFine ? args.x.low + (m0 + m) * args.x.columns : nullptr;
     xs[m] = args.x.scale + (m0 + m) * args.x.scales();
     sum[m] = args.x.sum + (m0 + m) * args.x.sums();
     scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
@@ -61,16 +61,20 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
       __m512i part[2];
       POME_UNROLL
       for (int h = 0; h < 2; ++h) {
-        // 256 high + low, less the offset of the codes.
-        __m512i both = _mm512_setzero_si512();
+        // (256 high +) low, less the offset of the codes.
+        const int at = 32 * static_cast<int>(block);
+        __m512i both = _mm512_set1_epi32(-offset * sum[m][2 * block + h]);
+        if constexpr (kFine) {
+          __m512i first = _mm512_setzero_si512();
+          POME_UNROLL
+          for (int t = 4 * h; t < 4 * h + 4; ++t)
+            first = _mm512_dpbusd_epi32(first, quads.v[t], four(high[m] + at + 4 * t));
+          both = _mm512_add_epi32(both, _mm512_slli_epi32(first, 8));
+        }
+        const int8_t* const last = kFine ? low[m] : high[m];
         POME_UNROLL
         for (int t = 4 * h; t < 4 * h + 4; ++t)
-          both = _mm512_dpbusd_epi32(both, quads.v[t], four(high[m] + 32 * block + 4 * t));
-        both = _mm512_add_epi32(_mm512_slli_epi32(both, 8),
-                                _mm512_set1_epi32(-offset * sum[m][2 * block + h]));
-        POME_UNROLL
-        for (int t = 4 * h; t < 4 * h + 4; ++t)
-          both = _mm512_dpbusd_epi32(both, quads.v[t], four(low[m] + 32 * block + 4 * t));
+          both = _mm512_dpbusd_epi32(both, quads.v[t], four(last + at + 4 * t));
         part[h] = both;
       }
       const __m512 x = _mm512_set1_ps(xs[m][block]);
@@ -108,15 +112,24 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
   }
 }
 
+template <int kBits, PackedScales kScales, bool kTable, bool kFine>
+void tiles_times(const ProductArgs& args) {
+  for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
+    int64_t m = 0;
+    for (; m + 4 <= args.x.m; m += 4) tile_times<kBits, kScales, kTable, kFine, 4>(args, tile, m);
+    for (; m + 2 <= args.x.m; m += 2) tile_times<kBits, kScales, kTable, kFine, 2>(args, tile, m);
+    for (; m < args.x.m; ++m) tile_times<kBits, kScales, kTable, kFine, 1>(args, tile, m);
+  }
+}
+
 struct Gemv {
   const ProductArgs& args;
   template <int kBits, PackedScales kScales, bool kTable>
   void operator()() const {
-    for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
-      int64_t m = 0;
-      for (; m + 4 <= args.x.m; m += 4) tile_times<kBits, kScales, kTable, 4>(args, tile, m);
-      for (; m + 2 <= args.x.m; m += 2) tile_times<kBits, kScales, kTable, 2>(args, tile, m);
-      for (; m < args.x.m; ++m) tile_times<kBits, kScales, kTable, 1>(args, tile, m);
+    if (args.x.bits == ActivationBits::kFine) {
+      tiles_times<kBits, kScales, kTable, true>(args);
+    } else {
+      tiles_times<kBits, kScales, kTable, false>(args);
     }
   }
 };

@@ -53,7 +53,7 @@ Activations activations_in(std::byte* memory, int64_t m, int64_t columns, Activa
   out.high = reinterpret_cast<int8_t*>(take(m * out.columns));
   if (bits == ActivationBits::kFine) {
     out.low = reinterpret_cast<int8_t*>(take(m * out.columns));
-  } else {
+  } else if (bits == ActivationBits::kCoarse) {
     out.block = kPanelColumns;
   }
   out.scale = reinterpret_cast<float*>(take(m * out.scales() * 4));

@@ -1,13 +1,13 @@
 // Products of integer activations and packed weights.
 //
-//   gemv   few tokens: weights as they are stored, activations of 16 bits, a scale per 32 columns
+//   gemv   few tokens: weights as they are stored
 //   gemm   many tokens: a panel of 32 rows is turned into bytes with one scale per row and 64
 //   columns
-//          and multiplied by activations of 8 bits, a scale per 64 columns
 //
 //   quantize   v[m, k] = round(x[m, k] / scale), scale = max |x| of the block / largest v
-//              fine   (gemv): largest v is 127 * 256, stored as two bytes: v = 256 high + low
-//              coarse (gemm): largest v is 127
+//              kFine     gemv   blocks of 32, largest v 127 * 256, stored as two bytes: 256 high +
+//              low kByte     gemv   blocks of 32, largest v 127 kCoarse   gemm   blocks of 64,
+//              largest v 127
 //   both       y[m, r] = bias[r] + sum over k of scale[m, block of k] * v[m, k] * w[r, k]
 //
 // Numerics. Integer sums are exact; blocks are added in f32 in ascending order, so that a result
@@ -29,7 +29,7 @@ namespace pome::kernels {
 // Columns that share a scale in gemm: of the panel and of activations.
 inline constexpr int64_t kPanelColumns = 64;
 
-enum class ActivationBits : uint8_t { kFine, kCoarse };
+enum class ActivationBits : uint8_t { kFine, kByte, kCoarse };
 
 // Quantised rows. Columns are padded with zeros to a multiple of 64.
 struct Activations {
@@ -37,15 +37,15 @@ struct Activations {
   ActivationBits bits = ActivationBits::kFine;
   int64_t m = 0, columns = 0;  // padded
   int64_t block = 32;          // columns that share a scale: 32, or kPanelColumns when coarse
-  int8_t* high = nullptr;      // [m, columns]; v itself when coarse
+  int8_t* high = nullptr;      // [m, columns]; v itself unless fine
   int8_t* low = nullptr;       // [m, columns]; fine only
   float* scale = nullptr;      // [m, columns / block]
-  // Sums of v, and the same times the scale: over 16 columns (fine) or over the block (coarse).
+  // Sums of v, and the same times the scale: over 16 columns, or over the block when coarse.
   int32_t* sum = nullptr;       // [m, sums()]
   float* scaled_sum = nullptr;  // [m, sums()]
 
   int64_t scales() const { return columns / block; }
-  int64_t sums() const { return columns / (bits == ActivationBits::kFine ? 16 : block); }
+  int64_t sums() const { return columns / (bits == ActivationBits::kCoarse ? block : 16); }
 };
 // What element [m, k] stands for.
 inline double activation(const Activations& x, int64_t m, int64_t k) {
@@ -68,7 +68,7 @@ struct QuantizeEntry {
 struct ProductArgs {
   PackedView w;
   int64_t tile = 0, tiles = 0;  // tiles of rows [tile, tile + tiles)
-  Activations x;                // fine for gemv, coarse for gemm
+  Activations x;                // coarse for gemm, not for gemv
   const float* bias = nullptr;  // [rows of w] or null
   float* y = nullptr;           // y[m, r]: row r of w in column r
   int64_t ldy = 0;
@@ -81,12 +81,12 @@ struct PackedEntry {
   PackedKernel gemv, gemm;
 };
 int64_t gemm_panel_bytes(int64_t columns);
-// Which of the two a product takes: gemm pays from a few tokens on. Narrow matrices stay with the
-// fine activations of gemv: models that have them are small, quick anyway, and most easily
-// disturbed.
-inline constexpr int64_t kGemmTokens = 8, kGemmColumns = 1024;
-inline bool takes_gemm(int64_t tokens, int64_t columns) {
-  return tokens >= kGemmTokens && columns >= kGemmColumns;
+// What a product takes: gemm pays from a few tokens on. Narrow matrices stay with fine activations:
+// models that have them are small, quick anyway, and most easily disturbed.
+inline constexpr int64_t kGemmTokens = 8, kWideColumns = 1024;
+constexpr ActivationBits activation_bits(int64_t tokens, int64_t columns) {
+  if (columns < kWideColumns) return ActivationBits::kFine;
+  return tokens < kGemmTokens ? ActivationBits::kByte : ActivationBits::kCoarse;
 }
 
 std::span<const QuantizeEntry> quantize_kernels();
