@@ -21,7 +21,7 @@ struct Options {
   std::optional<int64_t> top_k;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
-  bool raw = false, reference = false, f16 = false;
+  bool raw = false, exact = false, reference = false, f16 = false;
 };
 
 // A value that no flag could set either counts as absent: the file came with the weights.
@@ -89,6 +89,7 @@ Status run(App& app, const Options& options) {
   LoadOptions load;
   load.threads = app.common.threads;
   load.context = options.context;
+  load.exact = options.exact;
   load.reference = options.reference;
   load.round_f16 = options.f16;
   POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
@@ -150,6 +151,8 @@ void add_run(App& app) {
   command->add_option("--seed", o.seed, "seed of the sampler");
   command->add_option("--stop", o.stop, "text that ends the answer (may be given several times)");
   command->add_flag("--raw", o.raw, "no chat template: continue the text");
+  command->add_flag("--exact", o.exact,
+                    "f32 activations, also where weights are quantised (slower)");
   command->add_flag("--reference", o.reference,
                     "use the reference evaluator instead of the engine");
   command->add_flag("--f16", o.f16, "packages: round to fp16 after every op, as a device does");

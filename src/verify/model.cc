@@ -120,6 +120,7 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
     PlanOptions plan;
     plan.threads = options.threads;
     plan.capacity = options.context;
+    plan.exact = options.exact;
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled,
                           compile(*model.graph, plan, work));
     POME_ASSIGN_OR_RETURN(model.runner, compiled->new_session());
