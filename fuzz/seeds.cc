@@ -6,6 +6,7 @@
 
 #include "malformed/gguf_bytes.h"
 #include "malformed/safetensors_bytes.h"
+#include "tokenizer/template_cases.h"
 
 namespace {
 
@@ -74,6 +75,11 @@ void json_seeds() {
   write("json", "deep", std::string(64, '[') + std::string(64, ']'));
 }
 
+void jinja_seeds() {
+  int count = 0;
+  for (const char* source : pome::kTemplateCases) write("jinja", std::to_string(count++), source);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -85,5 +91,6 @@ int main(int count, char** arguments) {
   gguf_seeds();
   safetensors_seeds();
   json_seeds();
+  jinja_seeds();
   return 0;
 }
