@@ -7,6 +7,7 @@
 #include "malformed/gguf_bytes.h"
 #include "malformed/pytorch_bytes.h"
 #include "malformed/safetensors_bytes.h"
+#include "tokenizer/template_cases.h"
 
 namespace {
 
@@ -95,6 +96,11 @@ void json_seeds() {
   write("json", "deep", std::string(64, '[') + std::string(64, ']'));
 }
 
+void jinja_seeds() {
+  int count = 0;
+  for (const char* source : pome::kTemplateCases) write("jinja", std::to_string(count++), source);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -107,5 +113,6 @@ int main(int count, char** arguments) {
   safetensors_seeds();
   pytorch_seeds();
   json_seeds();
+  jinja_seeds();
   return 0;
 }

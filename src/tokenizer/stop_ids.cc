@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tokenizer/chat_template.h"
+#include "tokenizer/reply_format.h"
 
 namespace pome {
 namespace {
@@ -43,6 +44,16 @@ std::vector<int32_t> find_stop_ids(const TokenizerSource& source,
   for (const auto& id : {source.eos, source.end_of_turn, source.end_of_message,
                          token_behind_answer(source, special)}) {
     if (id) ids.push_back(*id);
+  }
+  if (!source.chat_template.empty()) {
+    const auto chat_template = ChatTemplate::parse(source.chat_template);
+    if (chat_template.ok()) {
+      const TemplateEnds ends = template_ends(**chat_template, source, special);
+      ids.insert(ids.end(), ends.turn.begin(), ends.turn.end());
+      std::erase_if(ids, [&](int32_t id) {
+        return std::find(ends.inner.begin(), ends.inner.end(), id) != ends.inner.end();
+      });
+    }
   }
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
