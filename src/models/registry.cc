@@ -10,11 +10,11 @@ namespace {
 const std::vector<const Family*>& families() {
   static const std::vector<const Family*> kFamilies = {
       &mixtral_family(),  // before llama, whose architecture name its GGUF files have
-      &llama_family(),    &mistral_family(),   &qwen2_family(),   &qwen3_family(),
-      &smollm3_family(),  &phi3_family(),      &gemma_family(),   &gemma2_family(),
-      &gemma3_family(),   &qwen3_moe_family(), &gpt_oss_family(), &latent_kv_family(),
-      &deepseek_family(), &gpt2_family(),      &gpt_neo_family(), &gpt_neox_family(),
-      &phi_family(),
+      &llama_family(),     &mistral_family(),   &qwen2_family(),     &qwen3_family(),
+      &smollm3_family(),   &phi3_family(),      &gemma_family(),     &gemma2_family(),
+      &gemma3_family(),    &qwen2_moe_family(), &qwen3_moe_family(), &gpt_oss_family(),
+      &latent_kv_family(), &deepseek_family(),  &gpt2_family(),      &gpt_neo_family(),
+      &gpt_neox_family(),  &phi_family(),
   };
   return kFamilies;
 }

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "models/config.h"
 #include "models/models.h"
+#include "models/rope.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -183,7 +183,7 @@ TEST(Llama, RefusesBadConfigurations) {
       {R"("rope_scaling": 5)", "rope scaling must be an object"},
       {R"("rope_scaling": {"rope_type": "linear"})", "factor is missing"},
       {R"("rope_scaling": {"type": "linear", "factor": 0})", "factor must be positive"},
-      {R"("partial_rotary_factor": 0.3)", "rotary dimension"},
+      {R"("partial_rotary_factor": 1.5)", "partial_rotary_factor must lie in"},
   };
   for (const auto& [change, message] : cases) {
     FakeCheckpoint fake = hugging_face();
