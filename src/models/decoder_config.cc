@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "models/blocks.h"
+#include "models/stored_quantisation.h"
 
 namespace pome {
 
@@ -70,15 +71,6 @@ void read_width(ConfigReader& config, const Checkpoint& checkpoint, const Decode
     info->intermediate_size = up->shape[0];
 }
 
-void refuse_quantised(ConfigReader& config, std::string_view understood) {
-  const Json* quantised = config.value("quantization_config");
-  if (!quantised) return;
-  const auto method = quantised->is_object() ? quantised->find("quant_method") : quantised->end();
-  if (understood.empty() || !quantised->is_object() || method == quantised->end() ||
-      !method->is_string() || method->get<std::string>() != understood)
-    config.unsupported("quantization_config: weights that another tool has quantised");
-}
-
 }  // namespace
 
 DecoderConfig read_decoder(ConfigReader& config, const Checkpoint& checkpoint,
@@ -112,7 +104,7 @@ DecoderConfig read_decoder(ConfigReader& config, const Checkpoint& checkpoint,
   } else {
     info.vocab_size = config.integer("vocab_size", "", 1, int64_t{1} << 24);
     info.tie_word_embeddings = config.maybe_bool("tie_word_embeddings", "").value_or(false);
-    refuse_quantised(config, keys.quant_method);
+    check_stored_quantisation(config, keys.quant_method);
   }
   const std::string act =
       config.maybe_string(keys.hidden_act, "").value_or(config.class_default(keys.hidden_act));

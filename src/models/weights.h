@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "formats/checkpoint.h"
 #include "graph/builder.h"
+#include "models/stored_quantisation.h"
 
 namespace pome {
 
@@ -75,11 +76,13 @@ class WeightSet {
 
  private:
   ValueId add(const WeightRow& row, ConstantDataPtr data);
+  ConstantDataPtr with_scales(const CheckpointTensor& tensor);
   std::string stored_name(const std::string& hf_name, const std::string& gguf_name) const;
   const Checkpoint& checkpoint_;
   GraphBuilder& builder_;
   bool gguf_;
   std::string dropped_prefix_;  // of a base model saved alone
+  std::optional<ScaledFloat8> float8_;
   std::set<std::string> used_;
   std::vector<std::string> ignored_, ignored_prefixes_, problems_;
 };

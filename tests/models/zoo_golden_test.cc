@@ -74,18 +74,7 @@ TEST_P(Zoo, GreedyContinuationIsTheRecordedOne) {
   const auto expected = ids("greedy");
   const auto runner = open(expected.size());
   ASSERT_TRUE(runner);
-  std::vector<float> logits(static_cast<size_t>(runner->info().vocab_size));
-  ASSERT_TRUE(runner->prefill(std::span(expected).first(16), LogitsOf::kLast, logits).ok());
-  for (size_t i = 16; i < expected.size(); ++i) {
-    const auto best = std::max_element(logits.begin(), logits.end());
-    const int32_t id = static_cast<int32_t>(best - logits.begin());
-    if (id != expected[i]) {
-      // The path may fork legitimately where two logits are within 0.01.
-      ASSERT_LT(*best - logits[static_cast<size_t>(expected[i])], 0.01f) << "step " << i;
-      return;
-    }
-    ASSERT_TRUE(runner->decode(id, logits).ok());
-  }
+  expect_greedy_path(*runner, expected);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Zoo, testing::ValuesIn(zoo_names()), name_of_parameter);

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/runner.h"
 #include "support/npy.h"
 
 namespace pome::test {
@@ -88,6 +89,22 @@ inline double mean_kl(std::span<const float> p, std::span<const float> q, size_t
       total += std::exp(a[i] - sum_a) * (a[i] - sum_a - (b[i] - sum_b));
   }
   return std::isnan(total) ? HUGE_VAL : total / static_cast<double>(rows);
+}
+
+// The recorded path: 16 ids of a prompt and those that were decoded greedily. Every one of them
+// must be the best, or within 0.01 of it, where a path may fork.
+inline void expect_greedy_path(Runner& runner, std::span<const int32_t> path) {
+  constexpr size_t kPrompt = 16;
+  ASSERT_GT(path.size(), kPrompt);
+  std::vector<float> logits(static_cast<size_t>(runner.info().vocab_size));
+  ASSERT_TRUE(runner.prefill(path.first(kPrompt), LogitsOf::kLast, logits).ok());
+  for (size_t i = kPrompt; i < path.size(); ++i) {
+    const float best = *std::max_element(logits.begin(), logits.end());
+    ASSERT_LT(best - logits[static_cast<size_t>(path[i])], 0.01f) << "step " << i;
+    if (i + 1 < path.size()) {
+      ASSERT_TRUE(runner.decode(path[i], logits).ok());
+    }
+  }
 }
 
 // One cell of docs/families.md: a figure of this test for a model. It ends up as a property in the

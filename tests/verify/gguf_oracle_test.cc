@@ -159,7 +159,7 @@ TEST_P(GgufZoo, PerplexityIsThatOfLlamaCpp) {
   record(GetParam(), "llama.cpp", worst);
 }
 
-TEST_P(GgufZoo, IdsAreThoseOfLlamaCpp) {
+TEST_P(GgufZoo, IdsAreThoseOfLlamaCppAndTheTemplateIsThere) {
   const auto theirs = read_ids(gguf_folder() + GetParam() + ".ids");
   ASSERT_FALSE(theirs.empty());
   for (const char* type : {"f32", "q8_0"}) {
@@ -167,6 +167,11 @@ TEST_P(GgufZoo, IdsAreThoseOfLlamaCpp) {
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().to_string();
     EXPECT_EQ((*tokenizer)->encode(slurp(POME_SOURCE_DIR "/tests/support/mixed.txt")), theirs);
   }
+  LoadOptions options;
+  const auto original = load_model(folder_of(GetParam()), options, {}),
+             converted = load_model(file("f32"), options, {});
+  ASSERT_TRUE(original.ok() && converted.ok());
+  EXPECT_EQ(!original->chat_template, !converted->chat_template);
   record(GetParam(), "gguf ids", std::to_string(theirs.size()));
 }
 
