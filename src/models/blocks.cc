@@ -180,7 +180,7 @@ Result<Rotary> shared_rotary(const DecoderConfig& c, const BuildOptions& options
     POME_ASSIGN_OR_RETURN(rope.long_factors,
                           weights.read_rope_factors("rope_factors_long.weight", count));
   }
-  choose_rope_factors(c.info.max_position_embeddings, options.context, &rope);
+  declare_length(c.info.max_position_embeddings, options.context, &rope);
   POME_ASSIGN_OR_RETURN(const std::vector<float> factors,
                         weights.read_rope_factors("rope_freqs.weight", count));
   return make_rotary(b, "rope.inverse_frequencies", rope, c.rope_style, factors);
@@ -233,6 +233,7 @@ Result<Graph> build_decoder(const Checkpoint& checkpoint, const DecoderConfig& c
   const std::string stored_table = names.embedding + ".weight",
                     stored_head = names.head + ".weight";
   ModelInfo info = config.info;
+  info.max_position_embeddings = positions_of(config.info, options.context);
   // A tied head that is stored with other values than the embedding is none: transformers goes by
   // the values.
   if (info.tie_word_embeddings) {
@@ -250,7 +251,7 @@ Result<Graph> build_decoder(const Checkpoint& checkpoint, const DecoderConfig& c
   }
   if (config.local_rope) {
     RopeConfig local = *config.local_rope;
-    choose_rope_factors(info.max_position_embeddings, options.context, &local);
+    declare_length(config.info.max_position_embeddings, options.context, &local);
     parts.local_rotary = make_rotary(b, "rope.local.inverse_frequencies", local);
   }
   // A tied matrix may be stored under either of its names.

@@ -69,6 +69,8 @@ struct DecoderKeys {
 DecoderConfig read_decoder(ConfigReader& config, const Checkpoint& checkpoint,
                            const DecoderKeys& keys);
 
+// What artefacts and commands are told of `rope`; for families that read it themselves.
+void note_rope(DecoderConfig* out);
 // Complains where a configuration switches on what the family does not have.
 void refuse_true(ConfigReader& config, const char* key);
 // A number of positions; 0 when it is null (or 0 in GGUF).

@@ -115,12 +115,18 @@ DecoderConfig read_decoder(ConfigReader& config, const Checkpoint& checkpoint,
   if (info.name.empty()) info.name = folder_name(checkpoint.path);
   info.config[keys.layer_norm ? "layer_norm_eps" : "rms_norm_eps"] = out.norm_eps;
   info.config["hidden_act"] = act;
-  if (keys.rotates) {
-    info.config["rope_theta"] = out.rope.theta;
-    info.config["rope_type"] = out.rope.type;
-    info.config["rotary_dim"] = out.rope.rotary_dim;
-  }
+  if (keys.rotates && !keys.latent_heads) note_rope(&out);
   return out;
+}
+
+void note_rope(DecoderConfig* out) {
+  ModelInfo& info = out->info;
+  info.config["rope_theta"] = out->rope.theta;
+  info.config["rope_type"] = out->rope.type;
+  info.config["rotary_dim"] = out->rope.rotary_dim;
+  if (out->rope.type == "dynamic")
+    info.config[kStretchedPositions] = static_cast<int64_t>(
+        std::min(static_cast<double>(info.max_position_embeddings) * out->rope.factor, 1e9));
 }
 
 void refuse_true(ConfigReader& config, const char* key) {

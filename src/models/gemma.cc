@@ -193,8 +193,7 @@ Result<GemmaConfig> read_config(const Checkpoint& checkpoint, int generation) {
   if (generation > 1) read_second_and_third(config, &out);
   if (generation == 3) {
     read_ropes(config, &out);
-    out.info.config["rope_theta"] = out.rope.theta;
-    out.info.config["rope_type"] = out.rope.type;
+    note_rope(&out);
     out.info.config["rope_local_base_freq"] = out.local_rope->theta;
   }
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));

@@ -2,6 +2,7 @@
 
 #include "models/family.h"
 #include "models/models.h"
+#include "models/rope.h"
 
 namespace pome {
 
@@ -64,9 +65,11 @@ Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& opti
   return family->build(checkpoint, options);
 }
 
-Result<ModelInfo> read_model_info(const Checkpoint& checkpoint) {
+Result<ModelInfo> read_model_info(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
-  return family->read_info(checkpoint);
+  POME_ASSIGN_OR_RETURN(ModelInfo info, family->read_info(checkpoint));
+  info.max_position_embeddings = positions_of(info, options.context);
+  return info;
 }
 
 }  // namespace pome

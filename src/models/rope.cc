@@ -135,6 +135,8 @@ void read_parameters(ConfigReader& config, const RopeKeys& keys, const Json& par
   const bool scaled = rope->type != "linear" && rope->type != "dynamic";
   Positions positions;
   if (scaled) positions = read_positions(config, parameters);
+  if (rope->type == "dynamic")
+    positions.original = config.maybe_number("max_position_embeddings", "").value_or(0);
   rope->original_max_position_embeddings =
       static_cast<int64_t>(std::clamp(positions.original, 0.0, 1e12));
   if (rope->type == "longrope") return read_longrope(config, parameters, positions, rope);
@@ -246,12 +248,29 @@ double yarn_mscale(double factor, double mscale) {
   return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }
 
-void choose_rope_factors(int64_t max_position_embeddings, int64_t context, RopeConfig* rope) {
+void declare_length(int64_t max_position_embeddings, int64_t context, RopeConfig* rope) {
+  const int64_t original = rope->original_max_position_embeddings;
+  if (rope->type == "dynamic" && context > original) {
+    // A base that stretches the longest wave by as much as the text is longer (transformers takes
+    // the length of the text for this).
+    const double times =
+        static_cast<double>(context) / static_cast<double>(std::max<int64_t>(original, 1));
+    const double stretch = rope->factor * times - (rope->factor - 1);
+    const double d = static_cast<double>(rope->frequency_dim);
+    if (stretch > 1 && d > 2) rope->theta *= std::pow(stretch, d / (d - 2));
+  }
   if (rope->long_factors.empty()) return;
   constexpr int64_t kDefaultContext = 4096;  // of sessions and artefacts too
   const int64_t positions =
       std::min(context > 0 ? context : kDefaultContext, max_position_embeddings);
-  rope->use_long_factors = positions > rope->original_max_position_embeddings;
+  rope->use_long_factors = positions > original;
+}
+
+int64_t positions_of(const ModelInfo& info, int64_t context) {
+  const auto found = info.config.find(kStretchedPositions);
+  if (found == info.config.end()) return info.max_position_embeddings;
+  return std::max(info.max_position_embeddings,
+                  std::min(context, std::get<int64_t>(found->second)));
 }
 
 RopeConfig read_rope(ConfigReader& config, const RopeKeys& keys) {
@@ -280,6 +299,9 @@ RopeConfig read_rope(ConfigReader& config, const RopeKeys& keys) {
                                          std::to_string(keys.head_dim));
     rope.rotary_dim = rope.frequency_dim = std::max<int64_t>(2, keys.head_dim / 2 * 2);
   }
+  if (rope.type == "dynamic" && rope.frequency_dim <= 2)
+    config.complain(Refusal::kRange, "dynamic rope scaling of a rotary dimension of " +
+                                         std::to_string(rope.frequency_dim));
   for (const auto* factors : {&rope.short_factors, &rope.long_factors})
     if (!factors->empty() && static_cast<int64_t>(factors->size()) * 2 != rope.rotary_dim)
       config.complain(Refusal::kRange, "rope scaling: " + std::to_string(factors->size()) +

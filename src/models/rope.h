@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graph/graph.h"
 #include "models/config.h"
 
 namespace pome {
@@ -17,12 +18,10 @@ struct RopeConfig {
   // What exponents are divided by: rotary_dim, or one less where a factor made that odd.
   int64_t frequency_dim = 0;
   double theta = 10000;
-  // "default", "linear", "dynamic" (as "default": it changes nothing within
-  // max_position_embeddings), "llama3", "yarn", "longrope".
-  std::string type = "default";
+  std::string type = "default";  // "linear", "dynamic", "llama3", "yarn", "longrope"
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
-  int64_t original_max_position_embeddings = 0;
-  double attention_factor = 1;  // scale of cos and sin
+  int64_t original_max_position_embeddings = 0;  // "dynamic": max_position_embeddings
+  double attention_factor = 1;                   // scale of cos and sin
   // YaRN: rotations within the original context above which a dimension stays as it is, and below
   // which it is interpolated; `truncate` rounds the bounds to whole dimensions.
   double beta_fast = 32, beta_slow = 1;
@@ -54,8 +53,14 @@ RopeConfig read_rope(ConfigReader& config, const RopeKeys& keys);
 // 0.1 mscale ln(factor) + 1 (1 for factors up to 1): what YaRN multiplies cos and sin by (Peng et
 // al. 2023, arXiv 2309.00071).
 double yarn_mscale(double factor, double mscale = 1);
-// Takes the short or the long factors for `context` positions of BuildOptions.
-void choose_rope_factors(int64_t max_position_embeddings, int64_t context, RopeConfig* rope);
+// Settles what depends on the length that a session declares (`context` of BuildOptions): longrope
+// takes its short or its long factors, "dynamic" turns more slowly for more positions than
+// max_position_embeddings.
+void declare_length(int64_t max_position_embeddings, int64_t context, RopeConfig* rope);
+// Positions for such a session: max_position_embeddings, or as many more as were declared and
+// dynamic scaling reaches (kStretchedPositions of ModelInfo::config, where there is such scaling).
+inline constexpr const char* kStretchedPositions = "stretched_position_embeddings";
+int64_t positions_of(const ModelInfo& info, int64_t context);
 // theta^(-2i/d) with the scaling applied, [rotary_dim / 2]. `factors` (GGUF rope_freqs) divide when
 // not empty.
 std::vector<float> inverse_frequencies(const RopeConfig& rope, std::span<const float> factors = {});

@@ -184,6 +184,63 @@ TEST(Rope, AttentionFactors) {
             inverse_frequencies(rope_of("")));
 }
 
+// theta (factor N / max - (factor - 1))^(d / (d - 2)) for N positions.
+TEST(Rope, DynamicScalingFollowsTheDeclaredLength) {
+  const std::string extra = R"("rope_scaling": {"type": "dynamic", "factor": 4})";
+  const RopeConfig original = rope_of(extra);
+  for (const int64_t within : {0, 1, 64}) {
+    RopeConfig rope = original;
+    declare_length(64, within, &rope);
+    EXPECT_EQ(rope.theta, original.theta) << within;
+  }
+  RopeConfig rope = original;
+  declare_length(64, 128, &rope);
+  EXPECT_NEAR(rope.theta, 10000 * 25.0, 1e-6);  // a rotary dimension of 4
+  const auto positions = [&](int64_t context, const std::string& keys) {
+    return read_model_info(with_config("llama", keys), {context})->max_position_embeddings;
+  };
+  EXPECT_EQ(positions(0, extra), 64);
+  EXPECT_EQ(positions(100, extra), 100);
+  EXPECT_EQ(positions(1000, extra), 256);
+  EXPECT_EQ(positions(100, ""), 64);
+}
+
+// An odd part of a head rotates one dimension more, at the frequencies of the odd number.
+TEST(Rope, OddPartsOfAHead) {
+  const Checkpoint checkpoint = with_config("llama", R"("partial_rotary_factor": 0.4)");
+  ConfigReader config(checkpoint);
+  const RopeConfig rope = read_rope(config, {.head_dim = 8, .partial_rotary_factor = 1});
+  EXPECT_EQ(rope.rotary_dim, 4);
+  EXPECT_EQ(rope.frequency_dim, 3);
+  EXPECT_NEAR(inverse_frequencies(rope)[1], std::pow(10000.0, -2.0 / 3), 1e-9);
+}
+
+// The parameters of the two styles and what stands beside them, in the order of transformers.
+TEST(Rope, WhatWins) {
+  const std::string longrope = R"("short_factor": [1, 1], "long_factor": [2, 2])";
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"rope_type": "linear", "factor": 2},
+                       "rope_parameters": {"rope_type": "dynamic", "factor": 3})")
+                .factor,
+            2);
+  EXPECT_EQ(
+      rope_of(R"("rope_scaling": null, "rope_parameters": {"type": "linear", "factor": 3})").factor,
+      3);
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"rope_type": "linear", "type": "yarn", "factor": 2})").type,
+            "linear");
+  EXPECT_EQ(rope_of(R"("original_max_position_embeddings": 16, "rope_scaling": {"type": "longrope",
+                       "original_max_position_embeddings": 32, )" +
+                    longrope + "}")
+                .original_max_position_embeddings,
+            16);
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"type": "longrope", )" + longrope + "}")
+                .original_max_position_embeddings,
+            64);
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"type": "yarn", "factor": null,
+                       "original_max_position_embeddings": 16})")
+                .factor,
+            4);
+}
+
 // ---- with the weights of the collection -------------------------------------------------------
 
 class Collection : public testing::Test {

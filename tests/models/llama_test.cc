@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "models/models.h"
@@ -122,6 +123,24 @@ TEST(Llama, TiedMatrixMayBeStoredAsTheHead) {
   for (CheckpointTensor& tensor : fake.checkpoint.tensors)
     if (tensor.name == "model.embed_tokens.weight") tensor.name = "lm_head.weight";
   EXPECT_EQ(error_of(fake), "ok");
+}
+
+// As transformers goes by the values: a head of its own is one, whatever the configuration says.
+TEST(Llama, TiedHeadWithOtherValuesIsNotTied) {
+  FakeCheckpoint fake = hugging_face();
+  const auto embedding = std::find_if(
+      fake.checkpoint.tensors.begin(), fake.checkpoint.tensors.end(),
+      [](const CheckpointTensor& tensor) { return tensor.name == "model.embed_tokens.weight"; });
+  CheckpointTensor same = *embedding;
+  same.name = "lm_head.weight";
+  fake.checkpoint.tensors.push_back(same);
+  EXPECT_TRUE(build_graph(fake.checkpoint)->info.tie_word_embeddings);
+  fake.remove("lm_head.weight");
+  fake.add("lm_head.weight", {kVocab, kHidden});
+  const auto graph = build_graph(fake.checkpoint);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  EXPECT_FALSE(graph->info.tie_word_embeddings);
+  EXPECT_EQ(constant(*graph, "head.weight").hf_name, "lm_head.weight");
 }
 
 TEST(Llama, BaseModelWithoutPrefix) {

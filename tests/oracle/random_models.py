@@ -108,6 +108,8 @@ def rope(d, c, dim, types=("default", "linear", "dynamic", "yarn", "llama3", "lo
     original = d.one(8, 16, 24, 32)
     if kind in ("linear", "dynamic", "yarn", "llama3"):
         inner["factor"] = d.one(2, 4.0, 8, 32.0, 1.5)
+    if kind == "dynamic" and d.chance(0.6):  # prompts may be longer then
+        c["max_position_embeddings"] = d.one(12, 24, 30)
     if kind == "yarn":
         d.put(inner, "original_max_position_embeddings", original, leave_out=0.2)
         for key, options in (("beta_fast", (32, 16.0, 4)), ("beta_slow", (1, 2, 0.5)),
@@ -611,6 +613,13 @@ def write_weights(d, folder, state, dtype):
         json.dump({"metadata": {}, "weight_map": places}, f)
 
 
+def stretch(config):
+    """By how much a prompt may be longer than max_position_embeddings."""
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    return rope["factor"] if kind == "dynamic" else 1
+
+
 def load(folder, architecture):
     model, info = getattr(transformers, architecture).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager",
@@ -650,7 +659,7 @@ def make(folder, family, seed):
     write_weights(d, reference, stored_forms(d, state, config, tied), dtype)
     text = parsed.get_text_config()
     model = load(reference, name)
-    length = min(d.one(20, 40, 47), text.max_position_embeddings)
+    length = min(d.one(20, 40, 47), int(text.max_position_embeddings * stretch(config)))
     ids = [d.randrange(min(text.vocab_size, 110)) for _ in range(length)]
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
