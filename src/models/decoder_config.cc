@@ -167,7 +167,7 @@ std::vector<bool> read_windows(ConfigReader& config, int64_t window,
   if (!config.is_gguf() && window == 0 && std::count(sliding.begin(), sliding.end(), true))
     config.complain(Refusal::kRange,
                     "there are sliding layers, but no sliding_window (it is null or switched off)");
-  const bool limits = window > 0 && window < out->info.max_position_embeddings;
+  const bool limits = window > 0 && window < positions_of(out->info, INT64_MAX);
   for (size_t layer = 0; layer < sliding.size(); ++layer)
     out->windows[layer] = sliding[layer] && limits ? window : 0;
   if (limits) out->info.config["sliding_window"] = window;

@@ -190,12 +190,12 @@ Result<GemmaConfig> read_config(const Checkpoint& checkpoint, int generation) {
   out.embedding_scale = std::sqrt(static_cast<float>(out.info.hidden_size));
   out.local.assign(static_cast<size_t>(out.info.num_hidden_layers), false);
   if (generation == 1) read_first(config, &out);
-  if (generation > 1) read_second_and_third(config, &out);
   if (generation == 3) {
     read_ropes(config, &out);
     note_rope(&out);
     out.info.config["rope_local_base_freq"] = out.local_rope->theta;
   }
+  if (generation > 1) read_second_and_third(config, &out);
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }

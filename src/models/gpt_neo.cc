@@ -21,6 +21,7 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
     config.complain(Refusal::kType, std::string(key) + " is not a list of layer types");
     return std::vector<std::string>{};
   };
+  const Json *types = config.value("attention_types"), *list = config.value("attention_layers");
   const auto append = [&](const Json& names) {
     if (!names.is_array()) return false;
     for (const Json& name : names) {
@@ -29,7 +30,7 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
     }
     return true;
   };
-  if (const Json* types = config.value("attention_types")) {
+  if (types) {
     if (!types->is_array()) return bad("attention_types");
     for (const Json& entry : *types) {
       if (!entry.is_array() || entry.size() != 2 || !entry[1].is_number_integer())
@@ -40,7 +41,9 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
       for (int64_t i = 0; i < times && static_cast<int64_t>(out.size()) <= layers; ++i)
         if (!append(entry[0])) return bad("attention_types");
     }
-  } else if (const Json* list = config.value("attention_layers")) {
+    if (list && *list != Json(out))
+      config.unsupported("attention_layers that differ from attention_types");
+  } else if (list) {
     if (!append(*list)) return bad("attention_layers");
   } else {
     for (int64_t i = 0; i < layers; ++i) out.push_back(i % 2 == 0 ? "global" : "local");

@@ -511,6 +511,8 @@ TEST(Gpt, NamesWhatItDoesNotSupport) {
       {"gpt2", R"("add_cross_attention": true)", "add_cross_attention"},
       {"gpt2", R"("quantization_config": {"quant_method": "gptq"})", "quantization_config"},
       {"gpt_neo", R"("attention_types": [[["global", "sparse"], 2]])", "attention type 'sparse'"},
+      {"gpt_neo", R"("attention_layers": ["global", "global", "global", "global"])",
+       "attention_layers that differ from attention_types"},
       {"gpt_neox", R"("hidden_act": "softplus")", "hidden_act 'softplus'"},
       {"gpt_neox", R"("rope_scaling": {"type": "spiral", "factor": 2})", "rope type 'spiral'"},
       {"phi", R"("model_type": "phi-msft")", "model_type 'phi-msft'"},
