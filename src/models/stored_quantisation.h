@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "graph/constant.h"
 #include "models/config.h"
 
 namespace pome {

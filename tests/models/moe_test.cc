@@ -241,7 +241,8 @@ std::string refusal(const std::string& config, StatusCode* code = nullptr) {
 }
 std::string with(const std::string& type, const std::string& more) {
   return R"({"vocab_size": 10, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": 64, "num_experts_per_tok": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "num_experts_per_tok": 2,
     "model_type": ")" +
          type + "\", " + more + "}";
 }
@@ -273,10 +274,16 @@ TEST(MoeConfig, RefusesByName) {
                  R"("num_local_experts": 4, "quantization_config": {"quant_method": "awq"})",
                  "quantization_config");
   expect_refused("mixtral", R"("num_local_experts": 1)", "num_experts_per_tok", bad);
-  expect_refused("mixtral", R"("hidden_act": "silu")", "num_local_experts", bad);
+  expect_refused("mixtral", R"("num_local_experts": null)", "num_local_experts", bad);
+  expect_refused("mixtral", R"("hidden_act": "relu2")", "hidden_act");
+  expect_refused("mixtral", R"("sliding_window": 0)", "sliding_window must be positive", bad);
   expect_refused("qwen3_moe",
-                 R"("num_experts": 4, "moe_intermediate_size": 8, "use_sliding_window": true)",
-                 "use_sliding_window");
+                 R"("num_experts": 4, "moe_intermediate_size": 8, "use_sliding_window": true,
+                    "layer_types": ["full_attention", "sliding_attention"])",
+                 "layer_types that differ from sliding_window");
+  expect_refused("qwen2_moe",
+                 R"("num_experts": 4, "layer_types": ["full_attention", "sliding_attention"])",
+                 "no sliding_window", bad);
   expect_refused("qwen3_moe",
                  R"("num_experts": 4, "moe_intermediate_size": 8, "mlp_only_layers": ["a"])",
                  "mlp_only_layers", bad);
@@ -292,6 +299,7 @@ TEST(MoeConfig, RefusesByName) {
       R"("num_local_experts": 4, "sliding_window": 8, "layer_types": ["linear", "linear"])",
       "linear");
   expect_refused("deepseek_v2", kDeepseek + R"(, "topk_method": "dice")", "topk_method");
+  expect_refused("deepseek_v2", kDeepseek + R"(, "rope_interleave": false)", "rope_interleave");
   expect_refused("deepseek_v2", kDeepseek + R"(, "norm_topk_prob": true)", "norm_topk_prob");
   expect_refused("deepseek_v3", kDeepseek + R"(, "n_group": 3, "topk_group": 1)", "n_group", bad);
   expect_refused("deepseek_v3", kDeepseek + R"(, "scoring_func": "softmax")", "scoring_func");
