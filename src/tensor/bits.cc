@@ -9,27 +9,36 @@
 namespace pome {
 namespace {
 
-constexpr uint64_t kBytes = 0x0101010101010101, kPairs = 0x0001000100010001,
-                   kFours = 0x0000000100000001;
 constexpr uint64_t low_bits(int count) {
   return count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+// The low `width` bits of every lane of `lane` bits.
+constexpr uint64_t lanes(int lane, int width) {
+  uint64_t mask = 0;
+  for (int at = 0; at < 64; at += lane) mask |= low_bits(width) << at;
+  return mask;
+}
+
+// Joins the two halves of every lane of 2 * kHalf bits, each with kWidth bits in use.
+template <int kHalf, int kWidth>
+uint64_t join(uint64_t word) {
+  const uint64_t low = word & lanes(2 * kHalf, kWidth);
+  return low | (word & lanes(2 * kHalf, kWidth) << kHalf) >> (kHalf - kWidth);
+}
+// The reverse.
+template <int kHalf, int kWidth>
+uint64_t part(uint64_t word) {
+  const uint64_t low = word & lanes(2 * kHalf, kWidth);
+  return low | (word & lanes(2 * kHalf, kWidth) << kWidth) << (kHalf - kWidth);
 }
 
 template <int kBits>
 uint64_t narrow(uint64_t codes) {
-  codes &= kBytes * low_bits(kBits);
-  if constexpr (kBits == 8) return codes;
-  codes = (codes | codes >> (8 - kBits)) & kPairs * low_bits(2 * kBits);
-  codes = (codes | codes >> (16 - 2 * kBits)) & kFours * low_bits(4 * kBits);
-  return (codes | codes >> (32 - 4 * kBits)) & low_bits(8 * kBits);
+  return join<32, 4 * kBits>(join<16, 2 * kBits>(join<8, kBits>(codes)));
 }
-
 template <int kBits>
 uint64_t widen(uint64_t stream) {
-  if constexpr (kBits == 8) return stream;
-  stream = (stream | stream << (32 - 4 * kBits)) & kFours * low_bits(4 * kBits);
-  stream = (stream | stream << (16 - 2 * kBits)) & kPairs * low_bits(2 * kBits);
-  return (stream | stream << (8 - kBits)) & kBytes * low_bits(kBits);
+  return part<8, kBits>(part<16, 2 * kBits>(part<32, 4 * kBits>(stream)));
 }
 
 template <int kBits>
