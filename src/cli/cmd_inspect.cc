@@ -13,7 +13,7 @@ namespace {
 
 struct Options {
   std::string model;
-  bool tensors = false;
+  bool tensors = false, checksums = false;
 };
 
 std::string_view model_name(TokenizerSource::Model model) {
@@ -124,7 +124,9 @@ void print_text(App& app, const Json& all, bool tensors) {
 }
 
 Status inspect_checkpoint(App& app, const Options& options) {
-  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
+  OpenOptions open;
+  open.checksums = options.checksums;
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model, open));
   std::vector<std::string> warnings = checkpoint.warnings;
   Json tensors = Json::array();
   std::map<std::string, int64_t> dtypes;
@@ -278,6 +280,8 @@ void add_inspect(App& app) {
                       });
   command->add_option("model", options->model, "model or artefact")->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
+  command->add_flag("--checksums", options->checksums,
+                    "read everything and compare it with the checksums that a PyTorch file holds");
 }
 
 }  // namespace pome::cli

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/stored_quantisation.h"
+
 namespace pome {
 
 namespace {
@@ -92,9 +94,7 @@ DecoderConfig read_decoder(ConfigReader& config, const Checkpoint& checkpoint,
     info.tie_word_embeddings =
         config.maybe_bool("tie_word_embeddings", "").value_or(defaults.tie_word_embeddings);
     act = config.maybe_string(defaults.activation_key, "").value_or(act);
-    if (config.object().contains("quantization_config") &&
-        !config.object()["quantization_config"].is_null())
-      config.unsupported("quantization_config: weights that another tool has quantised");
+    check_stored_quantisation(config);
   }
   const auto activation = parse_activation(act);
   if (!activation)

@@ -108,7 +108,12 @@ Result<DeepseekConfig> read_config(const Checkpoint& checkpoint) {
   out.base = read_moe_decoder(config, checkpoint, keys);
   ModelInfo& info = out.base.info;
   if (config.is_gguf()) {
-    const int64_t gating = config.maybe_int("", "expert_gating_func").value_or(1);
+    // Files from a configuration without scoring_func do not name it; the tensor that only a
+    // sigmoid router has tells.
+    const bool corrected =
+        std::any_of(checkpoint.tensors.begin(), checkpoint.tensors.end(),
+                    [](const auto& tensor) { return tensor.name.ends_with(".exp_probs_b.bias"); });
+    const int64_t gating = config.maybe_int("", "expert_gating_func").value_or(corrected ? 2 : 1);
     if (gating != 1 && gating != 2)
       config.unsupported("expert_gating_func " + std::to_string(gating));
     out.sigmoid = gating == 2;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/stored_quantisation.h"
+
 namespace pome {
 
 namespace {
@@ -27,6 +29,10 @@ void read_gguf_rest(ConfigReader& config, const Checkpoint& checkpoint, ModelInf
   if (tokens && info->vocab_size && static_cast<int64_t>(tokens) != info->vocab_size)
     config.complain(Refusal::kRange, std::to_string(tokens) + " tokens but " + rows);
   info->tie_word_embeddings = !checkpoint.find("output.weight");
+  // llama.cpp's converter writes four times the embedding for GPT-2 and Phi-2, whatever the width.
+  const CheckpointTensor* up = checkpoint.find("blk.0.ffn_up.weight");
+  if (up && up->shape.size() == 2 && info->intermediate_size == 4 * info->hidden_size)
+    info->intermediate_size = up->shape[0];
   if (const auto name = checkpoint.gguf.find("general.name");
       name != checkpoint.gguf.end() && name->is_string())
     info->name = name->get<std::string>();
@@ -68,9 +74,7 @@ GptConfig read_gpt_config(ConfigReader& config, const Checkpoint& checkpoint,
     info.tie_word_embeddings =
         config.maybe_bool("tie_word_embeddings", "").value_or(keys.tie_word_embeddings);
     act = config.maybe_string(keys.activation, "").value_or(act);
-    const auto quantised = config.object().find("quantization_config");
-    if (quantised != config.object().end() && !quantised->is_null())
-      config.unsupported("quantization_config: weights that another tool has quantised");
+    check_stored_quantisation(config);
   }
   const auto activation = parse_activation(act);
   if (!activation)

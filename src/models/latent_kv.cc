@@ -7,6 +7,7 @@
 #include "models/config.h"
 #include "models/family.h"
 #include "models/moe.h"
+#include "models/stored_quantisation.h"
 
 namespace pome {
 
@@ -53,9 +54,7 @@ Result<LatentKvConfig> read_config(const Checkpoint& checkpoint) {
   out.width = info.intermediate_size = config.integer("moe_intermediate_size", "", 1, 1 << 22);
   if (config.maybe_bool("tie_word_embeddings", "").value_or(false))
     config.unsupported("tied embeddings in a latent_kv model");
-  if (config.object().contains("quantization_config") &&
-      !config.object()["quantization_config"].is_null())
-    config.unsupported("quantization_config: weights that another tool has quantised");
+  check_stored_quantisation(config);
   out.rope = read_rope(config, info.head_dim);
   const size_t end = checkpoint.path.find_last_not_of('/') + 1;
   const size_t slash = checkpoint.path.substr(0, end).find_last_of('/');

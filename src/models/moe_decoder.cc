@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/stored_quantisation.h"
+
 namespace pome {
 
 namespace {
@@ -48,12 +50,7 @@ void read_hf_identity(ConfigReader& config, const MoeDecoderKeys& keys, MoeDecod
   const auto activation = parse_activation(act);
   if (!activation) config.unsupported("hidden_act '" + escape_for_terminal(act, 64) + "'");
   out->activation = activation.value_or(Activation::kSilu);
-  const auto quantised = config.object().find("quantization_config");
-  if (quantised == config.object().end() || quantised->is_null()) return;
-  const auto method = quantised->is_object() ? quantised->find("quant_method") : quantised->end();
-  if (keys.quant_method.empty() || !quantised->is_object() || method == quantised->end() ||
-      !method->is_string() || method->get<std::string>() != keys.quant_method)
-    config.unsupported("quantization_config: weights that another tool has quantised");
+  check_stored_quantisation(config, keys.quant_method);
 }
 
 std::string last_component(const std::string& path) {

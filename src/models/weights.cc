@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/checked.h"
 #include "models/models.h"
 
 namespace pome {
@@ -66,6 +67,8 @@ ConstantDataPtr stored_constant(const CheckpointTensor& tensor) {
 
 WeightSet::WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder)
     : checkpoint_(checkpoint), builder_(builder), gguf_(checkpoint.format == "gguf") {
+  float8_ = read_scaled_float8(checkpoint);
+  if (float8_) ignore("activation_scale");  // of static schemes: activations are not quantised here
   drop_prefix_ = !gguf_ && !checkpoint.find("model.embed_tokens.weight") &&
                  checkpoint.find("embed_tokens.weight");
 }
@@ -95,7 +98,33 @@ ConstantDataPtr WeightSet::stored(const std::string& hf_name, const std::string&
                         to_string(tensor->shape));
     return nullptr;
   }
-  return stored_constant(*tensor);
+  return with_scales(*tensor);
+}
+
+// Floats of 8 bits have their scales beside them where the configuration says so; without it they
+// are the values themselves.
+ConstantDataPtr WeightSet::with_scales(const CheckpointTensor& tensor) {
+  const EncodingKind kind = tensor.encoding.kind;
+  ConstantDataPtr codes = stored_constant(tensor);
+  if (!float8_ || (kind != EncodingKind::kF8E4M3 && kind != EncodingKind::kF8E5M2)) return codes;
+  const std::string name = tensor.name + "_scale_inv";
+  const CheckpointTensor* scales = checkpoint_.find(name);
+  if (!scales) {
+    problems_.push_back("missing: " + name + ", the scales of " + tensor.name);
+    return nullptr;
+  }
+  used_.insert(name);
+  const bool whole = float8_->block_rows == 0;
+  const int64_t down = whole ? 1 : ceil_div(codes->rows(), float8_->block_rows);
+  const int64_t across = whole ? 1 : ceil_div(codes->columns(), float8_->block_columns);
+  const bool single = down * across == 1 && element_count(scales->shape) == 1;
+  if (tensor.shape.size() != 2 || !is_weight_type(scales->encoding) ||
+      (!single && scales->shape != Shape{down, across})) {
+    problems_.push_back("wrong scales: " + name + " must be " + to_string(Shape{down, across}) +
+                        ", is " + to_string(scales->shape) + " " + to_string(scales->encoding));
+    return nullptr;
+  }
+  return scaled_constant(std::move(codes), stored_constant(*scales), *float8_);
 }
 
 ValueId WeightSet::add(const WeightRow& row, ConstantDataPtr data) {

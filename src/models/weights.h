@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "formats/checkpoint.h"
 #include "graph/builder.h"
+#include "models/stored_quantisation.h"
 
 namespace pome {
 
@@ -67,10 +68,12 @@ class WeightSet {
 
  private:
   ValueId add(const WeightRow& row, ConstantDataPtr data);
+  ConstantDataPtr with_scales(const CheckpointTensor& tensor);
   std::string stored_name(const std::string& hf_name, const std::string& gguf_name) const;
   const Checkpoint& checkpoint_;
   GraphBuilder& builder_;
   bool gguf_;
+  std::optional<ScaledFloat8> float8_;
   bool drop_prefix_ = false;  // a base model saved without the leading "model."
   std::set<std::string> used_;
   std::vector<std::string> ignored_, ignored_prefixes_, problems_;

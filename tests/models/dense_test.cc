@@ -18,7 +18,7 @@
 namespace pome {
 namespace {
 
-const std::string kZoo = POME_SOURCE_DIR "/../shared/models/zoo/";
+const std::string kZoo = POME_SOURCE_DIR "/models/zoo/";
 #define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 Checkpoint with_config(const std::string& model_type, const std::string& extra) {
@@ -149,9 +149,6 @@ TEST(Rope, AttentionFactors) {
 
 class Collection : public testing::Test {
  protected:
-  void SetUp() override {
-    if (!std::filesystem::exists(kZoo)) GTEST_SKIP() << "needs ../shared/models/zoo";
-  }
   static Checkpoint open(const std::string& name) {
     auto out = open_checkpoint(kZoo + name);
     EXPECT_TRUE(out.ok()) << out.status().to_string();

@@ -412,6 +412,14 @@ TEST(Phi, GgufIsTheSameGraph) {
   EXPECT_EQ(ops_of<ActivationOp>(graph)[0].activation, Activation::kGeluTanh);
 }
 
+// llama.cpp's converter writes four times the embedding, and the tensors as they are.
+TEST(Phi, GgufWidthIsThatOfTheTensors) {
+  Fake file = gguf("phi2", kFfn);
+  file.with(R"("phi2.rope.dimension_count": 2, "phi2.feed_forward_length": 32)");
+  add_module(file, "output", kVocab, kHidden, 5);
+  expect_equal_graphs(file.build(), phi().build());
+}
+
 TEST(Phi, GgufMayHoldQKAndVOnTheirOwn) {
   Fake file = gguf("phi2", kFfn);
   file.with(R"("phi2.rope.dimension_count": 2)");

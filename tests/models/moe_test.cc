@@ -302,5 +302,43 @@ TEST(MoeConfig, RefusesByName) {
                  "tied");
 }
 
+// The tensor that only a sigmoid router has tells it where the metadata does not.
+TEST(MoeConfig, GgufRouterWithoutAName) {
+  Checkpoint file;
+  file.format = "gguf";
+  file.path = "fake";
+  file.gguf = {{"general.architecture", "deepseek2"}};
+  const auto set = [&](const std::string& key, Json value) {
+    file.gguf["deepseek2." + key] = value;
+  };
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, int>>{{"block_count", 1},
+                                                {"context_length", 64},
+                                                {"embedding_length", 32},
+                                                {"feed_forward_length", 32},
+                                                {"attention.head_count", 2},
+                                                {"attention.head_count_kv", 1},
+                                                {"attention.key_length_mla", 16},
+                                                {"attention.value_length_mla", 8},
+                                                {"attention.kv_lora_rank", 16},
+                                                {"rope.dimension_count", 8},
+                                                {"expert_count", 8},
+                                                {"expert_used_count", 2},
+                                                {"expert_feed_forward_length", 8}})
+    set(key, value);
+  set("attention.layer_norm_rms_epsilon", 1e-6);
+  CheckpointTensor tensor;
+  tensor.name = "blk.0.exp_probs_b.bias";
+  tensor.shape = {8};
+  tensor.encoding = Encoding::plain(EncodingKind::kF32);
+  file.tensors.push_back(tensor);
+  const std::string unused = "unused: blk.0.exp_probs_b.bias";
+  const std::string text = build_graph(file).status().to_string();
+  EXPECT_NE(text.find("missing: blk.0.ffn_gate_inp.weight [8, 32]"), std::string::npos) << text;
+  EXPECT_EQ(text.find(unused), std::string::npos) << text;
+  set("expert_gating_func", 1);
+  EXPECT_NE(build_graph(file).status().to_string().find(unused), std::string::npos);
+}
+
 }  // namespace
 }  // namespace pome
