@@ -521,6 +521,7 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   auto data = std::make_unique<PlanData>();
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
   const Graph live = remove_dead(graph);
+  POME_RETURN_IF_ERROR(check_weight_memory(live));
   POME_RETURN_IF_ERROR(Compiler(live, work, data.get()).run());
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/memory.h"
+
 namespace pome {
 
 namespace {
@@ -153,6 +155,18 @@ Result<const float*> WeightStore::decoded(const Graph& graph, int32_t constant,
   bytes_ += bytes;
   decoded_.emplace(constant, std::move(buffer));
   return values;
+}
+
+Status check_weight_memory(const Graph& graph) {
+  uint64_t copied = 0;
+  for (const Constant& constant : graph.constants)
+    if (!constant.data->view()) copied += constant.data->stored_bytes();
+  const uint64_t available = available_memory();
+  if (copied <= available) return {};
+  return does_not_fit("running this model takes " + std::to_string(copied) +
+                      " bytes of memory for weights, " + std::to_string(available) +
+                      " are available")
+      .hint("close other programs, or convert the model with fewer bits");
 }
 
 }  // namespace pome

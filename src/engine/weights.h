@@ -55,4 +55,8 @@ class WeightStore {
   uint64_t bytes_ = 0;
 };
 
+// kDoesNotFit, before anything is read, where the weights that cannot be used where they lie (other
+// layouts, row orders) would take more than the machine's free memory.
+Status check_weight_memory(const Graph& graph);
+
 }  // namespace pome

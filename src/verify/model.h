@@ -53,6 +53,11 @@ struct ArtefactPaths {
 // nullopt when `path` is not something convert wrote (then it is a checkpoint).
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& path);
 
+// How many bytes of decoded weights an interpreter of this package may keep on this machine: all of
+// them where half of the free memory has room, else a part, and the rest is decoded for each use.
+// kDoesNotFit, with an estimate, where the largest weight alone is too much.
+Result<uint64_t> constant_budget(const mil::Package& package);
+
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
                                const WorkContext& work);
 // The tokenizer alone, of a checkpoint or an artefact.
