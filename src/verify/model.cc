@@ -49,7 +49,9 @@ Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
   return read_hf_tokenizer(folder, config, generation_config);
 }
 
-Status attach_tokenizer(TokenizerSource source, LoadedModel* model) {
+Status attach_tokenizer(TokenizerSource source, const LoadOptions& options, LoadedModel* model) {
+  // In its place from the start: what ends an answer follows from the template too.
+  if (options.chat_template) source.chat_template = *options.chat_template;
   const std::string chat_template = source.chat_template;
   POME_ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::create(std::move(source)));
   if (chat_template.empty()) return {};
@@ -59,7 +61,7 @@ Status attach_tokenizer(TokenizerSource source, LoadedModel* model) {
         .status()
         .in(model->path)
         .at("chat_template")
-        .hint("run with --raw to leave the template out");
+        .hint("give another with --template, or run with --raw to leave it out");
   model->chat_template = std::move(*parsed);
   return {};
 }
@@ -97,7 +99,7 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
           .in(path)
           .hint("give the artefact folder that convert wrote");
     POME_ASSIGN_OR_RETURN(TokenizerSource source, artefact_tokenizer(paths.folder));
-    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(source), &model));
+    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(source), options, &model));
   }
   return model;
 }
@@ -133,7 +135,7 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
     POME_ASSIGN_OR_RETURN(model.runner, compiled->new_session());
   }
   if (options.need_tokenizer)
-    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), &model));
+    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), options, &model));
   return model;
 }
 

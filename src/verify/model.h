@@ -31,6 +31,8 @@ struct LoadOptions {
   bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
   bool round_f16 = false;  // packages: fp16 rounding after every op
   bool need_tokenizer = true;
+  // Jinja source of a chat template instead of the model's own.
+  std::optional<std::string> chat_template;
 };
 
 struct LoadedModel {
