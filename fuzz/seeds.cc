@@ -7,6 +7,8 @@
 #include "malformed/gguf_bytes.h"
 #include "malformed/pytorch_bytes.h"
 #include "malformed/safetensors_bytes.h"
+#include "malformed/sentencepiece_bytes.h"
+#include "malformed/tiktoken_bytes.h"
 #include "tokenizer/template_cases.h"
 
 namespace {
@@ -101,6 +103,14 @@ void jinja_seeds() {
   for (const char* source : pome::kTemplateCases) write("jinja", std::to_string(count++), source);
 }
 
+void tokenizer_seeds() {
+  write("sentencepiece", "bpe", valid_sentencepiece(2).build());
+  write("sentencepiece", "unigram", valid_sentencepiece(1).build());
+  write("sentencepiece", "bytes", sentencepiece_with_bytes().build());
+  write("tiktoken", "lines", joined(tiktoken_lines(300)));
+  write("tiktoken", "line", tiktoken_line("ab", 256) + tiktoken_line("abc", 257));
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -113,6 +123,7 @@ int main(int count, char** arguments) {
   safetensors_seeds();
   pytorch_seeds();
   json_seeds();
+  tokenizer_seeds();
   jinja_seeds();
   return 0;
 }

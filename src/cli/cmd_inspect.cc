@@ -17,8 +17,8 @@ struct Options {
 };
 
 std::string_view model_name(TokenizerSource::Model model) {
-  static constexpr std::string_view kNames[] = {"none", "byte-level BPE", "SentencePiece BPE",
-                                                "unigram", "WordPiece"};
+  static constexpr std::string_view kNames[] = {"none", "BPE", "unigram", "WordPiece",
+                                                "word level"};
   return kNames[static_cast<size_t>(model)];
 }
 
@@ -28,7 +28,7 @@ Json tokenizer_json(const TokenizerSource& source) {
               {"vocab_size", source.tokens.size()},
               {"merges", source.merges.size()},
               {"added_tokens", source.added.size()},
-              {"add_bos", source.add_bos}};
+              {"add_bos", source.add_bos()}};
   out["bos"] = source.bos ? Json(*source.bos) : Json();
   out["eos"] = source.eos ? Json(*source.eos) : Json();
   if (const auto tokenizer = Tokenizer::create(source); tokenizer.ok()) {
