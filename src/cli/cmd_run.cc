@@ -12,17 +12,8 @@ namespace {
 
 struct Options {
   std::string model, prompt, file;
-<<<<<<< HEAD
-  int64_t max_tokens = 0, context = 0;
-  std::optional<double> temperature, top_p, min_p, repeat_penalty;
-  std::optional<int64_t> top_k;
-  std::optional<uint64_t> seed;
-  std::vector<std::string> stop;
-  bool raw = false, exact = false, reference = false, f16 = false;
-=======
   GenerationFlags generation;
-  bool raw = false, reference = false, f16 = false;
->>>>>>> chat
+  bool raw = false, exact = false, reference = false, f16 = false;
 };
 
 Result<std::string> read_prompt(const Options& options, const CancelToken* cancel) {
@@ -46,12 +37,8 @@ Status run(App& app, const Options& options) {
     return usage_error("no prompt").hint("give one with -p, -f or on stdin");
   LoadOptions load;
   load.threads = app.common.threads;
-<<<<<<< HEAD
-  load.context = options.context;
-  load.exact = options.exact;
-=======
   load.context = options.generation.context;
->>>>>>> chat
+  load.exact = options.exact;
   load.reference = options.reference;
   load.round_f16 = options.f16;
   POME_ASSIGN_OR_RETURN(load.chat_template, chosen_template(options.generation));
@@ -100,32 +87,11 @@ void add_run(App& app) {
   command->add_option("model", o.model, "model or artefact")->required();
   command->add_option("-p,--prompt", o.prompt, "prompt (default: stdin)");
   command->add_option("-f,--file", o.file, "read the prompt from a file");
-<<<<<<< HEAD
-  command
-      ->add_option("-n,--max-tokens", o.max_tokens,
-                   "tokens to generate (default: generation_config.json, else 256)")
-      ->check(positive());
-  command->add_option("--context", o.context, "tokens the KV cache holds")->check(positive());
-  command->add_option("--temp", o.temperature, "temperature; 0 = greedy")
-      ->check(CLI::Range(0.0, kMaxTemperature));
-  command->add_option("--top-k", o.top_k, "keep the k most likely; 0 = all")
-      ->check(CLI::Range(int64_t{0}, kMaxTopK));
-  command->add_option("--top-p", o.top_p, "keep the smallest set with this probability")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--min-p", o.min_p, "drop what is less likely than this fraction of the best")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--repeat-penalty", o.repeat_penalty, "divide the logits of recent tokens")
-      ->check(CLI::Range(kMinPenalty, kMaxPenalty));
-  command->add_option("--seed", o.seed, "seed of the sampler");
-  command->add_option("--stop", o.stop, "text that ends the answer (may be given several times)");
-  command->add_flag("--raw", o.raw, "no chat template: continue the text");
-  command->add_flag("--exact", o.exact,
-                    "f32 activations, also where weights are quantised (slower)");
-=======
   add_generation_flags(command, &o.generation);
   command->add_flag("--raw", o.raw, "no chat template: continue the text")
       ->excludes(command->get_option("--template"));
->>>>>>> chat
+  command->add_flag("--exact", o.exact,
+                    "f32 activations, also where weights are quantised (slower)");
   command->add_flag("--reference", o.reference,
                     "use the reference evaluator instead of the engine");
   command->add_flag("--f16", o.f16, "packages: round to fp16 after every op, as a device does");

@@ -4,12 +4,9 @@
 #include <optional>
 #include <string>
 
-<<<<<<< HEAD
 #include "tokenizer/chat_template.h"
 #include "tokenizer/reply_format.h"
 
-=======
->>>>>>> chat
 namespace pome {
 namespace {
 
