@@ -24,10 +24,11 @@ constexpr std::string_view kTags[][2] = {
 };
 
 std::optional<std::string> rendered(const ChatTemplate& chat_template,
-                                    const TokenizerSource& source, Json reply) {
+                                    const TokenizerSource& source, Json reply,
+                                    bool add_generation_prompt = false) {
   ChatInput input;
   input.messages = Json::array({{{"role", "user"}, {"content", "a"}}, std::move(reply)});
-  input.add_generation_prompt = false;
+  input.add_generation_prompt = add_generation_prompt;
   input.now = 0;
   const auto spans = chat_template.render(input, source);
   if (!spans.ok()) return std::nullopt;
@@ -40,6 +41,14 @@ Json thoughtful_reply() {
           {"content", std::string(kAnswer)},
           {"reasoning_content", thought},
           {"thinking", thought}};
+}
+
+Json calling_reply() {
+  const Json function = {{"name", "f"}, {"arguments", {{"x", std::string(kArgument)}}}};
+  return {{"role", "assistant"},
+          {"content", ""},
+          {"tool_calls",
+           Json::array({{{"id", "000000001"}, {"type", "function"}, {"function", function}}})}};
 }
 
 // The longest special token that ends (or begins) at this place of the text; -1 for none.
@@ -328,37 +337,32 @@ TemplateEnds template_ends(const ChatTemplate& chat_template, const TokenizerSou
                            const std::vector<bool>& special) {
   TemplateEnds out;
   const IsSpecial is_special = [&](int32_t id) { return special[static_cast<size_t>(id)]; };
-  const auto text = rendered(chat_template, source, thoughtful_reply());
-  if (text) {
+  const auto last_special = [&](std::string_view text) {
+    text.remove_suffix(text.size() - (text.find_last_not_of(kSpace) + 1));
+    return special_beside(source, is_special, text, true);
+  };
+  const auto behind = [&](std::string_view text, size_t at, std::string_view word) {
+    return special_behind(source, is_special, text.substr(at + word.size()));
+  };
+  const auto end_with = [&](int32_t id) {
+    if (id >= 0) out.turn.push_back(id);
+  };
+  if (const auto text = rendered(chat_template, source, thoughtful_reply())) {
     const size_t answer = text->rfind(kAnswer), thought = text->find(kThought);
-    const std::string_view all(*text);
     if (answer != std::string::npos) {
-      const int32_t id = special_behind(source, is_special, all.substr(answer + kAnswer.size()));
-      if (id >= 0) out.turn.push_back(id);
-      if (thought < answer) {
-        const int32_t end =
-            special_behind(source, is_special, all.substr(thought + kThought.size()));
-        if (end >= 0 && end != id) out.inner.push_back(end);
-      }
+      const int32_t end = behind(*text, answer, kAnswer);
+      const int32_t inner = thought < answer ? behind(*text, thought, kThought) : -1;
+      // One token may close the parts of a reply, and another the reply.
+      const int32_t last = inner >= 0 && inner == end ? last_special(*text) : end;
+      end_with(last);
+      if (inner >= 0 && inner != last) out.inner.push_back(inner);
     }
   }
-  const auto call = rendered(
-      chat_template, source,
-      {{"role", "assistant"},
-       {"content", ""},
-       {"tool_calls",
-        Json::array(
-            {{{"id", "000000001"},
-              {"type", "function"},
-              {"function", {{"name", "f"}, {"arguments", {{"x", std::string(kArgument)}}}}}}})}});
-  if (call) {
-    const size_t argument = call->rfind(kArgument);
-    std::string_view rest(*call);
-    rest.remove_suffix(rest.size() - (rest.find_last_not_of(kSpace) + 1));
-    // Behind the last call nothing but the end of the turn is special.
-    const int32_t id =
-        argument == std::string::npos ? -1 : special_beside(source, is_special, rest, true);
-    if (id >= 0) out.turn.push_back(id);
+  // A template that always opens the next turn does not show where a call ends.
+  const auto call = rendered(chat_template, source, calling_reply());
+  if (call && call->find(kArgument) != std::string::npos &&
+      call != rendered(chat_template, source, calling_reply(), true)) {
+    end_with(last_special(*call));
   }
   return out;
 }

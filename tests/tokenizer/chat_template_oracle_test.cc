@@ -60,7 +60,8 @@ TEST(ChatTemplateOracle, CasesRenderAsJinjaRendersThem) {
   }
 }
 
-// Every template with every conversation: the same text, or both refuse.
+// Every template with every conversation (POME_JINJA_ALL=1; without it every fourth one): the same
+// text, or both refuse.
 TEST(ChatTemplateOracle, PublishedTemplates) {
   POME_NEED_PYTHON("jinja2");
   const std::string folder = shared_path("data/chat-templates/templates");
@@ -79,17 +80,22 @@ TEST(ChatTemplateOracle, PublishedTemplates) {
   for (const Conversation& c : conversations) {
     task["inputs"].push_back(reference_variables(c.input));
   }
+  const bool all = std::getenv("POME_JINJA_ALL") != nullptr;
   for (size_t t = 0; t < names.size(); ++t) {
-    for (size_t i = 0; i < conversations.size(); ++i) task["cases"].push_back({t, i});
+    for (size_t i = 0; i < conversations.size(); ++i) {
+      if (all || (t + i) % 4 == 0) task["cases"].push_back({t, i});
+    }
   }
   const Json output = reference(task);
-  ASSERT_EQ(output.size(), names.size() * conversations.size());
+  ASSERT_EQ(output.size(), task["cases"].size());
   int same = 0, refused = 0, different = 0, used = 0;
+  size_t next = 0;
   for (size_t t = 0; t < names.size(); ++t) {
     int rendered = 0;
     const Parsed parsed = ChatTemplate::parse(task["templates"][t].get<std::string>());
-    for (size_t i = 0; i < conversations.size(); ++i) {
-      const Json& expected = output[t * conversations.size() + i];
+    for (; next < output.size() && task["cases"][next][0] == t; ++next) {
+      const size_t i = task["cases"][next][1];
+      const Json& expected = output[next];
       const auto text = render(parsed, conversations[i].input);
       if (!text.ok()) {
         EXPECT_EQ(text.status().refusal(), Refusal::kTemplate);
@@ -106,7 +112,7 @@ TEST(ChatTemplateOracle, PublishedTemplates) {
       }
     }
     used += rendered > 0 ? 1 : 0;
-    EXPECT_GT(rendered, 0) << names[t] << " renders nothing";
+    EXPECT_TRUE(rendered > 0 || !all) << names[t] << " renders nothing";
   }
   std::printf("%d templates, %d texts equal, %d refused by both, %d different\n", used, same,
               refused, different);
@@ -151,7 +157,7 @@ TEST(ChatTemplateOracle, RandomTemplates) {
   const char* const count = std::getenv("POME_JINJA_CASES");
   const char* const seed = std::getenv("POME_JINJA_SEED");
   const Json output = reference(
-      {{"random", count ? std::atoi(count) : 2000}, {"seed", seed ? std::atoi(seed) : 1}});
+      {{"random", count ? std::atoi(count) : 1000}, {"seed", seed ? std::atoi(seed) : 1}});
   ASSERT_TRUE(output.is_array());
   int same = 0, refused = 0, beyond = 0, different = 0;
   for (const Json& item : output) {

@@ -51,7 +51,7 @@ class Generator:
             lambda: '(%s %s %s)' % (self.integer(depth - 1), self.one('+', '-', '*', '//', '%'), self.integer(depth - 1)),
             lambda: '%s|length' % self.sequence(depth - 1),
             lambda: '%s|int' % self.any(depth - 1),
-            lambda: '%s.%s(%s)' % (self.string(depth - 1), self.one('find', 'count', 'rfind'), self.string(0)),
+            lambda: '%s.%s(%s)' % (self.atom(depth - 1), self.one('find', 'count', 'rfind'), self.string(0)),
             lambda: '%s|sum' % self.one('l', '[1, 2]', '[0.5, 1]'),
             lambda: '%s|%s' % (self.integer(depth - 1), self.one('abs', 'round', 'round(1)', "round(0, 'floor')")),
             lambda: '%s|wordcount' % self.string(depth - 1))()
@@ -78,19 +78,19 @@ class Generator:
             lambda: '(%s * %s)' % (self.string(d), self.one('2', 'm', '0', '-1')),
             lambda: '%s|%s' % (self.string(d), self.one('upper', 'lower', 'title', 'capitalize', 'trim', 'string', 'escape', 'e',
                                                         'safe', 'urlencode', 'forceescape', 'reverse', "trim('a')")),
-            lambda: '%s.%s()' % (self.string(d), self.one('upper', 'lower', 'title', 'capitalize', 'strip', 'lstrip', 'rstrip',
+            lambda: '%s.%s()' % (self.atom(d), self.one('upper', 'lower', 'title', 'capitalize', 'strip', 'lstrip', 'rstrip',
                                                           'swapcase', 'casefold', 'expandtabs')),
-            lambda: '%s.%s(%s)' % (self.string(d), self.one('strip', 'lstrip', 'rstrip', 'removeprefix', 'removesuffix'),
+            lambda: '%s.%s(%s)' % (self.atom(d), self.one('strip', 'lstrip', 'rstrip', 'removeprefix', 'removesuffix'),
                                    self.literal_string()),
-            lambda: '%s.%s(%d%s)' % (self.string(d), self.one('center', 'ljust', 'rjust'), self.random.randrange(0, 12),
+            lambda: '%s.%s(%d%s)' % (self.atom(d), self.one('center', 'ljust', 'rjust'), self.random.randrange(0, 12),
                                      self.one('', ", '*'")),
-            lambda: '%s.zfill(%d)' % (self.string(d), self.random.randrange(0, 9)),
+            lambda: '%s.zfill(%d)' % (self.atom(d), self.random.randrange(0, 9)),
             lambda: '%s|replace(%s, %s%s)' % (self.string(d), self.string(0), self.string(0), self.one('', '', ', 1')),
-            lambda: '%s.replace(%s, %s%s)' % (self.string(d), self.string(0), self.string(0), self.one('', '', ', 2')),
+            lambda: '%s.replace(%s, %s%s)' % (self.atom(d), self.string(0), self.string(0), self.one('', '', ', 2')),
             lambda: '%s|join(%s)' % (self.sequence(d), self.literal_string()),
             lambda: '%s.join(%s)' % (self.literal_string(), self.one('ls', 's', "['a', 'b']", self.sequence(d))),
-            lambda: '%s[%s]' % (self.string(d), self.slice()),
-            lambda: '%s[%s]' % (self.string(d), self.integer(0)),
+            lambda: '%s[%s]' % (self.atom(d), self.slice()),
+            lambda: '%s[%s]' % (self.atom(d), self.integer(0)),
             lambda: '%s|%s' % (self.string(d), self.one('indent', 'indent(2)', "indent('> ', true)", 'indent(3, blank=true)')),
             lambda: '%s|truncate(%s)' % (self.string(d), self.one('5', '4, true', "6, false, '.', 0", '3')),
             lambda: '%s|center(%d)' % (self.string(d), self.random.randrange(0, 14)),
@@ -105,6 +105,11 @@ class Generator:
                                        self.one(self.any(d), 'x=' + self.any(d), self.number(d))),
             lambda: 'strftime_now(%s)' % self.one("'%Y-%m-%d'", "'%d %b %Y'", "'%A %B %-d, %H:%M:%S'", "'%j %U %w %y %I %p %%'"))()
 
+    def atom(self, depth):
+        """A string that methods and subscripts may follow."""
+        text = self.string(depth)
+        return '(' + text + ')' if '|' in text or '%' in text or '~' in text else text
+
     def slice(self):
         part = lambda: self.one('', '', str(self.random.randrange(-4, 5)))
         return part() + ':' + part() + self.one('', '', ':' + self.one('', '1', '2', '-1', '-2'))
@@ -116,12 +121,12 @@ class Generator:
         return self.one(
             lambda: '[%s]' % ', '.join(self.any(d) for _ in range(self.random.randrange(4))),
             lambda: '(%s,)' % self.any(d),
-            lambda: '%s[%s]' % (self.sequence(d), self.slice()),
+            lambda: '(%s)[%s]' % (self.sequence(d), self.slice()),
             lambda: '(%s + %s)' % (self.sequence(d), self.sequence(d)),
             lambda: '(%s * 2)' % self.sequence(d),
             lambda: 'range(%s)' % self.one('m', '2, 5', '5, 0, -2', 'n', '0, 6, 2'),
-            lambda: '%s.split(%s)' % (self.string(d), self.one('', self.literal_string(), "','", "',', 1")),
-            lambda: '%s.%s' % (self.string(d), self.one('splitlines()', 'splitlines(true)', "rsplit('a', 1)", 'rsplit()',
+            lambda: '%s.split(%s)' % (self.atom(d), self.one('', self.literal_string(), "','", "',', 1")),
+            lambda: '%s.%s' % (self.atom(d), self.one('splitlines()', 'splitlines(true)', "rsplit('a', 1)", 'rsplit()',
                                                         "partition('b')", "rpartition(',')", 'split(none, 1)')),
             lambda: '%s|%s' % (self.sequence(d), self.one('list', 'sort', 'sort(reverse=true)', 'unique|list', 'reverse|list',
                                                           'batch(2)|list', "batch(2, 'x')|list", 'slice(2)|list', "slice(3, 0)|list",
@@ -160,8 +165,8 @@ class Generator:
             lambda: '(%s %s %s)' % (self.any(d), self.one('in', 'not in'), self.one(self.sequence(d), self.mapping(d))),
             lambda: '(not %s)' % self.any(d),
             lambda: '(%s %s %s)' % (self.any(d), self.one('and', 'or'), self.any(d)),
-            lambda: '%s.%s(%s)' % (self.string(d), self.one('startswith', 'endswith'), self.string(0)),
-            lambda: '%s.%s()' % (self.string(d), self.one('isdigit', 'isalpha', 'isalnum', 'isspace', 'islower', 'isupper', 'istitle',
+            lambda: '%s.%s(%s)' % (self.atom(d), self.one('startswith', 'endswith'), self.string(0)),
+            lambda: '%s.%s()' % (self.atom(d), self.one('isdigit', 'isalpha', 'isalnum', 'isspace', 'islower', 'isupper', 'istitle',
                                                           'isnumeric', 'isdecimal', 'isascii', 'isidentifier', 'isprintable')),
             lambda: "%s is %s" % (self.one("'upper'", "'nofilter'"), self.one('filter', 'test')))()
 
@@ -253,11 +258,11 @@ class Generator:
         self.names = kept + ['p', 'y']
         self.loops = 0
         signature = self.one('p', 'p, y=2', "p='d', y=p", '', 'p, y=n')
-        inner = self.body(depth) + self.one('', '', '{{ caller() if caller }}', '{{ varargs }}{{ kwargs }}', '{{ caller(1) }}')
+        inner = self.body(depth) + self.one('', '{{ caller() if caller }}', '{{ varargs }}{{ kwargs }}', '{{ varargs }}{{ kwargs }}', '{{ caller(1) if caller }}')
         self.names, self.loops = kept, loops
         out = self.tag('macro %s(%s)' % (name, signature)) + inner + self.tag('endmacro')
         self.macros = self.macros + [name]
-        return out + self.output('%s(%s)' % (name, self.one('', self.any(1), '1, 2, 3', 'y=5', 'q=1', '*l', '**d', '1, y=s')))
+        return out + self.output('%s(%s)' % (name, self.one('', self.any(1), self.any(1), '1, 2, 3', 'y=5', 'q=1', '*l', '**d', '1, y=s')))
 
     def call_block(self, depth):
         if not self.macros:
@@ -284,7 +289,7 @@ class Generator:
 
     def jump(self, depth):
         word = self.one('break', 'continue')
-        return self.tag('if ' + self.boolean(1)) + self.tag(word) + self.tag('endif') if self.loops else self.one('', self.tag(word))
+        return self.tag('if ' + self.boolean(1)) + self.tag(word) + self.tag('endif') if self.loops else self.tag(word) if self.maybe(0.1) else ''
 
     def joiner(self, depth):
         return self.one('{% set j = joiner("|") %}{% for i in l %}{{ j() }}{{ i }}{% endfor %}',

@@ -105,6 +105,28 @@ TEST(ReplyFormat, WhatEndsAMessageButNoReplyIsNoStopId) {
   EXPECT_EQ(stops(build(source)), "<|return|><|call|>");
 }
 
+TEST(ReplyFormat, OneTokenMayCloseThePartsAndAnotherTheReply) {
+  const TokenizerPtr tokenizer = build(source_with(
+      "{% for m in messages %}<|open|>{{ m.role }}<|sep|>{% if m.thinking %}<|open|>think<|sep|>"
+      "{{ m.thinking }}<|close|>{% endif %}<|open|>response<|sep|>{{ m.content }}<|close|><|eom|>"
+      "{% endfor %}",
+      {"<|open|>", "<|sep|>", "<|close|>", "<|eom|>"}));
+  ASSERT_TRUE(tokenizer != nullptr);
+  // A call of a tool is not written by this template.
+  TokenizerSource source = tokenizer->source();
+  std::vector<bool> special(source.tokens.size());
+  for (const AddedToken& token : source.added) special[static_cast<size_t>(token.id)] = true;
+  const auto chat_template = ChatTemplate::parse(source.chat_template);
+  ASSERT_TRUE(chat_template.ok());
+  const TemplateEnds ends = template_ends(**chat_template, source, special);
+  EXPECT_EQ(ends.turn, std::vector<int32_t>{259});
+  EXPECT_EQ(ends.inner, std::vector<int32_t>{258});
+  EXPECT_EQ(stops(tokenizer), "<|eom|>");
+  EXPECT_EQ(read(tokenizer, "<|open|>assistant<|sep|>",
+                 "<|open|>think<|sep|>Hm.<|close|><|open|>response<|sep|>Yes.<|close|>"),
+            "thinking think:Hm.|answer response:Yes.");
+}
+
 TEST(ReplyReader, Channels) {
   const TokenizerPtr tokenizer = build(source_with(kChannelTemplate, channel_markers()));
   ASSERT_TRUE(tokenizer != nullptr);

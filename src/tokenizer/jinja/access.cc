@@ -249,7 +249,7 @@ Result<Value> get_slice(Context& context, Place place, const Value& object, cons
     out.start = at(from);
     out.stop = at(to);
     out.step =
-        static_cast<int64_t>(static_cast<uint64_t>(range.step) * static_cast<uint64_t>(held));
+        static_cast<int64_t>(static_cast<uint64_t>(range.step) * static_cast<uint64_t>(stride));
   }
   return context.made(place, std::move(out));
 }
