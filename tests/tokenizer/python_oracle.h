@@ -18,13 +18,12 @@ inline bool python_has(const std::string& package) {
 }
 
 // The script reads JSON from the file sys.argv[1] and writes JSON to sys.argv[2]. Null on failure.
-inline Json run_python(const std::string& script, const Json& input) {
+inline Json run_python_file(const std::string& script, const Json& input) {
   static int count = 0;
   const std::string base = testing::TempDir() + "pome_oracle_" + std::to_string(getpid()) + "_" +
                            std::to_string(count++);
-  std::ofstream(base + ".py") << script;
   std::ofstream(base + ".in") << dump_json(input);
-  const std::string command = "python3 " + base + ".py " + base + ".in " + base + ".out";
+  const std::string command = "python3 -B \"" + script + "\" " + base + ".in " + base + ".out";
   Json output;
   if (std::system(command.c_str()) == 0) {
     auto json = read_json_file(base + ".out");
@@ -33,7 +32,17 @@ inline Json run_python(const std::string& script, const Json& input) {
   } else {
     ADD_FAILURE() << "the reference script failed";
   }
-  for (const char* ending : {".py", ".in", ".out"}) std::remove((base + ending).c_str());
+  for (const char* ending : {".in", ".out"}) std::remove((base + ending).c_str());
+  return output;
+}
+
+inline Json run_python(const std::string& script, const Json& input) {
+  static int count = 0;
+  const std::string path = testing::TempDir() + "pome_script_" + std::to_string(getpid()) + "_" +
+                           std::to_string(count++) + ".py";
+  std::ofstream(path) << script;
+  const Json output = run_python_file(path, input);
+  std::remove(path.c_str());
   return output;
 }
 

@@ -61,6 +61,101 @@ inline constexpr const char* kTemplateCases[] = {
     "{{ 'é你'[1] }}{{ 'é你' | length }}{% for c in 'é你' %}{{ c }}.{% endfor %}",
     "{{ messages[5] is defined }}{{ messages[0].nothing }}{{ messages[0].nothing is none }}",
     "{{ '  a ' | trim | upper }}{{ 'a' if 'b' is string else 'c' }}{{ 4 is even }}{{ 3 is odd }}",
+    // Macros, calls and blocks.
+    "{% macro f(a, b=2, c=b) %}{{ a }}-{{ b }}-{{ c }};{% endmacro %}{{ f(1) }}{{ f(1, c=5) }}{{ "
+    "f() }}",
+    "{% macro f() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1, 2, k=3) }}{{ f(*[4], **{'z': "
+    "5}) }}",
+    "{% macro f(x) %}[{{ caller(x) }}]{% endmacro %}{% call(y) f(7) %}{{ y }}!{% endcall %}",
+    "{% macro f(n) %}{% if n > 0 %}{{ n }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}{{ f }}",
+    "{% filter upper | replace('A', 'b') %}a{{ messages[1].content }}{% endfilter %}",
+    "{% set x | trim | length %}  four {% endset %}{{ x + 1 }}",
+    "{% with a = 1, b = 2 %}{{ a + b }}{% set c = 3 %}{% endwith %}{{ c is defined }}",
+    "{% generation %}{% set y = 1 %}{{ messages[1].content }}{% endgeneration %}{{ y is defined }}",
+    "{% print 1, 2 %}{% block title %}{{ bos_token }}{% endblock title %}",
+    "{% for i in range(6) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif %}{{ "
+    "i }}"
+    "{% else %}never{% endfor %}",
+    "{% for i in [1, [2, [3]]] recursive %}{{ loop.depth }}:{{ loop(i) if i is not number else i "
+    "}} "
+    "{% endfor %}",
+    "{% for m in messages %}{{ loop.previtem.role if not loop.first }}|{{ loop.nextitem is defined "
+    "}}|"
+    "{{ loop.cycle('a', 'b') }}{{ loop.changed(m.role) }}{{ loop.depth0 }}{% endfor %}",
+    "{% set c = cycler('x', 'y') %}{{ c.next() }}{{ c.next() }}{{ c.next() }}{{ c.current }}"
+    "{% set j = joiner('-') %}{{ j() }}a{{ j() }}b",
+    "{% set ns = namespace({'a': 1}, b=2) %}{{ ns.a + ns.b }}{{ ns }}{% set ns.a, x = 5, 6 %}{{ "
+    "ns.a }}",
+    "{% for (a, b), c in [((1, 2), 3)] %}{{ a }}{{ b }}{{ c }}{% endfor %}",
+    "{% if 1 < 2 < 3 %}a{% endif %}{{ 1 < 2 > 3 }}{{ 1 == 1 in [1] }}{{ 3 > 2 != 1 }}",
+    // Filters.
+    "{{ [3, 1, 2] | sort }}{{ ['b', 'A'] | sort }}{{ ['b', 'A'] | sort(case_sensitive=true) }}"
+    "{{ [1, 2] | sort(reverse=true) }}{{ messages | sort(attribute='role') | map(attribute='role') "
+    "| list }}",
+    "{{ [1, 1, 2] | unique | list }}{{ [1, 2, 3] | sum }}{{ [1, 5] | max }}{{ ['b', 'a'] | min }}"
+    "{{ [] | max is undefined }}{{ [0.5, 1] | sum }}",
+    "{{ messages | groupby('role') | map('first') | list }}{% for g in messages | groupby('role') "
+    "%}"
+    "{{ g.grouper }}{{ g.list | length }}{% endfor %}",
+    "{{ [1, 2, 3] | batch(2, 0) | list }}{{ [1, 2, 3] | slice(2) | list }}{{ 'abc' | batch(2) | "
+    "list }}",
+    "{{ {'b': 1, 'A': 2} | dictsort }}{{ {'b': 1, 'A': 0} | dictsort(by='value') }}"
+    "{{ {'a': 1} | items | list }}",
+    "{{ [1, 2, 3] | select('odd') | list }}{{ [1, none] | reject('none') | list }}"
+    "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}"
+    "{{ messages | rejectattr('role', 'in', ['user']) | map(attribute='content') | join }}",
+    "{{ ['a', 'b'] | map('upper') | join('-') }}{{ [[1, 2]] | map('sum') | list }}"
+    "{{ [{}] | map(attribute='x', default=3) | list }}",
+    "{{ 2.5 | round }}{{ 3.5 | round }}{{ 2.675 | round(2) }}{{ 1234 | round(-2) }}{{ 2.1 | "
+    "round(0, 'ceil') }}"
+    "{{ 25 | round(-1) }}{{ '42' | int }}{{ '4.7' | int }}{{ 'x' | int(9) }}{{ '0x1F' | int(0, 16) "
+    "}}"
+    "{{ '1e3' | float }}{{ 'x' | float(1.5) }}{{ -3 | abs }}",
+    "{{ 'a b' | urlencode }}{{ {'a': 'ü/'} | urlencode }}{{ '<a&\"\\'>' | e }}{{ ('<' | safe) + "
+    "'<' }}"
+    "{{ 'x' | center(7) }}|{{ 'a b c' | truncate(3, true, '') }}{{ 'one two' | wordcount }}",
+    "{{ 'a\\nb\\n\\nc' | indent(2) }}{{ 'a\\nb' | indent('>', true, true) }}{{ '%s=%d' | "
+    "format('a', 3) }}",
+    "{{ {'a': [1, 2.0, none, true, 'ü\\n']} | tojson }}{{ {'b': 1, 'a': {}} | tojson(indent=2, "
+    "sort_keys=true) }}"
+    "{{ ['ü', 1] | tojson(ensure_ascii=true, separators=(',', ':')) }}{{ {1: [], true: 2} | tojson "
+    "}}",
+    "{{ 1000 | filesizeformat }}{{ 1536 | filesizeformat(true) }}{{ 12 | filesizeformat }}"
+    "{{ {'class': 'a b', 'id': none} | xmlattr }}{{ 'abc' | reverse }}{{ [1, 2] | reverse | list "
+    "}}",
+    "{{ 'x' | default('y') | attr('nothing') is defined }}{{ missing | length }}{{ missing | list "
+    "}}",
+    // Methods, formats, numbers.
+    "{{ 'a-b-c'.rsplit('-', 1) }}{{ 'a-b'.partition('-') }}{{ 'a\\nb'.splitlines() }}{{ "
+    "'abc'.find('c') }}"
+    "{{ 'aXbX'.count('X') }}{{ 'abc'.removeprefix('a') }}{{ '7'.zfill(3) }}{{ 'ab'.ljust(4, '.') }}"
+    "{{ '-'.join(['a', 'b']) }}{{ 'Ab'.swapcase() }}{{ 'straße'.upper() }}{{ 'ß'.casefold() }}",
+    "{{ '12'.isdigit() }}{{ 'a1'.isalnum() }}{{ ' '.isspace() }}{{ 'Ab'.istitle() }}{{ "
+    "'a_1'.isidentifier() }}",
+    "{{ '%s %r %5.2f %-4d| %x %%' % ('a', 'b', 3.14159, 7, 255) }}{{ '%(a)s' % {'a': 1} }}",
+    "{{ '{} {!r} {:>4} {:04d} {:.2f} {:,}'.format('a', 'b', 'c', 7, 2.5, 12345) }}"
+    "{{ '{a.role} {b[0]}'.format(a=messages[0], b=[1]) }}",
+    "{{ 7 / 2 }}{{ 7.0 // 2 }}{{ -7.5 % 2 }}{{ 2 ** -1 }}{{ 10 ** 2 }}{{ 1e16 }}{{ 1e-5 }}{{ 0.1 + "
+    "0.2 }}"
+    "{{ 9007199254740993 == 9007199254740992.0 }}{{ 0x1F + 0b11 + 0o17 + 1_000 }}{{ true + true }}",
+    "{{ 'ab' * 3 }}{{ [0] * 2 }}{{ (1,) + (2,) }}{{ range(2, 8, 3) }}{{ range(3)[1:] }}{{ "
+    "'abcd'[::-2] }}",
+    "{{ [1, (2,), {'k': none}] }}{{ {'a': 'it\\'s \"x\"'} }}{{ ['\\u00ad\\x00é😀'] }}{{ {}.items() "
+    "}}",
+    "{{ {'a': 1}.keys() }}{{ {'a': 1}.values() }}{{ dict(a=1, **{'b': 2}) }}{{ dict([['x', 1]]) }}",
+    "{{ strftime_now('%Y-%m-%d %H:%M:%S %j %U %W %V %G %u %a %B %-d %e %I %p %y %%') }}",
+    "{{ 1 is sameas 1 }}{{ none is sameas none }}{{ 4 is divisibleby 2 }}{{ 'A' is upper }}{{ 'x' "
+    "is in 'xy' }}"
+    "{{ range is callable }}{{ 'trim' is filter }}{{ 'odd' is test }}{{ 3 is gt 2 }}{{ [] is "
+    "sequence }}",
+    // Names: what a scope sets is undefined in it until then.
+    "{% for m in messages %}{{ bos_token }}{% endfor %}{% set bos_token = 'x' %}{{ bos_token }}",
+    "{% for i in [1, 2] %}{{ y }}{% set y = i %}{{ y }}{% endfor %}{{ y }}",
+    "{% macro f() %}{{ z }}{% endmacro %}{% set z = 1 %}{{ f() }}{% set z = 2 %}{{ f() }}",
+    "{% if false %}{% set eos_token = 'q' %}{% endif %}{{ eos_token }}",
+    "{{ 1 if false }}|{{ (1 if false) is defined }}|{{ missing.x if missing }}",
+    "{% set a = [1, 2] %}{{ a[0] }}{{ a.0 }}{{ a[-1] }}{{ a['x'] }}{{ a.count(1) }}{{ a.index(2) "
+    "}}",
     "line one\r\nline two\r\n",
 };
 

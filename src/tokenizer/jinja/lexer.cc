@@ -4,17 +4,18 @@
 #include <cstdlib>
 #include <utility>
 
+#include "tokenizer/jinja/text_functions.h"
 #include "tokenizer/unicode.h"
 
 namespace pome::jinja {
 namespace {
 
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_name_start(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-         static_cast<uint8_t>(c) >= 0x80;
+bool is_hex_digit(char c) {
+  const char lower = static_cast<char>(c | 0x20);
+  return is_digit(c) || (lower >= 'a' && lower <= 'f');
 }
+int digit_value(char c) { return is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10; }
 
 std::string unify_newlines(std::string_view source) {
   std::string out;
@@ -72,75 +73,87 @@ class Lexer {
     return source_.size();
   }
 
-  // Text in [at_, open), cut by what stands on both sides of it.
-  void text(size_t open) {
-    size_t begin = at_, end = open;
-    if (strip_after_) {
-      while (begin < end && is_space(source_[begin])) ++begin;
-    } else if (trim_newline_ && begin < end && source_[begin] == '\n') {
-      ++begin;
+  size_t skip_space(size_t at) const {
+    while (at < source_.size()) {
+      const Rune rune = decode_rune(source_, at);
+      if (!is_python_space(rune.point)) break;
+      at += rune.size;
     }
+    return at;
+  }
+  // Back over white space in [begin, end), not over a newline where the line is wanted.
+  size_t skip_space_before(size_t begin, size_t end, bool in_line) const {
+    while (end > begin) {
+      const Rune rune = decode_rune_before(std::string_view(source_).substr(0, end), end);
+      if (!is_python_space(rune.point) || (in_line && rune.point == '\n')) break;
+      end -= rune.size;
+    }
+    return end;
+  }
+
+  // The end of the text in [begin, end) before a tag with this sign.
+  size_t text_end(size_t begin, size_t end, char sign) const {
+    if (sign == '-') return skip_space_before(begin, end, false);
+    if (sign == '+') return end;
+    // lstrip_blocks: a block that stands first in its line takes the indentation with it.
+    const size_t line = skip_space_before(begin, end, true);
+    return line == 0 || source_[line - 1] == '\n' ? line : end;
+  }
+
+  void push_text(size_t begin, size_t end) {
+    if (begin < end) push(Token::Kind::kText, begin).text = source_.substr(begin, end - begin);
+  }
+
+  // Text in [at_, open), cut by what stands on both sides of it. What the tag before it took with
+  // it is skipped already.
+  void text(size_t open) {
+    size_t end = open;
     if (open < source_.size()) {
       const char sign = open + 2 < source_.size() ? source_[open + 2] : '\0';
-      if (sign == '-') {
-        while (end > begin && is_space(source_[end - 1])) --end;
-      } else if (sign != '+' && source_[open + 1] != '{') {
-        // lstrip_blocks: a block that stands first in its line takes the indentation with it.
-        size_t line = end;
-        while (line > begin && source_[line - 1] != '\n' && is_space(source_[line - 1])) --line;
-        const bool starts_line = line == 0 || source_[line - 1] == '\n';
-        if (starts_line) end = line;
-      }
+      if (source_[open + 1] != '{' || sign == '-') end = text_end(at_, open, sign);
     }
-    strip_after_ = trim_newline_ = false;
-    if (begin < end) push(Token::Kind::kText, begin).text = source_.substr(begin, end - begin);
+    push_text(at_, end);
     at_ = open;
+  }
+
+  // Behind a tag: white space after "-", one newline after a block.
+  size_t behind(size_t at, bool strip, bool trim) const {
+    if (strip) return skip_space(at);
+    return trim && at < source_.size() && source_[at] == '\n' ? at + 1 : at;
   }
 
   Status comment(size_t open) {
     const size_t close = source_.find("#}", at_);
     if (close == std::string::npos) return template_error(place(open), "comment without #}");
-    const char sign = close > open + 2 ? source_[close - 1] : '\0';
-    strip_after_ = sign == '-';
-    trim_newline_ = sign != '+';
-    at_ = close + 2;
+    const char sign = close > at_ ? source_[close - 1] : '\0';
+    at_ = behind(close + 2, sign == '-', sign != '+');
     return {};
   }
 
   // Behind "{%": the position behind "raw %}" when that is what stands here, else 0.
   size_t raw_begin() const {
-    size_t i = at_;
-    while (i < source_.size() && is_space(source_[i])) ++i;
+    size_t i = skip_space(at_);
     if (source_.compare(i, 3, "raw") != 0) return 0;
-    i += 3;
-    while (i < source_.size() && is_space(source_[i])) ++i;
-    if (i < source_.size() && source_[i] == '-') ++i;
-    return source_.compare(i, 2, "%}") == 0 ? i + 2 : 0;
+    i = skip_space(i + 3);
+    const bool strip = i < source_.size() && source_[i] == '-';
+    if (strip) ++i;
+    return source_.compare(i, 2, "%}") == 0 ? behind(i + 2, strip, false) : 0;
   }
 
   Status raw(size_t open, size_t begin) {
-    if (source_[begin - 3] == '-') {
-      while (begin < source_.size() && is_space(source_[begin])) ++begin;
-    } else if (begin < source_.size() && source_[begin] == '\n') {
-      ++begin;
-    }
     for (size_t i = source_.find("{%", begin); i != std::string::npos;
          i = source_.find("{%", i + 2)) {
       size_t j = i + 2;
-      const bool strip_before = j < source_.size() && source_[j] == '-';
-      if (strip_before) ++j;
-      while (j < source_.size() && is_space(source_[j])) ++j;
+      const char before = j < source_.size() ? source_[j] : '\0';
+      if (before == '-' || before == '+') ++j;
+      j = skip_space(j);
       if (source_.compare(j, 6, "endraw") != 0) continue;
-      j += 6;
-      while (j < source_.size() && is_space(source_[j])) ++j;
-      strip_after_ = j < source_.size() && source_[j] == '-';
-      if (strip_after_) ++j;
+      j = skip_space(j + 6);
+      const char after = j < source_.size() ? source_[j] : '\0';
+      if (after == '-' || after == '+') ++j;
       if (source_.compare(j, 2, "%}") != 0) continue;
-      size_t end = i;
-      while (strip_before && end > begin && is_space(source_[end - 1])) --end;
-      if (begin < end) push(Token::Kind::kText, begin).text = source_.substr(begin, end - begin);
-      trim_newline_ = true;
-      at_ = j + 2;
+      push_text(begin, text_end(begin, i, before));
+      at_ = behind(j + 2, after == '-', after != '+');
       return {};
     }
     return template_error(place(open), "raw without endraw");
@@ -148,81 +161,117 @@ class Lexer {
 
   Status tag(size_t open, Token::Kind begin, Token::Kind end, std::string_view close) {
     push(begin, open).text = source_.substr(open, 2);
-    int brackets = 0;
+    const bool block = end == Token::Kind::kBlockEnd;
+    std::string brackets;  // that are open, as what closes them
     while (true) {
-      while (at_ < source_.size() && is_space(source_[at_])) ++at_;
+      at_ = skip_space(at_);
       if (at_ == source_.size()) {
         return template_error(place(open), "tag without " + std::string(close));
       }
       const char c = source_[at_];
-      const bool sign = (c == '-' || c == '+') && source_.compare(at_ + 1, 2, close) == 0;
-      if (brackets == 0 && (sign || source_.compare(at_, 2, close) == 0)) {
+      const bool sign =
+          (c == '-' || (block && c == '+')) && source_.compare(at_ + 1, 2, close) == 0;
+      if (brackets.empty() && (sign || source_.compare(at_, 2, close) == 0)) {
         push(end, at_).text = close;
-        strip_after_ = sign && c == '-';
-        trim_newline_ = end == Token::Kind::kBlockEnd && !(sign && c == '+');
-        at_ += sign ? 3 : 2;
+        at_ = behind(at_ + (sign ? 3 : 2), sign && c == '-', block && !sign);
         return {};
       }
-      if (c == '(' || c == '[' || c == '{') ++brackets;
-      if ((c == ')' || c == ']' || c == '}') && brackets > 0) --brackets;
-      if (is_name_start(c)) {
-        name();
-      } else if (is_digit(c)) {
+      if (c == '(') brackets.push_back(')');
+      if (c == '[') brackets.push_back(']');
+      if (c == '{') brackets.push_back('}');
+      if (c == ')' || c == ']' || c == '}') {
+        if (brackets.empty() || brackets.back() != c) {
+          return template_error(place(at_), std::string("unexpected \"") + c + "\"");
+        }
+        brackets.pop_back();
+      }
+      if (is_digit(c)) {
         POME_RETURN_IF_ERROR(number());
       } else if (c == '\'' || c == '"') {
         POME_RETURN_IF_ERROR(string());
-      } else {
+      } else if (!name()) {
         POME_RETURN_IF_ERROR(operation());
       }
     }
   }
 
-  void name() {
-    const size_t begin = at_;
-    while (at_ < source_.size() && (is_name_start(source_[at_]) || is_digit(source_[at_]))) ++at_;
-    push(Token::Kind::kName, begin).text = source_.substr(begin, at_ - begin);
+  bool name() {
+    size_t end = at_;
+    while (end < source_.size()) {
+      const Rune rune = decode_rune(source_, end);
+      if (!rune.valid || !is_word_character(rune.point)) break;
+      end += rune.size;
+    }
+    if (end == at_) return false;
+    push(Token::Kind::kName, at_).text = source_.substr(at_, end - at_);
+    at_ = end;
+    return true;
+  }
+
+  // The end of digits with single underscores between them.
+  size_t digits_end(size_t at) const {
+    while (at < source_.size()) {
+      if (is_digit(source_[at])) {
+        ++at;
+      } else if (source_[at] == '_' && at + 1 < source_.size() && is_digit(source_[at + 1])) {
+        ++at;
+      } else {
+        break;
+      }
+    }
+    return at;
   }
 
   Status number() {
     const size_t begin = at_;
-    std::string digits;
-    bool is_float = false;
-    const auto take = [&] {
-      while (at_ < source_.size() && (is_digit(source_[at_]) || source_[at_] == '_')) {
-        if (source_[at_] != '_') digits.push_back(source_[at_]);
-        ++at_;
-      }
-    };
-    take();
-    if (at_ + 1 < source_.size() && source_[at_] == '.' && is_digit(source_[at_ + 1])) {
-      is_float = true;
-      digits.push_back(source_[at_++]);
-      take();
-    }
-    if (at_ < source_.size() && (source_[at_] == 'e' || source_[at_] == 'E')) {
-      size_t exponent = at_ + 1;
-      if (exponent < source_.size() && (source_[exponent] == '-' || source_[exponent] == '+')) {
-        ++exponent;
-      }
-      if (exponent < source_.size() && is_digit(source_[exponent])) {
-        is_float = true;
-        digits += source_.substr(at_, exponent - at_);
-        at_ = exponent;
-        take();
+    const auto digit_at = [&](size_t at) { return at < source_.size() && is_digit(source_[at]); };
+    size_t end = digits_end(begin);
+    const size_t whole = end;
+    if (begin == 0 || source_[begin - 1] != '.') {
+      if (source_.compare(end, 1, ".") == 0 && digit_at(end + 1)) end = digits_end(end + 1);
+      if (end < source_.size() && (source_[end] | 0x20) == 'e') {
+        size_t exponent = end + 1;
+        if (exponent < source_.size() && (source_[exponent] == '-' || source_[exponent] == '+')) {
+          ++exponent;
+        }
+        if (digit_at(exponent)) end = digits_end(exponent);
       }
     }
-    if (is_float) {
-      push(Token::Kind::kFloat, begin).number = std::strtod(digits.c_str(), nullptr);
-      return {};
+    if (end == whole) return integer(whole);
+    std::string digits = source_.substr(begin, end - begin);
+    digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
+    push(Token::Kind::kFloat, begin).number = std::strtod(digits.c_str(), nullptr);
+    at_ = end;
+    return {};
+  }
+
+  Status integer(size_t end) {
+    const size_t begin = at_;
+    int base = 10;
+    size_t digits = begin;
+    if (source_[begin] == '0') {
+      const char mark =
+          begin + 1 < source_.size() ? static_cast<char>(source_[begin + 1] | 0x20) : ' ';
+      base = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 10;
+      if (base != 10) {
+        digits = end = begin + 2;
+        while (end < source_.size() && (source_[end] == '_' || is_hex_digit(source_[end]))) ++end;
+      }
     }
     int64_t value = 0;
-    for (const char c : digits) {
-      if (__builtin_mul_overflow(value, int64_t{10}, &value) ||
-          __builtin_add_overflow(value, int64_t{c - '0'}, &value)) {
+    for (size_t i = digits; i < end; ++i) {
+      if (source_[i] == '_') continue;
+      const int digit = digit_value(source_[i]);
+      const bool leading_zero = base == 10 && source_[begin] == '0' && digit != 0;
+      if (digit >= base || leading_zero) return template_error(place(i), "unexpected digit");
+      if (__builtin_mul_overflow(value, int64_t{base}, &value) ||
+          __builtin_add_overflow(value, int64_t{digit}, &value)) {
         return template_error(place(begin), "number does not fit 64 bits");
       }
     }
+    if (digits == end) return template_error(place(begin), "number without digits");
     push(Token::Kind::kInt, begin).integer = value;
+    at_ = end;
     return {};
   }
 
@@ -244,19 +293,18 @@ class Lexer {
   }
 
   Status escape(std::string& value) {
-    constexpr std::string_view kNames = "nrtbfav0\\'\"";
-    constexpr std::string_view kBytes("\n\r\t\b\f\a\v\0\\'\"", 11);
+    constexpr std::string_view kNames = "nrtbfav\\'\"";
+    constexpr std::string_view kBytes = "\n\r\t\b\f\a\v\\'\"";
     const char c = source_[at_ + 1];
     const size_t digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
+    char32_t point = 0;
     if (digits != 0) {
-      char32_t point = 0;
       for (size_t i = 0; i < digits; ++i) {
         const char hex = at_ + 2 + i < source_.size() ? source_[at_ + 2 + i] : ' ';
-        const char lower = static_cast<char>(hex | 0x20);
-        if (!is_digit(hex) && (lower < 'a' || lower > 'f')) {
+        if (!is_hex_digit(hex)) {
           return template_error(place(at_), "escape needs hexadecimal digits");
         }
-        point = point * 16 + static_cast<char32_t>(is_digit(hex) ? hex - '0' : lower - 'a' + 10);
+        point = point * 16 + static_cast<char32_t>(digit_value(hex));
       }
       if (point > 0x10FFFF || (point >= 0xD800 && point <= 0xDFFF)) {
         return template_error(place(at_), "escape is no character");
@@ -265,6 +313,17 @@ class Lexer {
       at_ += 2 + digits;
       return {};
     }
+    if (c >= '0' && c <= '7') {
+      size_t end = at_ + 1;
+      for (; end < at_ + 4 && end < source_.size() && source_[end] >= '0' && source_[end] <= '7';
+           ++end) {
+        point = point * 8 + static_cast<char32_t>(source_[end] - '0');
+      }
+      append_utf8(value, point);
+      at_ = end;
+      return {};
+    }
+    if (c == 'N') return template_error(place(at_), "characters by name are not supported");
     at_ += 2;
     if (c == '\n') return {};
     if (const size_t i = kNames.find(c); i != std::string_view::npos) {
@@ -321,16 +380,10 @@ class Lexer {
   std::string source_;
   size_t at_ = 0, counted_ = 0, line_begin_ = 0;
   int line_ = 1;
-  bool strip_after_ = false, trim_newline_ = false;
   std::vector<Token> tokens_;
 };
 
 }  // namespace
-
-Status template_error(Place place, std::string message) {
-  return bad_input(Refusal::kTemplate, std::move(message))
-      .at("line " + std::to_string(place.line) + " column " + std::to_string(place.column));
-}
 
 Result<std::vector<Token>> tokenize_template(std::string_view source) {
   return Lexer(source).run();

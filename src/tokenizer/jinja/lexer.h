@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "tokenizer/jinja/ast.h"
+#include "tokenizer/jinja/context.h"
 
 namespace pome::jinja {
 
@@ -38,7 +38,7 @@ struct Token {
   }
 };
 
-// The last token is kEnd. Errors are kTemplate with the place.
+// The last token is kEnd. Errors are kTemplate with the place; columns count bytes.
 Result<std::vector<Token>> tokenize_template(std::string_view source);
 
 }  // namespace pome::jinja

@@ -1,168 +1,165 @@
-// Methods of strings and dictionaries.
-#include <utility>
+// Methods of dictionaries, lists, numbers, loops and cyclers.
+#include <algorithm>
+#include <cmath>
+#include <span>
 
-#include "tokenizer/jinja/eval.h"
-#include "tokenizer/jinja/text_functions.h"
+#include "tokenizer/jinja/filters.h"
+#include "tokenizer/jinja/operators.h"
+#include "tokenizer/jinja/print.h"
 
 namespace pome::jinja {
 namespace {
 
 using Kind = Value::Kind;
+using Shape = Sequence::Shape;
 
-struct Call {
-  Context& context;
-  Place place;
-  const Value& self;
-  const std::string& name;
-  const Arguments& arguments;
-
-  Status fail(std::string message) const {
-    return template_error(place, name + ": " + std::move(message));
+Result<Value> get_method(Call& call) {
+  const Value& key = *call.find(1);
+  if (!Dict::can_be_sought(key)) {
+    return call.fail("a " + std::string(key.type_name()) + " cannot be a key");
   }
-  // The string argument at `position`; nullopt when it is absent or none.
-  Result<std::optional<Text>> text_argument(size_t position, std::string_view keyword) const {
-    const Value* value = arguments.find(position, keyword);
-    if (value == nullptr || value->is(Kind::kNone)) return std::optional<Text>();
-    if (!value->is(Kind::kString)) return fail("a string is needed");
-    return std::optional<Text>(value->text());
-  }
-  Result<int64_t> int_argument(size_t position, std::string_view keyword) const {
-    const Value* value = arguments.find(position, keyword);
-    if (value == nullptr) return int64_t{-1};
-    if (!value->is(Kind::kInt)) return fail("a whole number is needed");
-    return value->as_int();
-  }
-};
-using MethodFunction = Result<Value> (*)(const Call&);
-
-Result<Value> strip_method(const Call& call) {
-  POME_ASSIGN_OR_RETURN(const auto characters, call.text_argument(0, "chars"));
-  return call.context.made(
-      call.place,
-      strip(call.self.text(), call.name != "rstrip", call.name != "lstrip",
-            characters ? std::optional<std::string>(characters->bytes()) : std::nullopt));
-}
-Result<Value> lower_method(const Call& call) {
-  return call.context.made(call.place, lower(call.self.text()));
-}
-Result<Value> upper_method(const Call& call) {
-  return call.context.made(call.place, upper(call.self.text()));
-}
-Result<Value> capitalize_method(const Call& call) {
-  return call.context.made(call.place, capitalize(call.self.text()));
-}
-Result<Value> title_method(const Call& call) {
-  return call.context.made(call.place, title(call.self.text()));
+  if (const Value* field = call.self().dict().find(key)) return *field;
+  return call.find(2) != nullptr ? *call.find(2) : Value(None{});
 }
 
-// startswith and endswith, with one string or a list of them.
-Result<Value> affix_method(const Call& call) {
-  const Value* given = call.arguments.find(0, "prefix");
-  if (given == nullptr) return call.fail("a string is needed");
-  const List options = given->is(Kind::kList) ? given->list() : List{*given};
-  const std::string& text = call.self.text().bytes();
-  for (const Value& option : options) {
-    if (!option.is(Kind::kString)) return call.fail("a string is needed");
-    const std::string& part = option.text().bytes();
-    POME_RETURN_IF_ERROR(call.context.spend(call.place, 1 + part.size() / 64));
-    if (part.size() > text.size()) continue;
-    const size_t at = call.name == "startswith" ? 0 : text.size() - part.size();
-    if (text.compare(at, part.size(), part) == 0) return Value(true);
-  }
-  return Value(false);
-}
-
-Result<Value> split_method(const Call& call) {
-  POME_ASSIGN_OR_RETURN(const auto separator, call.text_argument(0, "sep"));
-  POME_ASSIGN_OR_RETURN(const int64_t limit, call.int_argument(1, "maxsplit"));
-  if (separator && separator->empty()) return call.fail("the separator is empty");
-  if (!separator && limit >= 0) return call.fail("a separator is needed with maxsplit");
-  const Text& text = call.self.text();
-  // A part for each byte at worst, each looking at all runs.
-  POME_RETURN_IF_ERROR(
-      call.context.spend(call.place, text.size() / 4 + text.size() / 64 * text.runs().size()));
-  List out;
-  for (Text& part : separator ? split(text, separator->bytes(), limit) : split_at_space(text)) {
-    out.push_back(Value(std::move(part)));
-  }
-  return call.context.made(call.place, std::move(out));
-}
-
-Result<Value> replace_method(const Call& call) {
-  POME_ASSIGN_OR_RETURN(const auto old, call.text_argument(0, "old"));
-  POME_ASSIGN_OR_RETURN(const auto fresh, call.text_argument(1, "new"));
-  POME_ASSIGN_OR_RETURN(const int64_t count, call.int_argument(2, "count"));
-  if (!old || !fresh || old->empty()) return call.fail("two strings are needed");
-  const Text& text = call.self.text();
-  const uint64_t times = text.size() / old->size();
-  const uint64_t grown = text.size() + times * fresh->size();
-  if (grown > 4 * call.context.limits().output) return call.fail("the result may be too large");
-  POME_RETURN_IF_ERROR(call.context.spend(
-      call.place, grown / 4 + text.size() / 64 * (text.runs().size() + fresh->runs().size())));
-  return call.context.made(call.place, replace(text, old->bytes(), *fresh, count));
-}
-
-Result<Value> get_method(const Call& call) {
-  const Value* key = call.arguments.find(0, "key");
-  const Value* otherwise = call.arguments.find(1, "default");
-  if (key == nullptr) return call.fail("a key is needed");
-  const Value* field =
-      key->is(Kind::kString) ? find_field(call.self.dict(), key->text().bytes()) : nullptr;
-  if (field != nullptr) return *field;
-  return otherwise != nullptr ? *otherwise : Value(None{});
-}
-
-Result<Value> fields_method(const Call& call) {
-  List out;
-  for (const auto& [key, value] : call.self.dict()) {
-    Value name{std::string_view(key)};
-    if (call.name == "keys") {
-      out.push_back(std::move(name));
-    } else if (call.name == "values") {
-      out.push_back(value);
-    } else {
-      POME_ASSIGN_OR_RETURN(Value pair,
-                            call.context.made(call.place, List{std::move(name), value}));
-      out.push_back(std::move(pair));
+template <Shape shape>
+Result<Value> view_method(Call& call) {
+  Sequence out{.shape = shape, .items = {}};
+  POME_RETURN_IF_ERROR(call.context.room(call.place, call.self().dict().size() * sizeof(Value)));
+  for (const auto& [key, value] : call.self().dict()) {
+    if (shape == Shape::kKeys) out.items.push_back(key);
+    if (shape == Shape::kValues) out.items.push_back(value);
+    if (shape == Shape::kItems) {
+      POME_ASSIGN_OR_RETURN(Value pair, call.context.tuple(call.place, {key, value}));
+      out.items.push_back(std::move(pair));
     }
   }
   return call.context.made(call.place, std::move(out));
 }
 
-struct Entry {
-  Kind kind;
-  std::string_view name;
-  MethodFunction function;
-};
-constexpr Entry kMethods[] = {
-    {Kind::kString, "strip", strip_method},     {Kind::kString, "lstrip", strip_method},
-    {Kind::kString, "rstrip", strip_method},    {Kind::kString, "lower", lower_method},
-    {Kind::kString, "upper", upper_method},     {Kind::kString, "capitalize", capitalize_method},
-    {Kind::kString, "title", title_method},     {Kind::kString, "startswith", affix_method},
-    {Kind::kString, "endswith", affix_method},  {Kind::kString, "split", split_method},
-    {Kind::kString, "replace", replace_method}, {Kind::kDict, "get", get_method},
-    {Kind::kDict, "keys", fields_method},       {Kind::kDict, "values", fields_method},
-    {Kind::kDict, "items", fields_method},
-};
+Result<Value> copy_method(Call& call) { return call.self(); }
 
-const Entry* find_method(const Value& object, std::string_view name) {
-  for (const Entry& entry : kMethods) {
-    if (object.is(entry.kind) && entry.name == name) return &entry;
+Result<Value> count_method(Call& call) {
+  int64_t count = 0;
+  for (const Value& item : call.self().items()) {
+    POME_ASSIGN_OR_RETURN(const bool same, equal(call.context, call.place, item, *call.find(1)));
+    count += same ? 1 : 0;
   }
-  return nullptr;
+  return Value(count);
 }
+
+Result<Value> index_method(Call& call) {
+  const List& items = call.self().items();
+  const auto size = static_cast<int64_t>(items.size());
+  POME_ASSIGN_OR_RETURN(int64_t begin, call.integer(2, 0));
+  POME_ASSIGN_OR_RETURN(int64_t end, call.integer(3, size));
+  if (begin < 0) begin = std::max<int64_t>(begin + size, 0);
+  if (end < 0) end += size;
+  for (int64_t i = begin; i < std::min(end, size); ++i) {
+    POME_ASSIGN_OR_RETURN(const bool same, equal(call.context, call.place,
+                                                 items[static_cast<size_t>(i)], *call.find(1)));
+    if (same) return Value(i);
+  }
+  return call.fail("there is no such item");
+}
+
+Result<Value> is_integer_method(Call& call) {
+  const double value = call.self().to_double();
+  return Value(std::isfinite(value) && value == std::floor(value));
+}
+Result<Value> bit_length_method(Call& call) {
+  const int64_t value = call.self().to_int();
+  uint64_t left = value < 0 ? ~static_cast<uint64_t>(value) + 1 : static_cast<uint64_t>(value);
+  int64_t bits = 0;
+  for (; left != 0; left >>= 1) ++bits;
+  return Value(bits);
+}
+
+Loop& loop_of(const Call& call) { return static_cast<Loop&>(call.self().object()); }
+Cycler& cycler_of(const Call& call) { return static_cast<Cycler&>(call.self().object()); }
+
+Result<Value> cycle_method(Call& call) {
+  if (call.rest.empty()) return call.fail("at least one item is needed");
+  return call.rest[(loop_of(call).next - 1) % call.rest.size()];
+}
+Result<Value> changed_method(Call& call) {
+  Loop& loop = loop_of(call);
+  POME_ASSIGN_OR_RETURN(const Value now, call.context.tuple(call.place, std::move(call.rest)));
+  if (loop.has_changed) {
+    POME_ASSIGN_OR_RETURN(const bool same, equal(call.context, call.place, loop.last_changed, now));
+    if (same) return Value(false);
+  }
+  loop.has_changed = true;
+  loop.last_changed = now;
+  return Value(true);
+}
+Result<Value> next_method(Call& call) {
+  Cycler& cycler = cycler_of(call);
+  const size_t at = cycler.at;
+  cycler.at = (at + 1) % cycler.items.size();
+  return cycler.items[at];
+}
+Result<Value> reset_method(Call& call) {
+  cycler_of(call).at = 0;
+  return Value(None{});
+}
+
+constexpr Builtin kDictMethods[] = {
+    {"copy", "self", copy_method},
+    {"get", "self .key .default=", get_method},
+    {"items", "self", view_method<Shape::kItems>},
+    {"keys", "self", view_method<Shape::kKeys>},
+    {"values", "self", view_method<Shape::kValues>},
+};
+constexpr Builtin kListMethods[] = {
+    {"copy", "self", copy_method},
+    {"count", "self .value", count_method},
+    {"index", "self .value .start= .stop=", index_method},
+};
+constexpr Builtin kIntMethods[] = {{"bit_length", "self", bit_length_method}};
+constexpr Builtin kFloatMethods[] = {{"is_integer", "self", is_integer_method}};
+constexpr Builtin kLoopMethods[] = {
+    {"changed", "self *", changed_method},
+    {"cycle", "self *", cycle_method},
+};
+constexpr Builtin kCyclerMethods[] = {
+    {"next", "self", next_method},
+    {"reset", "self", reset_method},
+};
 
 }  // namespace
 
-bool is_method(const Value& object, std::string_view name) {
-  return find_method(object, name) != nullptr;
-}
-
-Result<Value> call_method(Context& context, Place place, const Method& method,
-                          const Arguments& arguments) {
-  const Entry* entry = find_method(method.object, method.name);
-  POME_CHECK(entry != nullptr);
-  return entry->function({context, place, method.object, method.name, arguments});
+const Builtin* find_method(const Value& object, std::string_view name) {
+  std::span<const Builtin> methods;
+  switch (object.kind()) {
+    case Kind::kString:
+      return find_string_method(name);
+    case Kind::kDict:
+      methods = kDictMethods;
+      break;
+    case Kind::kSequence:
+      if (object.sequence().is_view()) return nullptr;
+      if (name == "copy" && object.sequence().shape != Shape::kList) return nullptr;
+      methods = kListMethods;
+      break;
+    case Kind::kBool:
+    case Kind::kInt:
+      methods = kIntMethods;
+      break;
+    case Kind::kFloat:
+      methods = kFloatMethods;
+      break;
+    case Kind::kObject:
+      if (object.object().type == Object::Type::kLoop) methods = kLoopMethods;
+      if (object.object().type == Object::Type::kCycler) methods = kCyclerMethods;
+      break;
+    default:
+      break;
+  }
+  for (const Builtin& method : methods) {
+    if (method.name == name) return &method;
+  }
+  return nullptr;
 }
 
 }  // namespace pome::jinja

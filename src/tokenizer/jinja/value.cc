@@ -2,107 +2,63 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
+#include <functional>
+
+#include "tokenizer/jinja/object.h"
 
 namespace pome::jinja {
 
-Text::Text(std::string bytes, bool from_user) : bytes_(std::move(bytes)) {
-  if (!bytes_.empty()) runs_.push_back({bytes_.size(), from_user});
+Undefined Undefined::named(std::string_view name) {
+  return because("\"" + std::string(name) + "\" is undefined");
+}
+Undefined Undefined::because(std::string message) {
+  return {std::make_shared<const std::string>(std::move(message))};
 }
 
-void Text::append(std::string_view bytes, bool from_user) {
-  if (bytes.empty()) return;
-  bytes_ += bytes;
-  if (!runs_.empty() && runs_.back().from_user == from_user) {
-    runs_.back().end = bytes_.size();
-  } else {
-    runs_.push_back({bytes_.size(), from_user});
-  }
-}
-
-void Text::append(const Text& other) {
-  size_t begin = 0;
-  for (const Run& run : other.runs_) {
-    append(std::string_view(other.bytes_).substr(begin, run.end - begin), run.from_user);
-    begin = run.end;
-  }
-}
-
-Text Text::slice(size_t begin, size_t end) const {
-  Text out;
-  size_t run_begin = 0;
-  for (const Run& run : runs_) {
-    const size_t from = std::max(begin, run_begin);
-    const size_t to = std::min(end, run.end);
-    if (from < to) out.append(std::string_view(bytes_).substr(from, to - from), run.from_user);
-    run_begin = run.end;
-  }
-  return out;
-}
-
-Value::Value(Text text) : data_(std::make_shared<const Text>(std::move(text))) {}
+Value::Value(Text text) : data_(std::make_shared<TextBox>(TextBox{std::move(text)})) {}
+Value::Value(TextBox box) : data_(std::make_shared<TextBox>(std::move(box))) {}
 Value::Value(std::string_view text) : Value(Text(std::string(text))) {}
+Value::Value(Method method) : data_(std::make_shared<Method>(std::move(method))) {}
 
-namespace {
-uint64_t add_weight(uint64_t a, uint64_t b) {
-  uint64_t sum = 0;
-  return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
-}
-}  // namespace
-
-Value::Value(List list) {
-  ListBox box;
-  for (const Value& item : list) {
-    box.depth = std::max(box.depth, item.depth() + 1);
-    box.weight = add_weight(box.weight, item.weight());
+Value::Value(Sequence sequence) {
+  for (const Value& item : sequence.items) {
+    sequence.depth = std::max(sequence.depth, item.depth() + 1);
   }
-  box.items = std::move(list);
-  data_ = std::make_shared<const ListBox>(std::move(box));
+  data_ = std::make_shared<Sequence>(std::move(sequence));
 }
-
 Value::Value(Dict dict) {
   DictBox box;
   for (const auto& [key, item] : dict) {
-    box.depth = std::max(box.depth, item.depth() + 1);
-    box.weight = add_weight(box.weight, add_weight(item.weight(), key.size() / 16 + 1));
+    box.depth = std::max({box.depth, key.depth() + 1, item.depth() + 1});
   }
-  box.fields = std::move(dict);
-  data_ = std::make_shared<const DictBox>(std::move(box));
+  box.dict = std::move(dict);
+  data_ = std::make_shared<DictBox>(std::move(box));
 }
-
-Value Value::make_namespace(Dict fields) {
-  Value out;
-  out.data_ = std::make_shared<NamespaceBox>(NamespaceBox{std::move(fields)});
-  return out;
-}
-
-Value Value::method(Value object, std::string name) {
-  Value out;
-  out.data_ = std::make_shared<const Method>(Method{std::move(object), std::move(name)});
-  return out;
+Value Value::list(List items) { return Value(Sequence{.items = std::move(items)}); }
+Value Value::tuple(List items) {
+  return Value(Sequence{.shape = Sequence::Shape::kTuple, .items = std::move(items)});
 }
 
 int64_t Value::to_int() const {
-  return is(Kind::kBool) ? static_cast<int64_t>(as_bool()) : as_int();
+  return is(Kind::kBool) ? static_cast<int64_t>(as_bool()) : std::get<int64_t>(data_);
 }
-
 double Value::to_double() const {
   return is(Kind::kFloat) ? std::get<double>(data_) : static_cast<double>(to_int());
 }
-
-int Value::depth() const {
-  if (is(Kind::kList)) return std::get<ListPtr>(data_)->depth;
-  if (is(Kind::kDict)) return std::get<DictPtr>(data_)->depth;
-  if (is(Kind::kMethod)) return bound_method().object.depth() + 1;
-  return 0;
+const Text& Value::text() const { return std::get<TextPtr>(data_)->text; }
+bool Value::is_markup() const { return is(Kind::kString) && std::get<TextPtr>(data_)->markup; }
+const List& Value::items() const { return sequence().items; }
+const Dict& Value::dict() const { return std::get<DictPtr>(data_)->dict; }
+std::string Value::undefined_message() const {
+  const auto& message = std::get<Undefined>(data_).message;
+  return message ? *message : "a value is undefined";
 }
 
-uint64_t Value::weight() const {
-  if (is(Kind::kString)) return 1 + text().size() / 16;
-  if (is(Kind::kList)) return std::get<ListPtr>(data_)->weight;
-  if (is(Kind::kDict)) return std::get<DictPtr>(data_)->weight;
-  return 1;
+int Value::depth() const {
+  if (is(Kind::kSequence)) return sequence().depth;
+  if (is(Kind::kDict)) return std::get<DictPtr>(data_)->depth;
+  if (is(Kind::kMethod)) return method().object.depth() + 1;
+  return 0;
 }
 
 bool Value::truthy() const {
@@ -113,16 +69,17 @@ bool Value::truthy() const {
     case Kind::kBool:
       return as_bool();
     case Kind::kInt:
-      return as_int() != 0;
+      return to_int() != 0;
     case Kind::kFloat:
       return to_double() != 0;
     case Kind::kString:
       return !text().empty();
-    case Kind::kList:
-      return !list().empty();
+    case Kind::kSequence:
+      return !items().empty();
     case Kind::kDict:
       return !dict().empty();
-    case Kind::kNamespace:
+    case Kind::kObject:
+      return object().type != Object::Type::kLoop || !static_cast<Loop&>(object()).items().empty();
     case Kind::kFunction:
     case Kind::kMethod:
       return true;
@@ -131,151 +88,198 @@ bool Value::truthy() const {
 }
 
 std::string_view Value::type_name() const {
-  constexpr std::string_view kNames[] = {"undefined", "none",     "boolean", "integer",
-                                         "float",     "string",   "list",    "dict",
-                                         "namespace", "function", "method"};
-  return kNames[static_cast<size_t>(kind())];
-}
-
-const Value* find_field(const Dict& dict, std::string_view key) {
-  for (const auto& [name, value] : dict) {
-    if (name == key) return &value;
-  }
-  return nullptr;
-}
-
-void set_field(Dict& dict, std::string_view key, Value value) {
-  for (auto& [name, old] : dict) {
-    if (name == key) {
-      old = std::move(value);
-      return;
-    }
-  }
-  dict.emplace_back(std::string(key), std::move(value));
-}
-
-bool equal(const Value& a, const Value& b) {
-  using Kind = Value::Kind;
-  if (a.is_number() && b.is_number()) {
-    if (a.is(Kind::kFloat) || b.is(Kind::kFloat)) return a.to_double() == b.to_double();
-    return a.to_int() == b.to_int();
-  }
-  if (a.kind() != b.kind()) return false;
-  switch (a.kind()) {
+  switch (kind()) {
     case Kind::kUndefined:
+      return "Undefined";
     case Kind::kNone:
-      return true;
+      return "NoneType";
+    case Kind::kBool:
+      return "bool";
+    case Kind::kInt:
+      return "int";
+    case Kind::kFloat:
+      return "float";
     case Kind::kString:
-      return a.text().bytes() == b.text().bytes();
-    case Kind::kList:
-      return std::equal(a.list().begin(), a.list().end(), b.list().begin(), b.list().end(), equal);
-    case Kind::kDict: {
-      if (a.dict().size() != b.dict().size()) return false;
-      return std::all_of(a.dict().begin(), a.dict().end(), [&](const auto& field) {
-        const Value* other = find_field(b.dict(), field.first);
-        return other != nullptr && equal(field.second, *other);
-      });
+      return is_markup() ? "Markup" : "str";
+    case Kind::kSequence: {
+      constexpr std::string_view kShapes[] = {"list",      "tuple",       "tuple",     "range",
+                                              "dict_keys", "dict_values", "dict_items"};
+      return kShapes[static_cast<size_t>(sequence().shape)];
     }
-    default:
-      return false;
+    case Kind::kDict:
+      return "dict";
+    case Kind::kObject:
+      return object().type_name();
+    case Kind::kFunction:
+      return "function";
+    case Kind::kMethod:
+      return "method";
   }
+  return "";
+}
+
+const void* Value::address() const {
+  switch (kind()) {
+    case Kind::kString:
+      return std::get<TextPtr>(data_).get();
+    case Kind::kSequence:
+      return std::get<SequencePtr>(data_).get();
+    case Kind::kDict:
+      return std::get<DictPtr>(data_).get();
+    case Kind::kObject:
+      return &object();
+    case Kind::kFunction:
+      return &function();
+    default:
+      return nullptr;
+  }
+}
+
+void Value::charge(int64_t* account, int64_t bytes) const {
+  if (is(Kind::kString)) std::get<TextPtr>(data_)->charge.take(account, bytes);
+  if (is(Kind::kSequence)) std::get<SequencePtr>(data_)->charge.take(account, bytes);
+  if (is(Kind::kDict)) std::get<DictPtr>(data_)->charge.take(account, bytes);
+}
+
+Order compare_numbers(const Value& a, const Value& b) {
+  const auto order = [](auto x, auto y) {
+    return x < y ? Order::kLess : x > y ? Order::kGreater : Order::kEqual;
+  };
+  const bool float_a = a.is(Value::Kind::kFloat), float_b = b.is(Value::Kind::kFloat);
+  if (!float_a && !float_b) return order(a.to_int(), b.to_int());
+  const double x = a.to_double(), y = b.to_double();
+  if (std::isnan(x) || std::isnan(y)) return Order::kUnordered;
+  if (float_a && float_b) return order(x, y);
+  // An integer that a double cannot hold is compared as an integer, where the double is in range.
+  const double value = float_a ? x : y;
+  const int64_t whole = float_a ? b.to_int() : a.to_int();
+  Order out;
+  if (value >= 9223372036854775808.0) {
+    out = Order::kLess;  // of the integer against the double
+  } else if (value < -9223372036854775808.0) {
+    out = Order::kGreater;
+  } else {
+    const double floor = std::floor(value);
+    out = order(whole, static_cast<int64_t>(floor));
+    if (out == Order::kEqual && value > floor) out = Order::kLess;
+  }
+  if (!float_a) return out;
+  return out == Order::kLess ? Order::kGreater : out == Order::kGreater ? Order::kLess : out;
 }
 
 namespace {
 
-// The fewest digits that read back as the same number, laid out as Python prints floats: plain
-// where the exponent lies in [-4, 16), with ".0" where it looks whole.
-std::string float_text(double value) {
-  if (std::isnan(value)) return "nan";
-  if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
-  char buffer[64];
-  for (int digits = 0; digits <= 16; ++digits) {
-    std::snprintf(buffer, sizeof buffer, "%.*e", digits, value);
-    if (std::strtod(buffer, nullptr) == value) break;
-  }
-  const std::string text = buffer;
-  const size_t e = text.find('e');
-  const int exponent = std::atoi(text.c_str() + e + 1);
-  if (exponent < -4 || exponent >= 16) return text;
-  const bool negative = text[0] == '-';
-  std::string digits;
-  for (const char c : text.substr(0, e)) {
-    if (c >= '0' && c <= '9') digits += c;
-  }
-  if (exponent < 0) digits.insert(0, static_cast<size_t>(-exponent), '0');
-  const size_t whole = exponent < 0 ? 1 : static_cast<size_t>(exponent) + 1;
-  while (digits.size() <= whole) digits += '0';
-  return (negative ? "-" : "") + digits.substr(0, whole) + "." + digits.substr(whole);
+bool is_scalar(const Value& value) { return value.kind() <= Value::Kind::kString; }
+
+uint64_t hash_scalar(const Value& key) {
+  using Kind = Value::Kind;
+  if (key.is(Kind::kString)) return std::hash<std::string>()(key.text().bytes());
+  if (!key.is_number()) return static_cast<uint64_t>(key.kind());
+  // Equal numbers have equal hashes, whatever their kinds.
+  return std::hash<double>()(key.to_double());
 }
 
-// A string inside of a list or dictionary, as Python's repr() writes it.
-Text quoted(const Text& text) {
-  const bool doubled =
-      text.bytes().find('\'') != std::string::npos && text.bytes().find('"') == std::string::npos;
-  const char quote = doubled ? '"' : '\'';
-  Text out(std::string(1, quote));
-  size_t run = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    while (text.runs()[run].end <= i) ++run;
-    const char c = text.bytes()[i];
-    std::string escaped(1, c);
-    if (c == '\n') escaped = "\\n";
-    if (c == '\r') escaped = "\\r";
-    if (c == '\t') escaped = "\\t";
-    if (c == '\\' || c == quote) escaped = std::string("\\") + c;
-    out.append(escaped, text.runs()[run].from_user);
+// Spread over the low bits, which are what the table takes.
+uint64_t hash_of(const Value& key) {
+  constexpr uint64_t kGolden = 0x9E3779B97F4A7C15;
+  uint64_t hash = 0;
+  if (!key.is(Value::Kind::kSequence)) {
+    hash = hash_scalar(key);
+  } else {
+    for (const Value& item : key.items()) hash = (hash + hash_scalar(item)) * kGolden;
   }
-  out.append(std::string_view(&quote, 1), false);
-  return out;
+  hash *= kGolden;
+  return hash ^ hash >> 32;
 }
 
-Text repr(const Value& value) {
-  return value.is(Value::Kind::kString) ? quoted(value.text()) : to_text(value);
+bool same_scalar(const Value& a, const Value& b) {
+  if (a.is_number() && b.is_number()) return compare_numbers(a, b) == Order::kEqual;
+  if (a.kind() != b.kind()) return false;
+  return !a.is(Value::Kind::kString) || a.text().bytes() == b.text().bytes();
+}
+
+bool same_key(const Value& a, const Value& b) {
+  const bool tuple = a.is(Value::Kind::kSequence);
+  if (tuple != b.is(Value::Kind::kSequence)) return false;
+  if (!tuple) return same_scalar(a, b);
+  return std::equal(a.items().begin(), a.items().end(), b.items().begin(), b.items().end(),
+                    same_scalar);
 }
 
 }  // namespace
 
-Text to_text(const Value& value) {
-  using Kind = Value::Kind;
-  switch (value.kind()) {
-    case Kind::kUndefined:
-      return {};
-    case Kind::kNone:
-      return Text("None");
-    case Kind::kBool:
-      return Text(value.as_bool() ? "True" : "False");
-    case Kind::kInt:
-      return Text(std::to_string(value.as_int()));
-    case Kind::kFloat:
-      return Text(float_text(value.to_double()));
-    case Kind::kString:
-      return value.text();
-    case Kind::kList: {
-      Text out("[");
-      for (size_t i = 0; i < value.list().size(); ++i) {
-        if (i > 0) out.append(", ", false);
-        out.append(repr(value.list()[i]));
-      }
-      out.append("]", false);
-      return out;
+bool Dict::can_be_key(const Value& value) {
+  if (is_scalar(value)) return true;
+  return value.is(Value::Kind::kSequence) && value.sequence().is_tuple() &&
+         std::all_of(value.items().begin(), value.items().end(), is_scalar);
+}
+
+bool Dict::can_be_sought(const Value& value) {
+  if (value.is(Value::Kind::kDict)) return false;
+  if (!value.is(Value::Kind::kSequence)) return true;
+  const Sequence& sequence = value.sequence();
+  if (!sequence.is_tuple()) return sequence.shape == Sequence::Shape::kRange;
+  return std::all_of(sequence.items.begin(), sequence.items.end(), can_be_sought);
+}
+
+size_t Dict::index_of(const Value& key) const {
+  if (table_.empty()) {
+    for (size_t i = 0; i < fields_.size(); ++i) {
+      if (same_key(fields_[i].first, key)) return i;
     }
-    case Kind::kDict: {
-      Text out("{");
-      for (size_t i = 0; i < value.dict().size(); ++i) {
-        if (i > 0) out.append(", ", false);
-        out.append(quoted(Text(value.dict()[i].first)));
-        out.append(": ", false);
-        out.append(repr(value.dict()[i].second));
-      }
-      out.append("}", false);
-      return out;
-    }
-    case Kind::kNamespace:
-    case Kind::kFunction:
-    case Kind::kMethod:
-      return Text("<" + std::string(value.type_name()) + ">");
+    return fields_.size();
   }
-  return {};
+  for (size_t at = hash_of(key) & (table_.size() - 1); table_[at] != 0;
+       at = (at + 1) & (table_.size() - 1)) {
+    if (same_key(fields_[table_[at] - 1].first, key)) return table_[at] - 1;
+  }
+  return fields_.size();
+}
+
+const Value* Dict::find(const Value& key) const {
+  if (!can_be_key(key)) return nullptr;
+  const size_t index = index_of(key);
+  return index < fields_.size() ? &fields_[index].second : nullptr;
+}
+
+const Value* Dict::find(std::string_view key) const {
+  if (!table_.empty()) return find(Value(key));
+  for (const auto& [name, value] : fields_) {
+    if (name.is(Value::Kind::kString) && name.text().bytes() == key) return &value;
+  }
+  return nullptr;
+}
+
+void Dict::set(Value key, Value value) {
+  const size_t index = index_of(key);
+  if (index < fields_.size()) {
+    fields_[index].second = std::move(value);
+    return;
+  }
+  fields_.emplace_back(std::move(key), std::move(value));
+  if (fields_.size() <= kLinear) return;
+  if (fields_.size() * 2 > table_.size()) return index_all();
+  size_t at = hash_of(fields_.back().first) & (table_.size() - 1);
+  while (table_[at] != 0) at = (at + 1) & (table_.size() - 1);
+  table_[at] = static_cast<uint32_t>(fields_.size());
+}
+
+void Dict::index_all() {
+  size_t size = 32;
+  while (size < fields_.size() * 4) size *= 2;
+  table_.assign(size, 0);
+  for (size_t i = 0; i < fields_.size(); ++i) {
+    size_t at = hash_of(fields_[i].first) & (size - 1);
+    while (table_[at] != 0) at = (at + 1) & (size - 1);
+    table_[at] = static_cast<uint32_t>(i + 1);
+  }
+}
+
+void Dict::erase(std::string_view key) {
+  const size_t index = index_of(Value(key));
+  if (index == fields_.size()) return;
+  fields_.erase(fields_.begin() + static_cast<std::ptrdiff_t>(index));
+  if (!table_.empty()) index_all();
 }
 
 }  // namespace pome::jinja

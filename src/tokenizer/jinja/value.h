@@ -1,56 +1,63 @@
-// Values of the template language. Strings know which of their bytes came from a user.
+// Values of the template language, with Python's kinds and meanings. Strings know which of their
+// bytes came from a user.
 //
-// Thread safety: values are immutable once made, but for namespaces, which belong to one render.
+// What can change or refer back (namespaces, loops, macros, generators) is an Object that the
+// Context of a render owns: a Value only points to it, so that no chain or cycle of values can leak
+// or recurse when it is freed, and no value of a render may outlive its Context.
+//
+// Thread safety: immutable values are shareable; objects belong to one render.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "base/status.h"
+#include "tokenizer/jinja/text.h"
 
 namespace pome::jinja {
 
-// Bytes with their origin: runs of template text and of user text.
-class Text {
- public:
-  struct Run {
-    size_t end = 0;  // the run reaches from the end of the one before to here
-    bool from_user = false;
-  };
-  Text() = default;
-  explicit Text(std::string bytes, bool from_user = false);
+class Value;
+class Dict;
+struct Object;
+struct Builtin;
+struct Method;
+struct Sequence;
+struct DictBox;
+struct TextBox;
+using List = std::vector<Value>;
 
-  const std::string& bytes() const { return bytes_; }
-  const std::vector<Run>& runs() const { return runs_; }
-  bool empty() const { return bytes_.empty(); }
-  size_t size() const { return bytes_.size(); }
-  void append(const Text& other);
-  void append(std::string_view bytes, bool from_user);
-  Text slice(size_t begin, size_t end) const;  // begin <= end <= size()
+struct None {};
+// What was looked for and not found. Printing it gives nothing; most other uses are errors.
+struct Undefined {
+  std::shared_ptr<const std::string> message;
+  static Undefined named(std::string_view name);  // "name" is undefined
+  static Undefined because(std::string message);
+};
+
+// Gives back to an account what was charged to it when the value dies.
+class Charge {
+ public:
+  Charge() = default;
+  Charge(Charge&& other) noexcept
+      : account_(std::exchange(other.account_, nullptr)), bytes_(other.bytes_) {}
+  Charge& operator=(Charge&&) = delete;
+  ~Charge() {
+    if (account_ != nullptr) *account_ -= bytes_;
+  }
+  void take(int64_t* account, int64_t bytes) {
+    account_ = account;
+    bytes_ = bytes;
+    *account_ += bytes_;
+  }
 
  private:
-  std::string bytes_;
-  std::vector<Run> runs_;
+  int64_t* account_ = nullptr;
+  int64_t bytes_ = 0;
 };
-
-class Value;
-using List = std::vector<Value>;
-using Dict = std::vector<std::pair<std::string, Value>>;  // in order, unique keys
-
-struct Undefined {
-  std::string name;  // what was asked for, for messages
-};
-struct None {};
-struct Function {
-  std::string name;
-};
-struct Method;  // a bound method: object and name
 
 class Value {
  public:
@@ -61,9 +68,9 @@ class Value {
     kInt,
     kFloat,
     kString,
-    kList,
+    kSequence,  // list, tuple, range, views of a dictionary
     kDict,
-    kNamespace,
+    kObject,
     kFunction,
     kMethod
   };
@@ -73,73 +80,123 @@ class Value {
   Value(bool value) : data_(value) {}                          // NOLINT
   Value(int64_t value) : data_(value) {}                       // NOLINT
   Value(double value) : data_(value) {}                        // NOLINT
+  Value(Object* object) : data_(object) {}                     // NOLINT
+  Value(const Builtin* function) : data_(function) {}          // NOLINT
   Value(Text text);                                            // NOLINT
+  Value(TextBox box);                                          // NOLINT
+  Value(Sequence sequence);                                    // NOLINT
+  Value(Dict dict);                                            // NOLINT
+  Value(Method method);                                        // NOLINT
   explicit Value(std::string_view text);
   Value(const char*) = delete;
-  Value(List list);                                         // NOLINT
-  Value(Dict dict);                                         // NOLINT
-  Value(Function function) : data_(std::move(function)) {}  // NOLINT
-  static Value make_namespace(Dict fields);
-  static Value method(Value object, std::string name);
+  static Value list(List items);
+  static Value tuple(List items);
 
   Kind kind() const { return static_cast<Kind>(data_.index()); }
   bool is(Kind wanted) const { return kind() == wanted; }
-  bool is_number() const { return is(Kind::kInt) || is(Kind::kFloat) || is(Kind::kBool); }
+  bool is_integral() const { return is(Kind::kInt) || is(Kind::kBool); }  // a bool counts as 0 or 1
+  bool is_number() const { return is_integral() || is(Kind::kFloat); }
 
   bool as_bool() const { return std::get<bool>(data_); }
-  int64_t as_int() const { return std::get<int64_t>(data_); }  // kInt
-  int64_t to_int() const;                                      // kInt or kBool
-  double to_double() const;                                    // any number
-  const Text& text() const { return *std::get<TextPtr>(data_); }
-  const List& list() const { return std::get<ListPtr>(data_)->items; }
-  const Dict& dict() const { return std::get<DictPtr>(data_)->fields; }
-  Dict& namespace_fields() const { return std::get<NamespacePtr>(data_)->fields; }
-  const std::string& function_name() const { return std::get<Function>(data_).name; }
-  const Method& bound_method() const { return *std::get<MethodPtr>(data_); }
-  const std::string& undefined_name() const { return std::get<Undefined>(data_).name; }
+  int64_t to_int() const;    // kInt or kBool
+  double to_double() const;  // any number
+  const Text& text() const;
+  bool is_markup() const;  // a string that was marked as safe HTML
+  const Sequence& sequence() const { return *std::get<SequencePtr>(data_); }
+  const List& items() const;  // kSequence
+  const Dict& dict() const;
+  Object& object() const { return *std::get<Object*>(data_); }
+  const Builtin& function() const { return *std::get<const Builtin*>(data_); }
+  const Method& method() const { return *std::get<MethodPtr>(data_); }
+  std::string undefined_message() const;
+  bool has_message() const { return std::get<Undefined>(data_).message != nullptr; }
 
-  // How deep lists and dictionaries are nested in it (0: not at all). Kept below a bound by the
-  // evaluator, so that walking a value is safe on the stack.
+  // How deep sequences and dictionaries are nested in it (0: not at all). Kept below a bound by the
+  // Context, so that walking and freeing a value is safe on the stack.
   int depth() const;
-  // How much there is to walk over, shared parts counted as often as they occur; saturates.
-  uint64_t weight() const;
   bool truthy() const;
-  std::string_view type_name() const;
+  std::string_view type_name() const;                  // as Python says it
+  const void* address() const;                         // of what is shared; null for plain values
+  void charge(int64_t* account, int64_t bytes) const;  // strings, sequences, dictionaries
 
  private:
-  struct ListBox {
-    List items;
-    int depth = 1;
-    uint64_t weight = 1;
-  };
-  struct DictBox {
-    Dict fields;
-    int depth = 1;
-    uint64_t weight = 1;
-  };
-  struct NamespaceBox {
-    Dict fields;
-  };
-  using TextPtr = std::shared_ptr<const Text>;
-  using ListPtr = std::shared_ptr<const ListBox>;
-  using DictPtr = std::shared_ptr<const DictBox>;
-  using NamespacePtr = std::shared_ptr<NamespaceBox>;
-  using MethodPtr = std::shared_ptr<const Method>;
+  using TextPtr = std::shared_ptr<TextBox>;
+  using SequencePtr = std::shared_ptr<Sequence>;
+  using DictPtr = std::shared_ptr<DictBox>;
+  using MethodPtr = std::shared_ptr<Method>;
   // In the order of Kind.
-  std::variant<Undefined, None, bool, int64_t, double, TextPtr, ListPtr, DictPtr, NamespacePtr,
-               Function, MethodPtr>
+  std::variant<Undefined, None, bool, int64_t, double, TextPtr, SequencePtr, DictPtr, Object*,
+               const Builtin*, MethodPtr>
       data_;
+};
+
+struct TextBox {
+  Text text;
+  bool markup = false;
+  Charge charge = {};
+};
+
+struct Sequence {
+  enum class Shape : uint8_t {
+    kList,
+    kTuple,
+    kGroup,  // a tuple of (grouper, list) with names
+    kRange,
+    kKeys,
+    kValues,
+    kItems
+  };
+  Shape shape = Shape::kList;
+  List items;
+  int64_t start = 0, stop = 0, step = 1;  // of a range
+  int depth = 1;
+  Charge charge = {};
+  bool is_tuple() const { return shape == Shape::kTuple || shape == Shape::kGroup; }
+  bool is_view() const { return shape >= Shape::kKeys; }
 };
 
 struct Method {
   Value object;
-  std::string name;
+  const Builtin* function = nullptr;
 };
 
-const Value* find_field(const Dict& dict, std::string_view key);
-void set_field(Dict& dict, std::string_view key, Value value);
-bool equal(const Value& a, const Value& b);
-// As Python's str() prints it; the text of a string keeps its origin.
-Text to_text(const Value& value);
+// Keys in the order in which they came, each once; found by hash where there are many. A key is a
+// scalar, or a tuple of scalars; 1, 1.0 and true are the same key, as in Python.
+class Dict {
+ public:
+  using Field = std::pair<Value, Value>;
+  static bool can_be_key(const Value& value);
+  // What may be looked for: all but lists, dictionaries, views, and tuples of them.
+  static bool can_be_sought(const Value& value);
+  const Value* find(const Value& key) const;
+  const Value* find(std::string_view key) const;
+  const Value* find(const char* key) const { return find(std::string_view(key)); }
+  void set(Value key, Value value);
+  void set(std::string_view key, Value value) { set(Value(key), std::move(value)); }
+  void set(const char* key, Value value) { set(std::string_view(key), std::move(value)); }
+  void erase(std::string_view key);
+  size_t size() const { return fields_.size(); }
+  bool empty() const { return fields_.empty(); }
+  const std::vector<Field>& fields() const { return fields_; }
+  auto begin() const { return fields_.begin(); }
+  auto end() const { return fields_.end(); }
+
+ private:
+  static constexpr size_t kLinear = 8;  // up to here fields are looked through
+  size_t index_of(const Value& key) const;
+  void index_all();
+  std::vector<Field> fields_;
+  std::vector<uint32_t> table_;  // index + 1 by hash, open addressing; 0 = free
+};
+
+struct DictBox {
+  Dict dict;
+  int depth = 1;
+  Charge charge = {};
+};
+
+// Equality of numbers is exact, whatever their kinds; unordered (NaN) is never equal.
+enum class Order : uint8_t { kLess, kEqual, kGreater, kUnordered };
+Order compare_numbers(const Value& a, const Value& b);
 
 }  // namespace pome::jinja
