@@ -148,6 +148,8 @@ inline constexpr const char* kTemplateCases[] = {
     "is in 'xy' }}"
     "{{ range is callable }}{{ 'trim' is filter }}{{ 'odd' is test }}{{ 3 is gt 2 }}{{ [] is "
     "sequence }}",
+    "{{ 'ΑΣ ΣΑΣ' | title }}{{ 'ΑΣ'.lower() }}{{ 'ab-cd (eF' | title }}{{ {}.values() in {} }}"
+    "{{ 'a' in {'a': 1}.keys() }}{{ ('a', 1) in {'a': 1}.items() }}{{ range(-1)[1::2] }}",
     // Names: what a scope sets is undefined in it until then.
     "{% for m in messages %}{{ bos_token }}{% endfor %}{% set bos_token = 'x' %}{{ bos_token }}",
     "{% for i in [1, 2] %}{{ y }}{% set y = i %}{{ y }}{% endfor %}{{ y }}",

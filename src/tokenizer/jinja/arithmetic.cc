@@ -208,6 +208,10 @@ Result<bool> contains(Context& context, Place place, const Value& item, const Va
     case Kind::kSequence:
     case Kind::kObject: {
       if (!is_iterable(container)) break;
+      if (container.is(Kind::kSequence) && container.sequence().shape == Sequence::Shape::kKeys &&
+          !Dict::can_be_sought(item)) {
+        break;
+      }
       POME_ASSIGN_OR_RETURN(const List items, items_of(context, place, container));
       for (const Value& other : items) {
         if (item.address() != nullptr && item.address() == other.address()) return true;

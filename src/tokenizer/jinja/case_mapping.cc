@@ -189,19 +189,28 @@ Text title(const Text& text) {
   });
 }
 Text title_filter(const Text& text) {
-  bool in_word = false;
-  return map_characters(text, [&](std::string& out, char32_t point, size_t at, size_t size) {
-    const bool between = is_python_space(point) || point == '-' || point == '(' || point == '{' ||
-                         point == '[' || point == '<';
-    if (between) {
-      append_utf8(out, point);
-    } else if (in_word) {
-      append_lower_at(out, text.bytes(), point, at, size);
+  const auto between = [](char32_t point) {
+    return is_python_space(point) || point == '-' || point == '(' || point == '{' || point == '[' ||
+           point == '<';
+  };
+  Text out;
+  const std::string& bytes = text.bytes();
+  for (size_t at = 0; at < bytes.size();) {
+    const Rune first = decode_rune(bytes, at);
+    size_t end = at + first.size;
+    if (!between(first.point)) {
+      while (end < bytes.size() && !between(decode_rune(bytes, end).point)) {
+        end += decode_rune(bytes, end).size;
+      }
+      // The rest is lowered for itself: what stands before it does not count.
+      out.append(upper(text.slice(at, at + first.size)));
+      out.append(lower(text.slice(at + first.size, end)));
     } else {
-      append_upper(out, point);
+      out.append(text, at, end);
     }
-    in_word = !between;
-  });
+    at = end;
+  }
+  return out;
 }
 
 }  // namespace pome::jinja

@@ -218,7 +218,9 @@ bool Dict::can_be_sought(const Value& value) {
   if (value.is(Value::Kind::kDict)) return false;
   if (!value.is(Value::Kind::kSequence)) return true;
   const Sequence& sequence = value.sequence();
-  if (!sequence.is_tuple()) return sequence.shape == Sequence::Shape::kRange;
+  if (!sequence.is_tuple()) {
+    return sequence.shape == Sequence::Shape::kRange || sequence.shape == Sequence::Shape::kValues;
+  }
   return std::all_of(sequence.items.begin(), sequence.items.end(), can_be_sought);
 }
 
