@@ -65,10 +65,12 @@ Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions
   if (out.config.is_null()) {
     out.warnings.push_back("there is no config.json beside the weights: the family is unknown");
   }
-  for (const char* name :
-       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "chat_template.jinja"}) {
+  for (const char* name : {"config.json", "generation_config.json", "tokenizer_config.json",
+                           "special_tokens_map.json", "chat_template.jinja"}) {
     if (is_there(folder / name)) out.sidecars[name] = (folder / name).string();
+  }
+  for (const std::string& path : vocabulary_files(folder.string())) {
+    out.sidecars[fs::path(path).filename().string()] = path;
   }
   return set_tokenizer(out, read_hf_tokenizer(folder.string(), out.config, out.generation_config),
                        options);

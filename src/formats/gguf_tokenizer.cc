@@ -184,6 +184,92 @@ Status read_sentencepiece(const GgufFile& file, TokenizerSource& source, bool& a
   return {};
 }
 
+// The bytes of an array of numbers; empty when the key is absent.
+Result<std::string> get_bytes(const GgufFile& file, std::string_view name) {
+  const std::string key = key_of(name);
+  const GgufValue* value = file.find(key);
+  std::string out;
+  if (value == nullptr) return out;
+  if (const auto* numbers = std::get_if<std::vector<uint64_t>>(&value->data)) {
+    for (const uint64_t number : *numbers) out.push_back(static_cast<char>(number & 0xFF));
+    return out;
+  }
+  if (const auto* numbers = std::get_if<std::vector<int64_t>>(&value->data)) {
+    for (const int64_t number : *numbers) out.push_back(static_cast<char>(number & 0xFF));
+    return out;
+  }
+  return wrong_type(key, "an array of bytes");
+}
+
+// T5 and its kin: unigram as the sentencepiece library does it.
+Status read_unigram(const GgufFile& file, TokenizerSource& source) {
+  source.model = TokenizerSource::Model::kUnigram;
+  if (source.scores.empty()) {
+    return bad_input(Refusal::kRange, "a unigram tokenizer needs scores").at(key_of("scores"));
+  }
+  source.padding = 0;
+  source.eos = 1;
+  source.unknown = 2;
+  source.as_sentencepiece = source.fuse_unknown = true;
+  source.byte_fallback =
+      std::find(source.kinds.begin(), source.kinds.end(), TokenKind::kByte) != source.kinds.end();
+  normalizer::SentencePiece step;
+  POME_ASSIGN_OR_RETURN(step.charsmap, get_bytes(file, "precompiled_charsmap"));
+  POME_ASSIGN_OR_RETURN(const auto prefix, get_bool(file, "add_space_prefix"));
+  POME_ASSIGN_OR_RETURN(const auto extra, get_bool(file, "remove_extra_whitespaces"));
+  step.add_dummy_prefix = prefix.value_or(true);
+  step.remove_extra_whitespaces = extra.value_or(false);
+  for (size_t id = 0; id < source.kinds.size(); ++id) {
+    if (source.kinds[id] == TokenKind::kUserDefined) {
+      step.user_defined.push_back(source.tokens[id]);
+    }
+  }
+  const bool strip = step.add_dummy_prefix;
+  source.normalizer.emplace_back(std::move(step));
+  source.decoder.emplace_back(decoder::Replace{{std::string(kSpaceMark), false}, " "});
+  if (source.byte_fallback) source.decoder.emplace_back(decoder::ByteFallback{});
+  source.decoder.emplace_back(decoder::Fuse{});
+  if (strip) source.decoder.emplace_back(decoder::Strip{" ", 1, 0});
+  return {};
+}
+
+// BERT. Converters write U+2581 before tokens that begin a word and drop the "##" of the others.
+Status read_word_piece(const GgufFile& file, TokenizerSource& source) {
+  source.model = TokenizerSource::Model::kWordPiece;
+  source.scores.clear();
+  source.continuing_subword_prefix = "##";
+  for (size_t id = 0; id < source.tokens.size(); ++id) {
+    const TokenKind kind = source.kinds.empty() ? TokenKind::kNormal : source.kinds[id];
+    std::string& token = source.tokens[id];
+    if (kind != TokenKind::kNormal || token.empty()) continue;
+    if (token.compare(0, kSpaceMark.size(), kSpaceMark) == 0) {
+      token.erase(0, kSpaceMark.size());
+    } else {
+      token.insert(0, "##");
+    }
+  }
+  POME_ASSIGN_OR_RETURN(const auto lowercase, get_bool(file, "normalizer.lowercase"));
+  POME_ASSIGN_OR_RETURN(const auto accents, get_bool(file, "normalizer.strip_accents"));
+  normalizer::Bert step;
+  step.lowercase = lowercase.value_or(true);
+  step.strip_accents = accents.value_or(step.lowercase);
+  source.normalizer.emplace_back(step);
+  source.pre_tokenizer.emplace_back(pretokenizer::Bert{});
+  source.decoder.emplace_back(decoder::WordPiece{});
+  source.bos = 101;
+  source.unknown = 100;
+  source.padding = 0;
+  source.eos = 102;
+  // The key is spelled like this.
+  for (const char* name : {"seperator_token_id", "eos_token_id"}) {
+    POME_ASSIGN_OR_RETURN(const auto id, get_id(file, name));
+    if (id) source.eos = id;
+  }
+  POME_ASSIGN_OR_RETURN(const auto cls, get_id(file, "cls_token_id"));
+  if (cls) source.bos = cls;
+  return {};
+}
+
 Status read_bpe(const GgufFile& file, TokenizerSource& source, bool& add_bos) {
   source.model = TokenizerSource::Model::kBpe;
   POME_RETURN_IF_ERROR(read_merges(file, source));
@@ -261,20 +347,27 @@ Result<TokenizerSource> read_gguf_tokenizer(const GgufFile& file) {
     POME_ASSIGN_OR_RETURN(const auto* model, get<std::string>(file, key, "a string"));
     if (model == nullptr) return {};
     const bool bpe = *model == "gpt2" || *model == "gemma4";
-    if (*model != "llama" && !bpe) {
+    const bool bert = *model == "bert", unigram = *model == "t5";
+    if (*model != "llama" && !bpe && !bert && !unigram) {
       return unsupported("tokenizer model \"" + escape_for_terminal(*model, 60) +
                          "\" is not supported")
           .at(key);
     }
     POME_RETURN_IF_ERROR(read_vocabulary(file, source));
-    bool bos_by_default = false;
-    POME_RETURN_IF_ERROR(bpe ? read_bpe(file, source, bos_by_default)
-                             : read_sentencepiece(file, source, bos_by_default));
+    bool bos_by_default = bert;
+    if (bert) {
+      POME_RETURN_IF_ERROR(read_word_piece(file, source));
+    } else if (unigram) {
+      POME_RETURN_IF_ERROR(read_unigram(file, source));
+    } else {
+      POME_RETURN_IF_ERROR(bpe ? read_bpe(file, source, bos_by_default)
+                               : read_sentencepiece(file, source, bos_by_default));
+    }
     POME_RETURN_IF_ERROR(read_ids(file, source));
     POME_ASSIGN_OR_RETURN(const auto add_bos, get_bool(file, "add_bos_token"));
     POME_ASSIGN_OR_RETURN(const auto add_eos, get_bool(file, "add_eos_token"));
     if (add_bos.value_or(bos_by_default) && source.bos) source.prefix_ids = {*source.bos};
-    if (add_eos.value_or(false) && source.eos) source.suffix_ids = {*source.eos};
+    if (add_eos.value_or(bert || unigram) && source.eos) source.suffix_ids = {*source.eos};
     add_tokens(file, source);
     const auto text_of = [&](const std::optional<int32_t>& id) {
       return id ? source.tokens[static_cast<size_t>(*id)] : std::string();

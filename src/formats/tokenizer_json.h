@@ -7,6 +7,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/status.h"
@@ -19,6 +20,10 @@ namespace pome {
 // kRange, kDup, kLimit for what is wrong.
 Result<TokenizerSource> read_hf_tokenizer(const std::string& folder, const Json& config,
                                           const Json& generation_config);
+
+// The files of the folder that read_hf_tokenizer takes the vocabulary from; none when there is no
+// tokenizer.
+std::vector<std::string> vocabulary_files(const std::string& folder);
 
 // The parts, for tests and fuzzing. `name` is the file in messages.
 Result<TokenizerSource> parse_tokenizer_json(const Json& json, const std::string& name);

@@ -128,27 +128,74 @@ Result<TokenizerSource> read_model_file(const std::string& path, const Json& con
   return read_sentencepiece_model(source);
 }
 
-// The file of the folder that holds the vocabulary: tokenizer.json, else a model of SentencePiece
-// or tiktoken, else vocab.json and merges.txt.
+// What the classes of Hugging Face put around a text where the vocabulary does not say: BOS before
+// that of Llama and its kin, EOS behind that of T5.
+void surround_as_class(const Json& config, const Json& tokenizer_config, TokenizerSource& source) {
+  static constexpr std::string_view kBos[] = {"LlamaTokenizer",
+                                              "LlamaTokenizerFast",
+                                              "CodeLlamaTokenizer",
+                                              "CodeLlamaTokenizerFast",
+                                              "GemmaTokenizer",
+                                              "GemmaTokenizerFast",
+                                              "llama",
+                                              "mistral",
+                                              "mixtral",
+                                              "phi3",
+                                              "gemma",
+                                              "gemma2",
+                                              "gemma3",
+                                              "gemma3_text"};
+  static constexpr std::string_view kEos[] = {"T5Tokenizer", "T5TokenizerFast", "t5", "mt5",
+                                              "umt5"};
+  const auto text = [](const Json& json, const char* key) -> std::string {
+    if (!json.is_object() || !json.contains(key) || !json[key].is_string()) return {};
+    return json[key].get<std::string>();
+  };
+  std::string name = text(tokenizer_config, "tokenizer_class");
+  if (name.empty()) name = text(config, "model_type");
+  const auto is_in = [&](const auto& list) {
+    return std::find(std::begin(list), std::end(list), name) != std::end(list);
+  };
+  if (is_in(kBos) && source.bos) source.prefix_ids = {*source.bos};
+  if (is_in(kEos) && source.eos) source.suffix_ids = {*source.eos};
+}
+
 Result<TokenizerSource> read_vocabulary_files(const std::string& folder, const Json& config,
                                               const Json& tokenizer_config) {
-  const std::string path = folder + "/tokenizer.json";
-  auto json = read_json_file(path);
-  if (json.ok()) return parse_tokenizer_json(*json, path);
-  if (json.status().code() != StatusCode::kMissing) return std::move(json).status();
-  for (const char* name : {"/tokenizer.model", "/spiece.model", "/sentencepiece.bpe.model"}) {
-    if (is_there(folder + name)) return read_model_file(folder + name, config);
+  const std::vector<std::string> files = vocabulary_files(folder);
+  if (files.empty()) {
+    return missing("the folder has no tokenizer")
+        .in(folder)
+        .hint("put tokenizer.json or tokenizer.model beside the weights");
   }
-  if (const std::string tiktoken = tiktoken_file(folder); !tiktoken.empty()) {
-    return read_model_file(tiktoken, config);
+  const std::string& path = files.front();
+  if (path.ends_with("/tokenizer.json")) {
+    POME_ASSIGN_OR_RETURN(const Json json, read_json_file(path));
+    return parse_tokenizer_json(json, path);
   }
-  if (is_there(folder + "/vocab.json") && is_there(folder + "/merges.txt")) {
-    return read_vocab_and_merges(folder, config, tokenizer_config);
+  if (path.ends_with("/vocab.json")) return read_vocab_and_merges(folder, config, tokenizer_config);
+  POME_ASSIGN_OR_RETURN(TokenizerSource source, read_model_file(path, config));
+  if (source.as_sentencepiece) {
+    surround_as_class(config, tokenizer_config, source);
+    Status added = hf::read_configured_tokens(tokenizer_config, source);
+    if (!added.ok()) return std::move(added).in(folder + "/tokenizer_config.json");
   }
-  return std::move(json).status();
+  return source;
 }
 
 }  // namespace
+
+std::vector<std::string> vocabulary_files(const std::string& folder) {
+  for (const char* name :
+       {"/tokenizer.json", "/tokenizer.model", "/spiece.model", "/sentencepiece.bpe.model"}) {
+    if (is_there(folder + name)) return {folder + name};
+  }
+  if (const std::string tiktoken = tiktoken_file(folder); !tiktoken.empty()) return {tiktoken};
+  if (is_there(folder + "/vocab.json") && is_there(folder + "/merges.txt")) {
+    return {folder + "/vocab.json", folder + "/merges.txt"};
+  }
+  return {};
+}
 
 Result<TokenizerSource> read_hf_tokenizer(const std::string& folder, const Json& config,
                                           const Json& generation_config) {

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/json.h"
 #include "base/status.h"
@@ -27,6 +29,9 @@ Status place_token(TokenizerSource& source, std::vector<bool>& taken, int32_t id
 // Kinds of the tokens: holes are unused, "<0x0A>" with byte_fallback are bytes, added tokens are
 // control or user-defined ones.
 void set_kinds(TokenizerSource& source, const std::vector<bool>& taken);
+// Adds the tokens of tokenizer_config.json (added_tokens_decoder, and the special tokens that it
+// names) to a source whose own file does not have them.
+Status read_configured_tokens(const Json& config, TokenizerSource& source);
 // "a b" -> its two tokens.
 Result<std::pair<std::string, std::string>> merge_of_line(std::string_view line,
                                                           const std::string& where);

@@ -77,8 +77,14 @@ Status read_merge_lines(const std::string& path, TokenizerSource& source) {
   return {};
 }
 
+}  // namespace
+
 // Added tokens stand in tokenizer_config.json by id, or are the special tokens that it names.
-Status read_added(const Json& config, TokenizerSource& source, std::vector<bool>& taken) {
+Status hf::read_configured_tokens(const Json& config, TokenizerSource& source) {
+  std::vector<bool> taken(source.tokens.size());
+  for (size_t id = 0; id < taken.size(); ++id) {
+    taken[id] = source.kinds[id] != TokenKind::kUnused;
+  }
   const auto add = [&](AddedToken token, const std::string& where) -> Status {
     const bool known = std::any_of(source.added.begin(), source.added.end(),
                                    [&](const AddedToken& old) { return old.id == token.id; });
@@ -112,10 +118,14 @@ Status read_added(const Json& config, TokenizerSource& source, std::vector<bool>
     token.special = true;
     POME_RETURN_IF_ERROR(add(std::move(token), std::string("/") + key));
   }
+  source.kinds.resize(source.tokens.size(), TokenKind::kUnused);
+  if (!source.scores.empty()) source.scores.resize(source.tokens.size());
+  for (const AddedToken& token : source.added) {
+    source.kinds[static_cast<size_t>(token.id)] =
+        token.special ? TokenKind::kControl : TokenKind::kUserDefined;
+  }
   return {};
 }
-
-}  // namespace
 
 Result<TokenizerSource> read_vocab_and_merges(const std::string& folder, const Json& config,
                                               const Json& tokenizer_config) {
@@ -141,9 +151,9 @@ Result<TokenizerSource> read_vocab_and_merges(const std::string& folder, const J
     token.special = true;
     source.added.push_back(std::move(token));
   }
-  Status added = read_added(tokenizer_config, source, taken);
-  if (!added.ok()) return std::move(added).in(folder + "/tokenizer_config.json");
   hf::set_kinds(source, taken);
+  Status added = hf::read_configured_tokens(tokenizer_config, source);
+  if (!added.ok()) return std::move(added).in(folder + "/tokenizer_config.json");
   source.normalizer = pre->normalizer;
   source.pre_tokenizer = pre->pre_tokenizer;
   source.decoder = {decoder::ByteLevel{}};

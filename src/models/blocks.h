@@ -77,8 +77,8 @@ void refuse_true(ConfigReader& config, const char* key);
 int64_t read_window(ConfigReader& config, std::string_view hf = "sliding_window",
                     std::string_view gguf = "attention.sliding_window");
 // Sets `windows`: layers that layer_types calls "sliding_attention" or, without that list, those
-// that `slides` names, see `window` positions. A window of all positions (note_rope() tells how many
-// there are) is none. Returns which layers slide.
+// that `slides` names, see `window` positions. A window of all positions (note_rope() tells how
+// many there are) is none. Returns which layers slide.
 std::vector<bool> read_windows(ConfigReader& config, int64_t window,
                                const std::function<bool(int64_t)>& slides, DecoderConfig* out);
 // For families whose layers are all of one kind and whose class does not read layer_types.

@@ -302,6 +302,10 @@ RopeConfig read_rope(ConfigReader& config, const RopeKeys& keys) {
   if (rope.type == "dynamic" && rope.frequency_dim <= 2)
     config.complain(Refusal::kRange, "dynamic rope scaling of a rotary dimension of " +
                                          std::to_string(rope.frequency_dim));
+  // Its ramp has one value less than there are frequencies then.
+  if (rope.type == "yarn" && rope.frequency_dim % 2 != 0)
+    config.unsupported("rope type 'yarn' on an odd rotary dimension of " +
+                       std::to_string(rope.frequency_dim));
   for (const auto* factors : {&rope.short_factors, &rope.long_factors})
     if (!factors->empty() && static_cast<int64_t>(factors->size()) * 2 != rope.rotary_dim)
       config.complain(Refusal::kRange, "rope scaling: " + std::to_string(factors->size()) +

@@ -58,6 +58,8 @@ TEST(DenseFamilies, NameWhatTheyDoNotSupport) {
                                      "full_attention"])",
        "layer_types that differ from sliding_window"},
       {"phi3", R"("rope_scaling": {"type": "linear", "factor": 2})", "rope type 'linear'"},
+      {"gpt_neox", R"("rotary_pct": 0.8, "rope_scaling": {"type": "yarn", "factor": 2})",
+       "rope type 'yarn' on an odd rotary dimension of 3"},
       {"gemma", R"("hidden_act": "xielu")", "hidden_act 'xielu'"},
       {"gemma", R"("hidden_act": "relu", "hidden_activation": "gelu_pytorch_tanh")",
        "hidden_activation 'gelu_pytorch_tanh' beside another"},

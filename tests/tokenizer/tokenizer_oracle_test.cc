@@ -220,10 +220,28 @@ json.dump([[p for p, _ in pre.pre_tokenize_str(t)] for t in task['texts']],
           open(sys.argv[2], 'w', encoding='utf-8'))
 )py";
 
+// Scripts and letters below U+20000 that Unicode 15 and later added. Patterns without a scanner run
+// in PCRE2, whose tables are as old as the distribution.
+bool younger_than_pcre2(std::string_view text) {
+  constexpr std::pair<char32_t, char32_t> kAdded[] = {
+      {0x0CF3, 0x0CF3},   {0x0ECE, 0x0ECE},   {0x10EFD, 0x10EFF}, {0x1123F, 0x11241},
+      {0x11B00, 0x11B09}, {0x11F00, 0x11F59}, {0x1342F, 0x1342F}, {0x13439, 0x13455},
+      {0x1B132, 0x1B155}, {0x1D2C0, 0x1D2D3}, {0x1DF25, 0x1DF2A}, {0x1E030, 0x1E08F},
+      {0x1E4D0, 0x1E4F9}, {0x1F6DC, 0x1F6DC}, {0x1F774, 0x1F7D9}, {0x1FA75, 0x1FAF8}};
+  for (size_t at = 0; at < text.size();) {
+    const Rune rune = decode_rune(text, at);
+    for (const auto& [first, last] : kAdded)
+      if (rune.valid && rune.point >= first && rune.point <= last) return true;
+    at += rune.size;
+  }
+  return false;
+}
+
 // The single patterns behind the names of GGUF.
 TEST(PreTokenizer, ScannersCutAsThePatternsDo) {
   POME_NEED_PYTHON("tokenizers");
-  const std::vector<std::string> texts = random_strings(string_count(1500), 11);
+  std::vector<std::string> texts = random_strings(string_count(1500), 11);
+  std::erase_if(texts, younger_than_pcre2);
   std::set<std::string> patterns{std::string(gpt2_pattern()),
                                  R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|)"
                                  R"( ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s)"};

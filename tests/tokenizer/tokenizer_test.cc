@@ -346,7 +346,7 @@ TEST(Create, RefusesWhatDoesNotFitTogether) {
       {"normalizers", Refusal::kLimit, [](auto& s) { s.normalizer.resize(100); }},
       {"split regex", Refusal::kRegex,
        [](auto& s) {
-         s.pre_tokenizer = {pretokenizer::Split{{"a&&b", true}, SplitBehavior::kIsolated, false}};
+         s.pre_tokenizer = {pretokenizer::Split{{"[a&&b]", true}, SplitBehavior::kIsolated, false}};
        }},
       {"no metaspace", Refusal::kRange,
        [](auto& s) {
