@@ -2,13 +2,11 @@
 // The input is the file; the text to encode is its last 64 bytes.
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <string_view>
 
-#include "base/byte_source.h"
 #include "base/json.h"
 #include "formats/tokenizer_json.h"
-#include "tokenizer/tokenizer.h"
+#include "tokenizer_checks.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
@@ -21,25 +19,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const pome::Status config = pome::apply_tokenizer_config(*json, pome::Json(), *source);
   if (!config.ok()) return 0;
-  const auto tokenizer = pome::Tokenizer::create(*std::move(source));
-  if (!tokenizer.ok()) return 0;
-  const std::string_view sample = text.substr(size - (size < 64 ? size : 64));
-  for (const bool parse_special : {false, true}) {
-    const auto ids =
-        (*tokenizer)->encode(sample, {.add_special = true, .parse_special = parse_special});
-    for (const bool skip_special : {false, true}) {
-      const auto decoded = (*tokenizer)->decode(ids, skip_special);
-      POME_CHECK(decoded.ok() && pome::is_valid_utf8(*decoded));
-      pome::StreamDecoder decoder(*tokenizer, skip_special);
-      std::string streamed;
-      for (const int32_t id : ids) {
-        const std::string piece = decoder.push(id);
-        POME_CHECK(pome::is_valid_utf8(piece));
-        streamed += piece;
-      }
-      streamed += decoder.flush();
-      POME_CHECK(streamed == *decoded);
-    }
-  }
+  pome::check_tokenizer(*std::move(source), pome::sample_of(text));
   return 0;
 }

@@ -5,7 +5,10 @@
 #include <string>
 
 #include "malformed/gguf_bytes.h"
+#include "malformed/pytorch_bytes.h"
 #include "malformed/safetensors_bytes.h"
+#include "malformed/sentencepiece_bytes.h"
+#include "malformed/tiktoken_bytes.h"
 #include "tokenizer/template_cases.h"
 
 namespace {
@@ -68,6 +71,26 @@ void safetensors_seeds() {
   }
 }
 
+void pytorch_seeds() {
+  const ZipBytes whole = valid_pytorch();
+  write("pytorch", "archive", whole.build());
+  write("pytorch", "pickle", whole.entries[0].data);
+  ZipBytes small = whole;
+  small.zip64 = false;
+  for (ZipEntryBytes& entry : small.entries) entry.flags = 0;
+  write("pytorch", "archive_small", small.build());
+  const std::string typed =
+      py_call(py_global("torch._utils", "_rebuild_tensor_v3"),
+              {py_storage("UntypedStorage", "0", 24, "torch.storage"), py_int(1), py_ints({2, 3}),
+               py_ints({1, 2}), "\x89", py_ordered_dict(), py_global("torch", "float8_e4m3fn")});
+  write("pytorch", "typed", pickle_of(py_dict({py_text("model"), py_dict({py_text("w"), typed})})));
+  const std::string plain = py_tensor(py_storage("FloatStorage", "0", 6), 0, {6}, {1});
+  write("pytorch", "parameter",
+        pickle_of(py_dict({py_text("w"), py_call(py_global("torch._utils", "_rebuild_parameter"),
+                                                 {plain, "\x88", py_ordered_dict()})}),
+                  4));
+}
+
 void json_seeds() {
   write("json", "object",
         R"({"a":[1,-2,3.5,1e-7,true,false,null],"b":{"c":"\u00e9\ud83d\ude00\n"}})");
@@ -80,6 +103,14 @@ void jinja_seeds() {
   for (const char* source : pome::kTemplateCases) write("jinja", std::to_string(count++), source);
 }
 
+void tokenizer_seeds() {
+  write("sentencepiece", "bpe", valid_sentencepiece(2).build());
+  write("sentencepiece", "unigram", valid_sentencepiece(1).build());
+  write("sentencepiece", "bytes", sentencepiece_with_bytes().build());
+  write("tiktoken", "lines", joined(tiktoken_lines(300)));
+  write("tiktoken", "line", tiktoken_line("ab", 256) + tiktoken_line("abc", 257));
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -90,7 +121,9 @@ int main(int count, char** arguments) {
   g_folder = arguments[1];
   gguf_seeds();
   safetensors_seeds();
+  pytorch_seeds();
   json_seeds();
+  tokenizer_seeds();
   jinja_seeds();
   return 0;
 }

@@ -25,7 +25,7 @@ need_packages() {
   }
 }
 
-build_packages=(cmake ninja-build g++ nlohmann-json3-dev libcli11-dev libprotozero-dev)
+build_packages=(cmake ninja-build g++ nlohmann-json3-dev libcli11-dev libprotozero-dev libedit-dev libpcre2-dev)
 test_packages=(libgtest-dev python3 python3-venv)
 
 # configure PRESET [CMAKE ARGUMENT...]: quiet unless it fails; uses ccache where it is installed.
@@ -45,10 +45,10 @@ oracle_environment() {
     mkdir -p "$root/build"
     python3 -m venv "$venv" >/dev/null 2>&1 || { echo "no python3-venv: oracle tests will be skipped"; return 0; }
   fi
-  if ! "$venv/bin/python3" -c 'import numpy, gguf, safetensors, tokenizers, jinja2, coremltools' >/dev/null 2>&1; then
+  if ! "$venv/bin/python3" -c 'import numpy, gguf, safetensors, tokenizers, jinja2, coremltools, sentencepiece, tiktoken' >/dev/null 2>&1; then
     say "fetching the Python oracles"
     local package
-    for package in numpy gguf safetensors tokenizers jinja2 coremltools; do
+    for package in numpy gguf safetensors tokenizers jinja2 coremltools sentencepiece protobuf tiktoken; do
       "$venv/bin/pip" install -q --disable-pip-version-check "$package" >/dev/null 2>&1 || echo "no $package: its oracle tests will be skipped"
     done
   fi

@@ -23,6 +23,7 @@ class Progress {
 class CancelToken {
  public:
   void cancel() { flag_.store(true, std::memory_order_relaxed); }
+  void reset() { flag_.store(false, std::memory_order_relaxed); }
   bool cancelled() const { return flag_.load(std::memory_order_relaxed); }
 
  private:

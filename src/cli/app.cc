@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
@@ -21,11 +22,17 @@ namespace pome::cli {
 namespace {
 
 CancelToken g_cancel;
+std::atomic<bool> g_held{false};
 
 extern "C" void on_interrupt(int) {
   // The second Ctrl-C leaves at once.
-  if (g_cancel.cancelled()) _exit(130);
+  if (g_cancel.cancelled() && !g_held.load(std::memory_order_relaxed)) _exit(130);
   g_cancel.cancel();
+}
+
+bool can_redraw() {
+  const char* terminal = std::getenv("TERM");
+  return terminal && std::strcmp(terminal, "dumb") != 0;
 }
 
 // One line on stderr, redrawn at most ten times a second, removed when the phase ends.
@@ -89,6 +96,7 @@ App::App()
   add_verify(*this);
   add_eval(*this);
   add_run(*this);
+  add_chat(*this);
   add_exec(*this);
 }
 App::~App() = default;
@@ -127,7 +135,8 @@ int App::run(int argc, char** argv) {
     return root_.exit(error) == 0 ? 0 : exit_code(StatusCode::kUsage);
   }
   if (common.threads == 0) common.threads = default_thread_count();
-  if (isatty(STDERR_FILENO) && !common.json) progress_ = std::make_unique<TerminalProgress>();
+  if (isatty(STDERR_FILENO) && can_redraw() && !common.json)
+    progress_ = std::make_unique<TerminalProgress>();
   Status status = chosen_();
   print("", true);
   if (status.ok()) status = output_status();
@@ -149,6 +158,12 @@ int App::run(int argc, char** argv) {
 
 WorkContext App::work() { return {progress_.get(), &g_cancel, common.threads}; }
 const CancelToken* App::cancel() const { return &g_cancel; }
+bool App::take_interrupt() {
+  const bool came = g_cancel.cancelled();
+  g_cancel.reset();
+  return came;
+}
+void App::hold_interrupts(bool held) { g_held.store(held, std::memory_order_relaxed); }
 void App::print_json(const Json& value) { print(dump_json(value) + "\n"); }
 bool App::print(std::string_view text, bool flush) {
   if (output_error_ != 0) return false;

@@ -31,6 +31,10 @@ class App {
   Common common;
   WorkContext work();  // progress on stderr when it is a terminal, cancellation by Ctrl-C
   const CancelToken* cancel() const;
+  // For commands that go on after Ctrl-C: whether it came since the last call.
+  bool take_interrupt();
+  // While held, a second Ctrl-C does not leave at once: the terminal is not as it was found.
+  void hold_interrupts(bool held);
   // One JSON object on stdout.
   void print_json(const Json& value);
   // stdout; false when nobody reads any more (closed pipe) or the disk is full. run() reports the
@@ -59,6 +63,7 @@ void add_convert(App& app);
 void add_verify(App& app);
 void add_eval(App& app);
 void add_run(App& app);
+void add_chat(App& app);
 void add_exec(App& app);
 
 // "12.3 MB", GB = 10^9.

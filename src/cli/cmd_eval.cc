@@ -14,7 +14,7 @@ namespace {
 struct Options {
   std::string model, against, text, ids, logits, rule = "all", max_ppl_increase;
   int64_t max_tokens = 0, context = 0;
-  bool reference = false, f16 = false, force = false;
+  bool fast = false, reference = false, f16 = false, force = false;
 };
 
 constexpr int64_t kDefaultWindow = 512;
@@ -81,6 +81,7 @@ Status run(App& app, const Options& options) {
   }
   LoadOptions load;
   load.threads = app.common.threads;
+  load.exact = !options.fast;
   load.reference = options.reference;
   load.round_f16 = options.f16;
   load.need_tokenizer = options.ids.empty();
@@ -188,6 +189,8 @@ void add_eval(App& app) {
   command->add_option("--logits", options->logits,
                       "with --ids: write float32 [T, vocab_size] as .npy");
   command->add_flag("--force", options->force, "replace an existing --logits file");
+  command->add_flag("--fast", options->fast,
+                    "int8 activations where weights are quantised, as run and chat compute");
   command->add_flag("--reference", options->reference,
                     "use the reference evaluator instead of the engine");
   command->add_flag("--f16", options->f16,

@@ -13,12 +13,12 @@ namespace {
 
 struct Options {
   std::string model;
-  bool tensors = false;
+  bool tensors = false, checksums = false;
 };
 
 std::string_view model_name(TokenizerSource::Model model) {
-  static constexpr std::string_view kNames[] = {"none", "byte-level BPE", "SentencePiece BPE",
-                                                "unigram", "WordPiece"};
+  static constexpr std::string_view kNames[] = {"none", "BPE", "unigram", "WordPiece",
+                                                "word level"};
   return kNames[static_cast<size_t>(model)];
 }
 
@@ -28,7 +28,7 @@ Json tokenizer_json(const TokenizerSource& source) {
               {"vocab_size", source.tokens.size()},
               {"merges", source.merges.size()},
               {"added_tokens", source.added.size()},
-              {"add_bos", source.add_bos}};
+              {"add_bos", source.add_bos()}};
   out["bos"] = source.bos ? Json(*source.bos) : Json();
   out["eos"] = source.eos ? Json(*source.eos) : Json();
   if (const auto tokenizer = Tokenizer::create(source); tokenizer.ok()) {
@@ -57,9 +57,8 @@ Json config_json(const ModelInfo& info) {
 }
 
 // What running it takes: weights as stored, and an fp16 KV cache.
-Json memory_json(uint64_t weight_bytes, const ModelInfo& info) {
-  const int64_t per_token =
-      2 * info.num_hidden_layers * info.num_key_value_heads * info.head_dim * 2;
+Json memory_json(uint64_t weight_bytes, const ModelInfo& info, int64_t cached_elements) {
+  const int64_t per_token = 2 * cached_elements;
   const int64_t context = std::min<int64_t>(info.max_position_embeddings, 4096);
   return {{"weight_bytes", weight_bytes},
           {"kv_cache_bytes_per_token", per_token},
@@ -125,7 +124,9 @@ void print_text(App& app, const Json& all, bool tensors) {
 }
 
 Status inspect_checkpoint(App& app, const Options& options) {
-  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
+  OpenOptions open;
+  open.checksums = options.checksums;
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model, open));
   std::vector<std::string> warnings = checkpoint.warnings;
   Json tensors = Json::array();
   std::map<std::string, int64_t> dtypes;
@@ -150,10 +151,16 @@ Status inspect_checkpoint(App& app, const Options& options) {
   if (const auto info = read_model_info(checkpoint); info.ok()) {
     all["family"] = info->family;
     all["config"] = config_json(*info);
-    all["estimated_memory"] = memory_json(bytes, *info);
+    int64_t cached = 2 * info->num_hidden_layers * info->num_key_value_heads * info->head_dim;
     // Also says whether the tensors are the ones that the configuration asks for.
-    if (const auto graph = build_graph(checkpoint); !graph.ok())
+    if (const auto graph = build_graph(checkpoint); graph.ok()) {
+      // Stored elements are not parameters where a byte holds two codes.
+      all["parameters"] = parameter_count(*graph);
+      cached = cache_elements_per_token(*graph);
+    } else {
       warnings.push_back(graph.status().to_string());
+    }
+    all["estimated_memory"] = memory_json(bytes, *info, cached);
   } else {
     warnings.push_back(info.status().to_string());
     all["estimated_memory"] = nullptr;
@@ -273,6 +280,8 @@ void add_inspect(App& app) {
                       });
   command->add_option("model", options->model, "model or artefact")->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
+  command->add_flag("--checksums", options->checksums,
+                    "read everything and compare it with the checksums that a PyTorch file holds");
 }
 
 }  // namespace pome::cli

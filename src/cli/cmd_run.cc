@@ -1,71 +1,20 @@
 #include <unistd.h>
 
-#include <cstdio>
-#include <random>
-
 #include "cli/app.h"
+#include "cli/generation_flags.h"
 #include "engine/generate.h"
+#include "tokenizer/stop_ids.h"
 #include "verify/model.h"
 
 namespace pome::cli {
 
 namespace {
 
-constexpr double kMaxTemperature = 100, kMinPenalty = 0.01, kMaxPenalty = 100, kMaxTokens = 1e9;
-constexpr int64_t kMaxTopK = int64_t{1} << 30;
-
 struct Options {
   std::string model, prompt, file;
-  int64_t max_tokens = 0, context = 0;
-  std::optional<double> temperature, top_p, min_p, repeat_penalty;
-  std::optional<int64_t> top_k;
-  std::optional<uint64_t> seed;
-  std::vector<std::string> stop;
-  bool raw = false, reference = false, f16 = false;
+  GenerationFlags generation;
+  bool raw = false, exact = false, reference = false, f16 = false;
 };
-
-// A value that no flag could set either counts as absent: the file came with the weights.
-std::optional<double> config_number(const Json& config, const char* key, double low, double high) {
-  if (!config.is_object()) return std::nullopt;
-  const auto found = config.find(key);
-  if (found == config.end() || !found->is_number()) return std::nullopt;
-  const double value = found->get<double>();
-  return value >= low && value <= high ? std::optional(value) : std::nullopt;
-}
-
-// Flags, else generation_config.json, else greedy.
-GenerateOptions settle(const Options& options, const Json& config) {
-  GenerateOptions out;
-  const bool samples =
-      config.is_object() && config.contains("do_sample") && config["do_sample"] == Json(true);
-  SamplerOptions& s = out.sampler;
-  s.temperature = options.temperature ? *options.temperature
-                  : samples ? config_number(config, "temperature", 0, kMaxTemperature).value_or(1.0)
-                            : 0.0;
-  const bool from_config = samples && !options.temperature;
-  s.top_k = options.top_k ? *options.top_k
-            : from_config
-                ? static_cast<int64_t>(config_number(config, "top_k", 0, kMaxTopK).value_or(0))
-                : 0;
-  s.top_p = options.top_p ? *options.top_p
-            : from_config ? config_number(config, "top_p", 0, 1).value_or(1)
-                          : 1;
-  s.min_p = options.min_p ? *options.min_p
-            : from_config ? config_number(config, "min_p", 0, 1).value_or(0)
-                          : 0;
-  s.repeat_penalty =
-      options.repeat_penalty
-          ? *options.repeat_penalty
-          : config_number(config, "repetition_penalty", kMinPenalty, kMaxPenalty).value_or(1);
-  s.seed = options.seed ? *options.seed
-                        : (uint64_t{std::random_device{}()} << 32 | std::random_device{}());
-  out.max_tokens = options.max_tokens
-                       ? options.max_tokens
-                       : static_cast<int64_t>(
-                             config_number(config, "max_new_tokens", 1, kMaxTokens).value_or(256));
-  out.stop = options.stop;
-  return out;
-}
 
 Result<std::string> read_prompt(const Options& options, const CancelToken* cancel) {
   if (!options.file.empty()) return read_text_file(options.file, 64 << 20);
@@ -88,13 +37,19 @@ Status run(App& app, const Options& options) {
     return usage_error("no prompt").hint("give one with -p, -f or on stdin");
   LoadOptions load;
   load.threads = app.common.threads;
-  load.context = options.context;
+  load.context = options.generation.context;
+  load.exact = options.exact;
   load.reference = options.reference;
   load.round_f16 = options.f16;
+  POME_ASSIGN_OR_RETURN(load.chat_template, chosen_template(options.generation));
   POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
   POME_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, prompt_ids(model, prompt, options.raw));
-  GenerateOptions settings = settle(options, model.generation_config);
+  GenerateOptions settings = settle(options.generation, model.generation_config);
   settings.continues_text = options.raw || !model.chat_template;
+  if (!settings.continues_text) {
+    const std::string end = find_stop_text(*model.tokenizer, *model.chat_template);
+    if (!end.empty()) settings.stop.push_back(end);
+  }
   const bool stream = !app.common.json;
   const auto generated = generate(
       *model.runner, model.tokenizer, ids, settings,
@@ -132,24 +87,11 @@ void add_run(App& app) {
   command->add_option("model", o.model, "model or artefact")->required();
   command->add_option("-p,--prompt", o.prompt, "prompt (default: stdin)");
   command->add_option("-f,--file", o.file, "read the prompt from a file");
-  command
-      ->add_option("-n,--max-tokens", o.max_tokens,
-                   "tokens to generate (default: generation_config.json, else 256)")
-      ->check(positive());
-  command->add_option("--context", o.context, "tokens the KV cache holds")->check(positive());
-  command->add_option("--temp", o.temperature, "temperature; 0 = greedy")
-      ->check(CLI::Range(0.0, kMaxTemperature));
-  command->add_option("--top-k", o.top_k, "keep the k most likely; 0 = all")
-      ->check(CLI::Range(int64_t{0}, kMaxTopK));
-  command->add_option("--top-p", o.top_p, "keep the smallest set with this probability")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--min-p", o.min_p, "drop what is less likely than this fraction of the best")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--repeat-penalty", o.repeat_penalty, "divide the logits of recent tokens")
-      ->check(CLI::Range(kMinPenalty, kMaxPenalty));
-  command->add_option("--seed", o.seed, "seed of the sampler");
-  command->add_option("--stop", o.stop, "text that ends the answer (may be given several times)");
-  command->add_flag("--raw", o.raw, "no chat template: continue the text");
+  add_generation_flags(command, &o.generation);
+  command->add_flag("--raw", o.raw, "no chat template: continue the text")
+      ->excludes(command->get_option("--template"));
+  command->add_flag("--exact", o.exact,
+                    "f32 activations, also where weights are quantised (slower)");
   command->add_flag("--reference", o.reference,
                     "use the reference evaluator instead of the engine");
   command->add_flag("--f16", o.f16, "packages: round to fp16 after every op, as a device does");

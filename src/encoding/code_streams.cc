@@ -5,6 +5,7 @@
 #include <span>
 
 #include "tensor/half.h"
+#include "tensor/tensor.h"
 
 namespace pome {
 namespace {
@@ -12,43 +13,6 @@ namespace {
 // Codes are unpacked in steps that keep every step on a whole byte whatever the width.
 constexpr int64_t kStep = 2048;
 static_assert(kStep % 8 == 0);
-
-// Unpacks `count` codes of kBits from the lowest bit of `in` on. Eight codes are kBits bytes; reads
-// no byte beyond the last code's.
-template <int kBits>
-void unpack(const std::byte* in, int64_t count, uint8_t* out) {
-  constexpr uint64_t kMask = (uint64_t{1} << kBits) - 1;
-  for (int64_t i = 0; i < count; i += 8, in += kBits) {
-    const int64_t codes = std::min<int64_t>(8, count - i);
-    uint64_t word = 0;
-    if (codes == 8) {
-      std::memcpy(&word, in, kBits);
-      for (int j = 0; j < 8; ++j) out[i + j] = static_cast<uint8_t>(word >> (kBits * j) & kMask);
-    } else {
-      std::memcpy(&word, in, static_cast<size_t>((codes * kBits + 7) / 8));
-      for (int j = 0; j < codes; ++j) {
-        out[i + j] = static_cast<uint8_t>(word >> (kBits * j) & kMask);
-      }
-    }
-  }
-}
-
-void unpack(const std::byte* in, int bits, int64_t count, uint8_t* out) {
-  switch (bits) {
-    case 1:
-      return unpack<1>(in, count, out);
-    case 2:
-      return unpack<2>(in, count, out);
-    case 3:
-      return unpack<3>(in, count, out);
-    case 4:
-      return unpack<4>(in, count, out);
-    case 6:
-      return unpack<6>(in, count, out);
-    default:
-      return unpack<8>(in, count, out);
-  }
-}
 
 float half_at(const std::byte* halves, int64_t index) {
   uint16_t bits;
@@ -63,7 +27,9 @@ void for_each_run(const std::byte* stream, int bits, int64_t count, int64_t peri
   uint8_t codes[kStep];
   for (int64_t start = 0; start < count; start += kStep) {
     const int64_t end = std::min(count, start + kStep);
-    unpack(stream + start / 8 * bits, bits, end - start, codes);
+    const size_t bytes = static_cast<size_t>(((end - start) * bits + 7) / 8);
+    unpack_bits({stream + start / 8 * bits, bytes}, bits, 0,
+                {codes, static_cast<size_t>(end - start)});
     for (int64_t first = start; first < end;) {
       const int64_t size = std::min(end - first, period - first % period);
       use(codes + (first - start), first, size);

@@ -14,6 +14,7 @@ using BlockDecoder = void(const std::byte* in, int64_t blocks, float* out);
 
 BlockDecoder decode_f32, decode_f16, decode_bf16, decode_f64;
 BlockDecoder decode_i8, decode_i16, decode_i32, decode_i64;
+BlockDecoder decode_f8e4m3, decode_f8e5m2;
 BlockDecoder decode_q4_0, decode_q4_1, decode_q5_0, decode_q5_1, decode_q8_0;
 BlockDecoder decode_q2_k, decode_q3_k, decode_q4_k, decode_q5_k, decode_q6_k;
 BlockDecoder decode_iq2_xxs, decode_iq2_xs, decode_iq2_s, decode_iq3_xxs, decode_iq3_s;

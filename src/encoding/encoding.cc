@@ -27,6 +27,8 @@ constexpr std::array<EncodingTraits, kEncodingKindCount> kTraits = {{
     {K::kI16, "i16", 25, 1, 2, decode_i16},
     {K::kI32, "i32", 26, 1, 4, decode_i32},
     {K::kI64, "i64", 27, 1, 8, decode_i64},
+    {K::kF8E4M3, "f8e4m3", -1, 1, 1, decode_f8e4m3},
+    {K::kF8E5M2, "f8e5m2", -1, 1, 1, decode_f8e5m2},
     of_blocks<BlockQ4_0>(K::kQ4_0, "q4_0", 2, decode_q4_0),
     of_blocks<BlockQ4_1>(K::kQ4_1, "q4_1", 3, decode_q4_1),
     of_blocks<BlockQ5_0>(K::kQ5_0, "q5_0", 6, decode_q5_0),
@@ -147,6 +149,10 @@ std::optional<EncodingKind> encoding_from_dtype(DType dtype) {
       return EncodingKind::kI32;
     case DType::kI64:
       return EncodingKind::kI64;
+    case DType::kF8E4M3:
+      return EncodingKind::kF8E4M3;
+    case DType::kF8E5M2:
+      return EncodingKind::kF8E5M2;
     default:
       return std::nullopt;
   }

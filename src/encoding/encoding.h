@@ -37,7 +37,9 @@ enum class EncodingKind : uint8_t {
   kI8,
   kI16,
   kI32,
-  kI64,  // plain
+  kI64,
+  kF8E4M3,
+  kF8E5M2,  // plain
   kQ4_0,
   kQ4_1,
   kQ5_0,

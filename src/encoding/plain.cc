@@ -1,5 +1,6 @@
 // Element types that are stored as they are. 64-bit values are rounded to the nearest float.
 #include <algorithm>
+#include <array>
 
 #include "encoding/decoders.h"
 
@@ -27,8 +28,21 @@ void convert_half(const std::byte* in, int64_t count, float* out, const Convert&
   }
 }
 
+// A float of 8 bits has 256 values.
+void look_up(const std::byte* in, int64_t count, float* out, float (*decode)(uint8_t)) {
+  std::array<float, 256> values;
+  for (size_t i = 0; i < values.size(); ++i) values[i] = decode(static_cast<uint8_t>(i));
+  for (int64_t i = 0; i < count; ++i) out[i] = values[static_cast<size_t>(in[i])];
+}
+
 }  // namespace
 
+void decode_f8e4m3(const std::byte* in, int64_t blocks, float* out) {
+  look_up(in, blocks, out, f8e4m3_to_f32);
+}
+void decode_f8e5m2(const std::byte* in, int64_t blocks, float* out) {
+  look_up(in, blocks, out, f8e5m2_to_f32);
+}
 void decode_f32(const std::byte* in, int64_t blocks, float* out) {
   if (blocks > 0) std::memcpy(out, in, static_cast<size_t>(blocks) * sizeof(float));
 }

@@ -1,10 +1,12 @@
 // From a graph to a plan: chooses the place of every value and the step of every node.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "engine/engine.h"
 #include "engine/plan_impl.h"
 #include "graph/passes.h"
+#include "kernels/packed/products.h"
 
 namespace pome {
 
@@ -99,7 +101,11 @@ SymShape without_ones(const SymShape& shape) {
 class Compiler {
  public:
   Compiler(const Graph& graph, const WorkContext& work, PlanData* plan)
-      : graph_(graph), work_(work), plan_(plan), constant_of_(graph.values.size(), -1) {}
+      : graph_(graph),
+        work_(work),
+        plan_(plan),
+        pool_(plan->threads),
+        constant_of_(graph.values.size(), -1) {}
 
   Status run() {
     const std::vector<bool> tail = find_tail(graph_);
@@ -114,6 +120,9 @@ class Compiler {
       plan_->names.push_back(graph_.values[id].name);
     }
     POME_RETURN_IF_ERROR(place_caches());
+    for (const Node& node : graph_.nodes)
+      if (const auto* op = std::get_if<ConstantOp>(&node.op))
+        constant_of_[static_cast<size_t>(node.result)] = op->constant;
     plan_->output = graph_.output;
     if (work_.progress) work_.progress->begin("plan", graph_.nodes.size(), "nodes");
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
@@ -214,10 +223,7 @@ class Compiler {
     }
     return {};
   }
-  Status lower(const ConstantOp& op, const Node& node) {
-    constant_of_[static_cast<size_t>(node.result)] = op.constant;
-    return {};
-  }
+  Status lower(const ConstantOp&, const Node&) { return {}; }
   Status lower(const ReshapeOp& op, const Node& node) {
     const ValueId x = node.operands[0];
     if (is_strided(x) && without_ones(op.shape) != without_ones(slot(x).type.shape))
@@ -243,7 +249,55 @@ class Compiler {
     return {};
   }
 
+  // The packed form of a product's weight where the plan wants one; null otherwise.
+  Result<const PackedWeight*> packed_weight_of(const Node& node) {
+    const int32_t constant = constant_of_[static_cast<size_t>(node.operands[1])];
+    if (plan_->exact || constant < 0 || !kernels::choose_packed(plan_->isa)) return nullptr;
+    if (node.operands.size() > 2 && constant_of_[static_cast<size_t>(node.operands[2])] < 0)
+      return nullptr;
+    const ConstantData& data = *graph_.constants[static_cast<size_t>(constant)].data;
+    const auto format = kernels::packed_format(data.encoding(), data.columns());
+    if (!format) return nullptr;
+    return plan_->weights.packed(graph_, constant, *format, &pool_, work_.cancel);
+  }
+
+  // All products with x whose weights are packed become one step at the place of the first.
+  Status lower_packed(const Node& first, const PackedWeight* weight) {
+    std::vector<PackedProduct> products;
+    std::vector<ValueId> reads, writes;
+    POME_ASSIGN_OR_RETURN(const ValueId x, use(first.operands[0], false));
+    reads.push_back(x);
+    for (const Node& node : graph_.nodes) {
+      const bool same = node.result == first.result;
+      if (!same &&
+          (!std::holds_alternative<LinearOp>(node.op) || node.operands[0] != first.operands[0] ||
+           slot(node.result).tail != slot(first.result).tail))
+        continue;
+      PackedProduct product;
+      product.weight = weight;
+      if (!same) {
+        POME_ASSIGN_OR_RETURN(product.weight, packed_weight_of(node));
+        if (!product.weight) continue;
+      }
+      if (node.operands.size() > 2) {
+        POME_ASSIGN_OR_RETURN(product.bias, use(node.operands[2], false));
+        reads.push_back(product.bias);
+      }
+      product.result = node.result;
+      slot(node.result).place = Slot::Place::kArena;
+      writes.push_back(node.result);
+      done_.insert(node.result);
+      products.push_back(product);
+    }
+    emit(make_packed_linear(plan_->isa, x, std::move(products)), std::move(reads),
+         std::move(writes));
+    return {};
+  }
+
   Status lower(const LinearOp&, const Node& node) {
+    if (done_.count(node.result)) return {};
+    POME_ASSIGN_OR_RETURN(const PackedWeight* const packed, packed_weight_of(node));
+    if (packed) return lower_packed(node, packed);
     POME_ASSIGN_OR_RETURN(const Weight* const weight, weight_of(node.operands[1]));
     Node made = node;
     POME_ASSIGN_OR_RETURN(made.operands[0], use(node.operands[0], false));
@@ -253,7 +307,7 @@ class Compiler {
     if (node.operands.size() > 2) {
       POME_ASSIGN_OR_RETURN(made.operands[2], use(node.operands[2], false));
     }
-    return finish(made, make_linear(plan_->isa, made, weight));
+    return finish(made, make_linear(plan_->isa, made, weight, plan_->exact));
   }
   Status lower(const MatMulOp& op, const Node& node) {
     const ValueId y = node.operands[1];
@@ -412,6 +466,8 @@ class Compiler {
   const Graph& graph_;
   const WorkContext& work_;
   PlanData* plan_;
+  ThreadPool pool_;                   // for loading
+  std::set<ValueId> done_;            // results of products that an earlier step computes
   std::vector<int32_t> constant_of_;  // by value: index of the constant, or -1
   std::map<RopeKey, TablePair> rope_tables_;
 };
@@ -442,6 +498,7 @@ Status read_options(const PlanOptions& options, const Graph& graph, PlanData* pl
     return usage_error("threads must lie in [1, " + std::to_string(kMostThreads) + "]");
   const int64_t longest = graph.info.max_position_embeddings;
   plan->threads = options.threads;
+  plan->exact = options.exact;
   plan->capacity = options.capacity ? options.capacity
                    : longest > 0    ? std::min(longest, kDefaultCapacity)
                                     : kDefaultCapacity;
@@ -464,6 +521,7 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   auto data = std::make_unique<PlanData>();
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
   const Graph live = remove_dead(graph);
+  POME_RETURN_IF_ERROR(check_weight_memory(live));
   POME_RETURN_IF_ERROR(Compiler(live, work, data.get()).run());
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
 }

@@ -22,7 +22,10 @@ struct PlanOptions {
   std::optional<Isa> isa;  // default: selected_isa()
   int64_t capacity = 0;    // tokens per session; 0 = min(max_position_embeddings, 4096)
   int64_t chunk = 128;     // tokens per prefill step
-  bool exact = true;       // f32 activations and cache; (the only mode of this version)
+  // f32 activations and weights as stored, the same results however tokens are cut into calls.
+  // Otherwise int8 activations where the instruction set has kernels for them; see
+  // docs/performance.md for what that costs in accuracy.
+  bool exact = true;
 };
 
 class Plan {

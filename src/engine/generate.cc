@@ -59,19 +59,22 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
                             std::span<const int32_t> prompt, const GenerateOptions& options,
                             const TextCallback& on_text, const CancelToken* cancel) {
   if (prompt.empty()) return usage_error("the prompt has no tokens").hint("give a text with -p");
+  POME_CHECK(options.reused == 0 || options.reused == runner.position());
+  POME_CHECK(options.reused >= 0 && options.reused < static_cast<int64_t>(prompt.size()));
+  const auto fresh = prompt.subspan(static_cast<size_t>(options.reused));
   Generation out;
   std::vector<float> logits(static_cast<size_t>(runner.info().vocab_size));
   std::vector<int32_t> context(prompt.begin(), prompt.end());
   const auto start = Clock::now();
   runner.set_cancel(cancel);
-  const Status prefilled = runner.prefill(prompt, LogitsOf::kLast, logits);
+  const Status prefilled = runner.prefill(fresh, LogitsOf::kLast, logits);
   if (prefilled.code() == StatusCode::kInterrupted) {
     out.finish_reason = FinishReason::kInterrupted;
     return out;
   }
   POME_RETURN_IF_ERROR(prefilled);
   const double prefill_seconds = seconds_since(start);
-  out.prefill_tokens_per_s = static_cast<double>(prompt.size()) / std::max(prefill_seconds, 1e-9);
+  out.prefill_tokens_per_s = static_cast<double>(fresh.size()) / std::max(prefill_seconds, 1e-9);
 
   Sampler sampler(options.sampler);
   StreamDecoder decoder(tokenizer, true, !options.continues_text);

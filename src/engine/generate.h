@@ -19,6 +19,9 @@ namespace pome {
 
 struct GenerateOptions {
   int64_t max_tokens = 256;
+  // Tokens of the prompt that the runner's context holds already: its position. Fewer than the
+  // prompt has.
+  int64_t reused = 0;
   // The answer goes on where the prompt's text ends (no chat template): a space before its first
   // word is kept.
   bool continues_text = false;
@@ -41,8 +44,9 @@ struct Generation {
 // generation.
 using TextCallback = std::function<bool(std::string_view)>;
 
-// Appends `prompt` to the runner's context and generates. Interruption through `cancel` is not an
-// error: the finish reason says so. The prompt must not be empty. Logits with NaN: kRange.
+// Appends `prompt` (what is not `reused` of it) to the runner's context and generates. Interruption
+// through `cancel` is not an error: the finish reason says so. The prompt must not be empty. Logits
+// with NaN: kRange. Afterwards the context is a beginning of the prompt and the ids put together.
 Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tokenizer,
                             std::span<const int32_t> prompt, const GenerateOptions& options,
                             const TextCallback& on_text, const CancelToken* cancel);

@@ -6,6 +6,7 @@
 #include "engine/activation.h"
 #include "engine/step.h"
 #include "kernels/attention/attention.h"
+#include "kernels/bf16/bf16.h"
 #include "kernels/gemm/gemm.h"
 
 namespace pome {
@@ -34,7 +35,7 @@ void multiply(const Frame& frame, const kernels::GemmKernels& kernels, const ker
 
 class LinearStep final : public Step {
  public:
-  LinearStep(Isa isa, const Node& node, const Weight* weight)
+  LinearStep(Isa isa, const Node& node, const Weight* weight, bool exact)
       : x_(node.operands[0]),
         w_(node.operands[1]),
         bias_(node.operands.size() > 2 ? node.operands[2] : kNoValue),
@@ -43,13 +44,21 @@ class LinearStep final : public Step {
     kernels_ = kernels::choose_gemm(
         isa, weight ? weight->view.encoding : Encoding::plain(EncodingKind::kF32),
         weight ? weight->view.columns : 0);
+    if (weight && !exact && weight->view.columns >= kernels::kBf16Columns)
+      bf16_ = kernels::choose_bf16(isa, weight->view.encoding);
   }
   std::string describe() const override {
     std::string text = "linear " + std::string(kernels::gemm_name(kernels_));
+    if (bf16_) text += " " + std::string(bf16_->name);
     return weight_ ? text + shape_text(weight_->view.rows, weight_->view.columns) : text;
   }
   int64_t scratch_floats(const Limits&) const override {
-    return weight_ ? kernels::gemm_scratch(weight_->view.columns) : 0;
+    if (!weight_) return 0;
+    const int64_t exact = kernels::gemm_scratch(weight_->view.columns);
+    return bf16_ ? std::max(exact, kernels::bf16_panel_bytes(weight_->view.columns) / 4) : exact;
+  }
+  int64_t workspace_floats(const Limits& limits) const override {
+    return bf16_ ? limits.tokens * kernels::bf16_padded(weight_->view.columns) / 2 : 0;
   }
   Status run(const Frame& frame) const override {
     const View& x = frame.view(x_);
@@ -69,14 +78,34 @@ class LinearStep final : public Step {
     args.bias = bias_ == kNoValue ? nullptr : frame.view(bias_).as<const float>();
     args.y = frame.view(y_).as<float>();
     args.ldy = w.rows;
-    multiply(frame, kernels_, w, 0, w.rows, args);
+    if (bf16_ && args.m >= kernels::kBf16Tokens) {
+      multiply_bf16(frame, w, args);
+    } else {
+      multiply(frame, kernels_, w, 0, w.rows, args);
+    }
     return {};
   }
 
  private:
+  void multiply_bf16(const Frame& frame, const kernels::WeightView& w,
+                     const kernels::GemmArgs& args) const {
+    auto* rounded = reinterpret_cast<uint16_t*>(frame.workspace);
+    const int64_t ldx = kernels::bf16_padded(w.columns);
+    frame.parallel(args.m, [&](int64_t row, float*) {
+      bf16_->round(args.x + row * args.ldx, w.columns, rounded + row * ldx);
+    });
+    const int64_t step = kernels::kBf16Rows;
+    frame.parallel((w.rows + step - 1) / step, [&](int64_t item, float* scratch) {
+      const int64_t row = item * step;
+      bf16_->multiply({w, row, std::min(step, w.rows - row), rounded, args.m, args.bias, args.y,
+                       args.ldy, reinterpret_cast<std::byte*>(scratch)});
+    });
+  }
+
   ValueId x_, w_, bias_, y_;
   const Weight* weight_;
   kernels::GemmKernels kernels_;
+  const kernels::Bf16Entry* bf16_ = nullptr;
 };
 
 class EmbeddingStep final : public Step {
@@ -289,8 +318,8 @@ class MoeStep final : public Step {
 
 }  // namespace
 
-StepPtr make_linear(Isa isa, const Node& node, const Weight* weight) {
-  return std::make_unique<LinearStep>(isa, node, weight);
+StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact) {
+  return std::make_unique<LinearStep>(isa, node, weight, exact);
 }
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table) {
   return std::make_unique<EmbeddingStep>(isa, node, table);

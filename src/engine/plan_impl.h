@@ -52,6 +52,7 @@ struct PlanData {
   std::string name;  // of the model
   Isa isa = Isa::kPortable;
   int threads = 1;
+  bool exact = true;
   int64_t capacity = 0, chunk = 0, tail_rows = 0, vocab_size = 0;
   std::vector<Slot> slots;  // by ValueId; added values behind the graph's
   std::vector<std::string> names;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "engine/frame.h"
@@ -27,8 +28,16 @@ class Step {
 };
 using StepPtr = std::unique_ptr<const Step>;
 
-// A matrix operand: a weight in its encoding, or (null) the value itself.
-StepPtr make_linear(Isa isa, const Node& node, const Weight* weight);
+// A matrix operand: a weight in its encoding, or (null) the value itself. Unless `exact`, products
+// of many tokens with float weights are taken in bfloat16 where the instruction set has them.
+StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact);
+// Products of one value with several packed weights: activations are quantised once, and all
+// threads work on all of them together.
+struct PackedProduct {
+  const PackedWeight* weight = nullptr;
+  ValueId bias = kNoValue, result = kNoValue;
+};
+StepPtr make_packed_linear(Isa isa, ValueId x, std::vector<PackedProduct> products);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
 struct MoeWeights {                              // up is null when the experts have no gate

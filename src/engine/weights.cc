@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/memory.h"
+
 namespace pome {
 
 namespace {
@@ -79,6 +81,61 @@ Result<const Weight*> WeightStore::encoded(const Graph& graph, int32_t constant,
   return slot.get();
 }
 
+Result<std::byte*> WeightStore::take(uint64_t bytes) {
+  constexpr uint64_t kArena = uint64_t{64} << 20;
+  const uint64_t whole = (bytes + AlignedBuffer::kAlignment - 1) / AlignedBuffer::kAlignment *
+                         AlignedBuffer::kAlignment;
+  if (arenas_.empty() || arena_used_ + whole > arenas_.back().bytes().size()) {
+    POME_ASSIGN_OR_RETURN(AlignedBuffer arena, AlignedBuffer::allocate(std::max(whole, kArena),
+                                                                       "weights", Pages::kLarge));
+    arenas_.push_back(std::move(arena));
+    arena_used_ = 0;
+  }
+  std::byte* const at = arenas_.back().data() + arena_used_;
+  arena_used_ += whole;
+  return at;
+}
+
+Result<const PackedWeight*> WeightStore::packed(const Graph& graph, int32_t constant,
+                                                const kernels::PackedFormat& format,
+                                                ThreadPool* pool, const CancelToken* cancel) {
+  auto& slot = packed_[constant];
+  if (slot) return slot.get();
+  const Constant& named = graph.constants[static_cast<size_t>(constant)];
+  const ConstantData& data = *named.data;
+  auto weight = std::make_unique<PackedWeight>();
+  weight->view.format = format;
+  weight->view.layout = kernels::packed_layout(format, data.rows(), data.columns());
+  const kernels::PackedLayout& layout = weight->view.layout;
+  const auto bytes = static_cast<uint64_t>(layout.tiles * layout.tile_bytes);
+  POME_ASSIGN_OR_RETURN(std::byte* const memory, take(bytes));
+  weight->view.data = memory;
+  // tile_rows() is a multiple of 64, and so of the rows of a packed tile.
+  const int64_t step = tile_rows(data);
+  const int64_t window = 2 * pool->threads();
+  std::vector<EncodedTile> tiles(static_cast<size_t>(window));
+  const auto pack = [&](int64_t item, int64_t place) -> Status {
+    POME_RETURN_IF_ERROR(check_cancelled(cancel));
+    const int64_t row = item * step, rows = std::min(step, data.rows() - row);
+    EncodedTile& tile = tiles[static_cast<size_t>(place)];
+    POME_RETURN_IF_ERROR(data.read_tile(row, rows, &tile));
+    std::vector<const std::byte*> parts;
+    for (const auto& part : tile.parts) parts.push_back(part.data());
+    const auto from = kernels::weight_view(data.encoding(), rows, data.columns(), parts);
+    for (int64_t r = 0; r < rows; r += kernels::kTileRows) {
+      std::byte* to = memory + (row + r) / kernels::kTileRows * layout.tile_bytes;
+      kernels::pack_tile(weight->view, from, r, to);
+    }
+    return {};
+  };
+  Status status = pool->ordered((data.rows() + step - 1) / step, window, pack,
+                                [](int64_t, int64_t) { return Status(); });
+  if (!status.ok()) return std::move(status).at(named.name);
+  bytes_ += bytes;
+  slot = std::move(weight);
+  return slot.get();
+}
+
 Result<const float*> WeightStore::decoded(const Graph& graph, int32_t constant,
                                           const CancelToken* cancel) {
   if (const auto found = decoded_.find(constant); found != decoded_.end())
@@ -98,6 +155,18 @@ Result<const float*> WeightStore::decoded(const Graph& graph, int32_t constant,
   bytes_ += bytes;
   decoded_.emplace(constant, std::move(buffer));
   return values;
+}
+
+Status check_weight_memory(const Graph& graph) {
+  uint64_t copied = 0;
+  for (const Constant& constant : graph.constants)
+    if (!constant.data->view()) copied += constant.data->stored_bytes();
+  const uint64_t available = available_memory();
+  if (copied <= available) return {};
+  return does_not_fit("running this model takes " + std::to_string(copied) +
+                      " bytes of memory for weights, " + std::to_string(available) +
+                      " are available")
+      .hint("close other programs, or convert the model with fewer bits");
 }
 
 }  // namespace pome

@@ -363,10 +363,7 @@ Status WeightStore::write(const std::string& path, const WorkContext& work, Expo
       POME_ASSIGN_OR_RETURN(canonical.back(), digest_of(data.canonical(), &pool));
       POME_RETURN_IF_ERROR(stream.advance(data.canonical().stored_bytes()));
     }
-    // Of tables only the learned ones are parameters.
-    if (stored == constants_.end() ||
-        (constant.role == Constant::Role::kTable && data.shape().size() < 2))
-      continue;
+    if (stored == constants_.end() || !is_parameter(constant)) continue;
     report->parameters += data.rows() * data.columns();
     for (size_t part = 0; part < stored->second.parts.size(); ++part) {
       const uint64_t size = bytes_of(stored->second.parts[part]);

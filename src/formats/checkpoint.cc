@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "formats/checkpoint_internal.h"
+#include "formats/pytorch.h"
 #include "formats/sniff.h"
 #include "formats/tokenizer_json.h"
 
@@ -16,10 +17,29 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kSafetensors = ".safetensors";
 constexpr std::string_view kGguf = ".gguf";
-constexpr std::string_view kIndexName = "model.safetensors.index.json";
+constexpr std::string_view kPickleEndings[] = {".bin", ".pt", ".pth", ".ckpt"};
 constexpr uint64_t kMaxConfigBytes = 16u << 20;
 constexpr std::string_view kSupported =
-    "pome reads safetensors (with config.json) and GGUF; convert the model to one of them";
+    "pome reads safetensors and PyTorch checkpoints (with config.json) and GGUF; convert the model "
+    "to one of them";
+
+// Formats that come as one file, or as shards, with an index beside them.
+struct ShardedFormat {
+  std::string_view name;           // Checkpoint::format
+  std::string_view ending;         // of a shard
+  std::string_view single, index;  // as the usual tools call them
+  std::string_view index_ending;
+  AddFile* add_file;
+};
+constexpr ShardedFormat kSafetensorsFormat = {"safetensors",
+                                              kSafetensors,
+                                              "model.safetensors",
+                                              "model.safetensors.index.json",
+                                              ".safetensors.index.json",
+                                              add_safetensors};
+constexpr ShardedFormat kPytorchFormat = {"pytorch",           ".bin",
+                                          "pytorch_model.bin", "pytorch_model.bin.index.json",
+                                          ".bin.index.json",   add_pytorch};
 
 bool is_there(const fs::path& path) {
   std::error_code error;
@@ -58,6 +78,15 @@ struct Listing {
   std::vector<std::string> safetensors, gguf, pickles;  // full paths, sorted
 };
 
+// What training leaves beside a model: settings, states of the optimiser, random numbers.
+bool is_training_state(const std::string& name) {
+  for (const std::string_view known :
+       {"training_args", "optimizer", "scheduler", "rng_state", "random_states", "scaler"}) {
+    if (name.starts_with(known)) return true;
+  }
+  return false;
+}
+
 Result<Listing> list_folder(const std::string& folder) {
   Listing out;
   std::error_code error;
@@ -67,9 +96,10 @@ Result<Listing> list_folder(const std::string& folder) {
     const std::string ending = path.extension().string();
     if (ending == kSafetensors) out.safetensors.push_back(path.string());
     if (ending == kGguf) out.gguf.push_back(path.string());
-    if (ending == ".bin" || ending == ".pth" || ending == ".pt" || ending == ".ckpt") {
+    const bool pickle = std::find(std::begin(kPickleEndings), std::end(kPickleEndings), ending) !=
+                        std::end(kPickleEndings);
+    if (pickle && !is_training_state(path.filename().string()))
       out.pickles.push_back(path.string());
-    }
   }
   if (error) return missing("cannot list the folder: " + error.message()).in(folder);
   for (auto* list : {&out.safetensors, &out.gguf, &out.pickles})
@@ -87,14 +117,33 @@ std::string names_of(const std::vector<std::string>& paths) {
   return out;
 }
 
-// Whether the sorted paths are all parts 1..n of one model.
-bool is_complete_set(const std::vector<std::string>& paths, std::string_view ending) {
+// Whether the paths are parts of one model; some may be missing.
+bool are_parts_of_one(const std::vector<std::string>& paths, std::string_view ending) {
   const auto first = paths.empty() ? std::nullopt : parse_shard_name(paths.front(), ending);
-  if (!first || first->count != paths.size()) return false;
-  for (size_t i = 0; i < paths.size(); ++i) {
-    if (paths[i] != shard_path(*first, static_cast<uint32_t>(i + 1), ending)) return false;
+  if (!first) return false;
+  return std::all_of(paths.begin(), paths.end(), [&](const std::string& path) {
+    const auto part = parse_shard_name(path, ending);
+    return part && part->prefix == first->prefix && part->count == first->count;
+  });
+}
+
+// Parts without an index: all of them must be there.
+Result<std::vector<std::string>> all_parts(const std::string& path, std::string_view ending) {
+  const auto name = parse_shard_name(path, ending);
+  std::vector<std::string> paths;
+  std::vector<std::string> absent;
+  for (uint32_t i = 1; i <= name->count && absent.size() <= 8; ++i) {
+    const std::string part = shard_path(*name, i, ending);
+    (is_there(part) ? paths : absent).push_back(part);
   }
-  return true;
+  if (name->number >= 1 && name->number <= name->count && absent.empty()) return paths;
+  return Status(StatusCode::kMissing,
+                absent.empty() ? "this is part " + std::to_string(name->number) + " of " +
+                                     std::to_string(name->count)
+                               : "missing shard " + names_of(absent),
+                Refusal::kRange)
+      .in(path)
+      .hint("download the remaining files of the model");
 }
 
 Status choose_one(const std::string& folder, const std::vector<std::string>& paths) {
@@ -103,52 +152,62 @@ Status choose_one(const std::string& folder, const std::vector<std::string>& pat
       .hint("name the file you want");
 }
 
+Status open_sharded_folder(Checkpoint& out, const std::string& folder, const ShardedFormat& format,
+                           const std::vector<std::string>& files, const OpenOptions& options) {
+  const fs::path base(folder);
+  const fs::path index = base / format.index, single = base / format.single;
+  out.format = format.name;
+  if (is_there(single)) {
+    POME_RETURN_IF_ERROR(add_files(out, {single.string()}, options, format.add_file));
+  } else if (is_there(index)) {
+    POME_RETURN_IF_ERROR(add_index(out, index.string(), options, format.add_file));
+  } else if (are_parts_of_one(files, format.ending)) {
+    POME_ASSIGN_OR_RETURN(const auto parts, all_parts(files.front(), format.ending));
+    POME_RETURN_IF_ERROR(add_files(out, parts, options, format.add_file));
+  } else if (files.size() == 1) {
+    POME_RETURN_IF_ERROR(add_files(out, files, options, format.add_file));
+  } else {
+    return choose_one(folder, files);
+  }
+  return add_neighbours(out, base, options);
+}
+
 Status open_folder(Checkpoint& out, const std::string& folder, const OpenOptions& options) {
   POME_ASSIGN_OR_RETURN(const Listing listing, list_folder(folder));
   const fs::path base(folder);
-  const fs::path index = base / kIndexName, single = base / "model.safetensors";
-  if (!listing.safetensors.empty() || is_there(index)) {
-    out.format = "safetensors";
-    if (is_there(single)) {
-      POME_RETURN_IF_ERROR(add_safetensors(out, {single.string()}, options));
-    } else if (is_there(index)) {
-      POME_RETURN_IF_ERROR(add_safetensors_index(out, index.string(), options));
-    } else if (listing.safetensors.size() == 1 ||
-               is_complete_set(listing.safetensors, kSafetensors)) {
-      POME_RETURN_IF_ERROR(add_safetensors(out, listing.safetensors, options));
-    } else if (parse_shard_name(listing.safetensors.front(), kSafetensors)) {
-      return missing("some shards of the model and " + std::string(kIndexName) +
-                     " are missing; found " + names_of(listing.safetensors))
-          .in(folder)
-          .hint("download the remaining files of the model");
-    } else {
-      return choose_one(folder, listing.safetensors);
-    }
-    return add_neighbours(out, base, options);
+  if (!listing.safetensors.empty() || is_there(base / kSafetensorsFormat.index)) {
+    return open_sharded_folder(out, folder, kSafetensorsFormat, listing.safetensors, options);
   }
   if (!listing.gguf.empty()) {
-    if (listing.gguf.size() > 1 && !is_complete_set(listing.gguf, kGguf)) {
+    if (listing.gguf.size() > 1 && !are_parts_of_one(listing.gguf, kGguf)) {
       return choose_one(folder, listing.gguf);
     }
     return add_gguf(out, listing.gguf.front(), options);
   }
-  if (!listing.pickles.empty()) {
-    return unsupported("only PyTorch files are here (" + names_of(listing.pickles) + ")")
-        .in(folder)
-        .hint(kSupported);
+  if (!listing.pickles.empty() || is_there(base / kPytorchFormat.index)) {
+    return open_sharded_folder(out, folder, kPytorchFormat, listing.pickles, options);
   }
   return missing("the folder holds no model weights").in(folder).hint(kSupported);
 }
 
-Status open_safetensors_file(Checkpoint& out, const std::string& path, const OpenOptions& options) {
-  out.format = "safetensors";
-  const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+fs::path folder_of(const std::string& path) {
+  return fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+}
+
+Status open_sharded_file(Checkpoint& out, const std::string& path, const ShardedFormat& format,
+                         const OpenOptions& options) {
+  out.format = format.name;
+  const fs::path folder = folder_of(path);
   // One shard alone is no model: take all of them.
-  const bool shard = parse_shard_name(path, kSafetensors).has_value();
-  if (shard && is_there(folder / kIndexName)) {
-    POME_RETURN_IF_ERROR(add_safetensors_index(out, (folder / kIndexName).string(), options));
+  const bool shard = parse_shard_name(path, format.ending).has_value();
+  if (shard && is_there(folder / format.index)) {
+    POME_RETURN_IF_ERROR(
+        add_index(out, (folder / format.index).string(), options, format.add_file));
+  } else if (shard) {
+    POME_ASSIGN_OR_RETURN(const auto parts, all_parts(path, format.ending));
+    POME_RETURN_IF_ERROR(add_files(out, parts, options, format.add_file));
   } else {
-    POME_RETURN_IF_ERROR(add_safetensors(out, {path}, options));
+    POME_RETURN_IF_ERROR(add_files(out, {path}, options, format.add_file));
   }
   return add_neighbours(out, folder, options);
 }
@@ -156,12 +215,12 @@ Status open_safetensors_file(Checkpoint& out, const std::string& path, const Ope
 // The container by its first bytes; the ending decides only whose error message a damaged file
 // gets.
 Status open_file(Checkpoint& out, const std::string& path, const OpenOptions& options) {
-  constexpr std::string_view kIndexEnding = ".safetensors.index.json";
-  if (path.ends_with(kIndexEnding)) {
-    out.format = "safetensors";
-    const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : ".";
+  for (const ShardedFormat* format : {&kSafetensorsFormat, &kPytorchFormat}) {
+    if (!path.ends_with(format->index_ending)) continue;
+    out.format = format->name;
+    const fs::path folder = folder_of(path);
     POME_RETURN_IF_ERROR(
-        add_safetensors_index(out, (folder / fs::path(path).filename()).string(), options));
+        add_index(out, (folder / fs::path(path).filename()).string(), options, format->add_file));
     return add_neighbours(out, folder, options);
   }
   POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_source(path, options));
@@ -171,13 +230,14 @@ Status open_file(Checkpoint& out, const std::string& path, const OpenOptions& op
   const bool header_first =
       head.size() == 9 && head[8] == '{' && head[7] == '\0' && head[6] == '\0';
   if (header_first || path.ends_with(kSafetensors))
-    return open_safetensors_file(out, path, options);
+    return open_sharded_file(out, path, kSafetensorsFormat, options);
   POME_RETURN_IF_ERROR(check_not_placeholder(*source));
+  if (looks_like_pytorch(*source)) return open_sharded_file(out, path, kPytorchFormat, options);
   const std::string foreign = foreign_format(*source);
   if (!foreign.empty()) {
     return unsupported("this is " + foreign).in(path).hint(kSupported);
   }
-  return bad_input(Refusal::kMagic, "this is neither a safetensors nor a GGUF file")
+  return bad_input(Refusal::kMagic, "this is neither a safetensors nor a GGUF nor a PyTorch file")
       .in(path)
       .at_offset(0)
       .hint(kSupported);

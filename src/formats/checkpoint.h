@@ -29,7 +29,7 @@ struct CheckpointTensor {
 };
 
 struct Checkpoint {
-  std::string format;                     // "safetensors", "gguf"
+  std::string format;                     // "safetensors", "pytorch", "gguf"
   std::string path;                       // what the user named
   std::vector<CheckpointTensor> tensors;  // unique names, in file order
   // Configuration as Hugging Face names it. GGUF metadata is kept as it is in `gguf` and read by
@@ -49,10 +49,11 @@ struct OpenOptions {
   bool strict = false;          // warnings about layout (holes, trailing bytes) become errors
   bool mapped = true;           // map files; false reads with pread only
   bool need_tokenizer = false;  // a missing or broken tokenizer is an error instead of a warning
+  bool checksums = false;       // read everything and compare it with the checksums that files hold
 };
-// `path`: a folder with config.json and safetensors (one file, or shards with an index), a
-// .safetensors file (its folder supplies the rest), or a GGUF file. Git LFS pointers and HTML pages
-// saved as weights get their own message.
+// `path`: a folder with config.json and safetensors or PyTorch files (one file, or shards with an
+// index), one such file or index (its folder supplies the rest), or a GGUF file, of a split one any
+// part. Git LFS pointers and HTML pages saved as weights get their own message.
 Result<Checkpoint> open_checkpoint(const std::string& path, const OpenOptions& options = {});
 
 }  // namespace pome

@@ -122,6 +122,27 @@ Status check_whole(const Checkpoint& out, const GgufFile& first) {
   return {};
 }
 
+Status check_all_there(const ShardName& name) {
+  constexpr size_t kShown = 8;
+  std::string numbers, first;
+  size_t absent = 0;
+  for (uint32_t i = 1; i <= name.count; ++i) {
+    const std::string path = shard_path(name, i, kEnding);
+    std::error_code error;
+    if (std::filesystem::exists(path, error)) continue;
+    if (absent == 0) first = path;
+    if (absent < kShown) numbers += (absent == 0 ? "" : ", ") + std::to_string(i);
+    ++absent;
+  }
+  if (absent == 0) return {};
+  return Status(StatusCode::kMissing,
+                "missing shard " + numbers + (absent > kShown ? " ..." : "") + " of " +
+                    std::to_string(name.count),
+                Refusal::kRange)
+      .in(first)
+      .hint("download all parts of the model into one folder");
+}
+
 // All parts of a split model, of which `named` is one. The first part has the metadata.
 Status add_parts(Checkpoint& out, GgufFile named, uint64_t count, const std::string& path,
                  const OpenOptions& options, GgufFile& first) {
@@ -140,16 +161,9 @@ Status add_parts(Checkpoint& out, GgufFile named, uint64_t count, const std::str
                          ", but the file name does not end in -NNNNN-of-NNNNN.gguf accordingly")
         .hint("give the parts their original names");
   }
+  POME_RETURN_IF_ERROR(check_all_there(*name));
   for (uint32_t i = 0; i < count; ++i) {
     const std::string part_path = shard_path(*name, i + 1, kEnding);
-    std::error_code error;
-    if (!std::filesystem::exists(part_path, error)) {
-      return Status(StatusCode::kMissing,
-                    "missing shard " + std::to_string(i + 1) + " of " + std::to_string(count),
-                    Refusal::kRange)
-          .in(part_path)
-          .hint("download all parts of the model into one folder");
-    }
     POME_ASSIGN_OR_RETURN(GgufFile part, open_one(part_path, options));
     POME_RETURN_IF_ERROR(check_part(part, i == 0 ? part : first, i, count));
     take(out, part);

@@ -8,10 +8,13 @@
 #include <string_view>
 #include <utility>
 
+#include "tokenizer/ggml_pre.h"
+
 namespace pome {
 namespace {
 
 constexpr std::string_view kPrefix = "tokenizer.ggml.";
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 std::string key_of(std::string_view name) { return std::string(kPrefix).append(name); }
 
@@ -66,10 +69,7 @@ Status read_vocabulary(const GgufFile& file, TokenizerSource& source) {
   source.tokens = *tokens;
   POME_ASSIGN_OR_RETURN(const auto* scores,
                         get<std::vector<double>>(file, key_of("scores"), "an array of numbers"));
-  if (scores != nullptr) {
-    source.scores.reserve(scores->size());
-    for (const double score : *scores) source.scores.push_back(static_cast<float>(score));
-  }
+  if (scores != nullptr) source.scores = *scores;
   const std::string types_key = key_of("token_type");
   std::vector<int64_t> types;
   if (const GgufValue* value = file.find(types_key)) {
@@ -147,19 +147,26 @@ Status read_ids(const GgufFile& file, TokenizerSource& source) {
 // Converters that find no sentencepiece model write one score for all pieces, which loses the order
 // of the merges. The trainers number pieces in that order, so the ids bring it back.
 void restore_scores(TokenizerSource& source) {
-  std::optional<float> common;
+  std::optional<double> common;
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     if (!source.kinds.empty() && source.kinds[id] != TokenKind::kNormal) continue;
     if (common.value_or(source.scores[id]) != source.scores[id]) return;
     common = source.scores[id];
   }
   for (size_t id = 0; id < source.scores.size(); ++id) {
-    source.scores[id] = -static_cast<float>(id);
+    source.scores[id] = -static_cast<double>(id);
   }
 }
 
-Status read_sentencepiece(const GgufFile& file, TokenizerSource& source) {
-  source.model = TokenizerSource::Model::kSentencePieceBpe;
+// U+2581 for spaces, and bytes as tokens.
+void read_characters(TokenizerSource& source) {
+  source.normalizer.emplace_back(normalizer::Replace{{" ", false}, std::string(kSpaceMark)});
+  source.decoder = {decoder::Replace{{std::string(kSpaceMark), false}, " "},
+                    decoder::ByteFallback{}, decoder::Fuse{}};
+}
+
+Status read_sentencepiece(const GgufFile& file, TokenizerSource& source, bool& add_bos) {
+  source.model = TokenizerSource::Model::kBpe;
   if (source.scores.empty()) {
     return bad_input(Refusal::kRange, "a SentencePiece tokenizer needs scores")
         .at(key_of("scores"));
@@ -168,33 +175,52 @@ Status read_sentencepiece(const GgufFile& file, TokenizerSource& source) {
   source.unknown = 0;
   source.bos = 1;
   source.eos = 2;
-  source.add_bos = true;
+  add_bos = true;
   source.byte_fallback = true;
-  source.escape_whitespace = true;
   POME_ASSIGN_OR_RETURN(const auto prefix, get_bool(file, "add_space_prefix"));
-  source.add_prefix_space = source.strip_first_space = prefix.value_or(true);
+  if (prefix.value_or(true)) source.normalizer.emplace_back(normalizer::Prepend{" "});
+  read_characters(source);
+  if (prefix.value_or(true)) source.decoder.emplace_back(decoder::Strip{" ", 1, 0});
   return {};
 }
 
-Status read_byte_bpe(const GgufFile& file, TokenizerSource& source) {
-  source.model = TokenizerSource::Model::kByteBpe;
+Status read_bpe(const GgufFile& file, TokenizerSource& source, bool& add_bos) {
+  source.model = TokenizerSource::Model::kBpe;
   POME_RETURN_IF_ERROR(read_merges(file, source));
+  source.scores.clear();  // merges say it all
+  POME_ASSIGN_OR_RETURN(const auto* model, get<std::string>(file, key_of("model"), "a string"));
   POME_ASSIGN_OR_RETURN(const auto* pre, get<std::string>(file, key_of("pre"), "a string"));
   POME_ASSIGN_OR_RETURN(const auto* architecture,
                         get<std::string>(file, "general.architecture", "a string"));
-  if (pre != nullptr) {
-    source.pre_name = *pre;
+  std::string name;
+  if (*model == "gemma4") {
+    name = *model;
+  } else if (pre != nullptr) {
+    name = *pre;
   } else if (architecture != nullptr && *architecture == "gpt2") {
-    source.pre_name = "gpt-2";
+    name = "gpt-2";
   } else {
     return unsupported("the file does not say how its BPE tokenizer cuts text")
         .at(key_of("pre"))
         .hint("convert the model again with a tool that writes this key");
   }
-  if (source.pre_name == "llama-bpe" || source.pre_name == "llama3" ||
-      source.pre_name == "llama-v3" || source.pre_name == "falcon3") {
-    source.ignore_merges = true;
-    source.add_bos = true;
+  auto steps = steps_of_ggml_pre(name);
+  if (!steps) {
+    return Status(StatusCode::kUnsupported,
+                  "pre-tokenizer \"" + escape_for_terminal(name, 80) + "\" is not known",
+                  Refusal::kRegex)
+        .at(key_of("pre"));
+  }
+  source.normalizer = std::move(steps->normalizer);
+  source.pre_tokenizer = std::move(steps->pre_tokenizer);
+  source.ignore_merges = steps->ignore_merges;
+  add_bos = steps->add_bos;
+  if (steps->characters) {
+    source.byte_fallback = true;
+    source.normalizer.clear();
+    read_characters(source);
+  } else {
+    source.decoder = {decoder::ByteLevel{}};
   }
   return {};
 }
@@ -234,19 +260,21 @@ Result<TokenizerSource> read_gguf_tokenizer(const GgufFile& file) {
     const std::string key = key_of("model");
     POME_ASSIGN_OR_RETURN(const auto* model, get<std::string>(file, key, "a string"));
     if (model == nullptr) return {};
-    if (*model != "llama" && *model != "gpt2") {
+    const bool bpe = *model == "gpt2" || *model == "gemma4";
+    if (*model != "llama" && !bpe) {
       return unsupported("tokenizer model \"" + escape_for_terminal(*model, 60) +
                          "\" is not supported")
           .at(key);
     }
     POME_RETURN_IF_ERROR(read_vocabulary(file, source));
-    POME_RETURN_IF_ERROR(*model == "llama" ? read_sentencepiece(file, source)
-                                           : read_byte_bpe(file, source));
+    bool bos_by_default = false;
+    POME_RETURN_IF_ERROR(bpe ? read_bpe(file, source, bos_by_default)
+                             : read_sentencepiece(file, source, bos_by_default));
     POME_RETURN_IF_ERROR(read_ids(file, source));
     POME_ASSIGN_OR_RETURN(const auto add_bos, get_bool(file, "add_bos_token"));
     POME_ASSIGN_OR_RETURN(const auto add_eos, get_bool(file, "add_eos_token"));
-    source.add_bos = add_bos.value_or(source.add_bos);
-    source.add_eos = add_eos.value_or(source.add_eos);
+    if (add_bos.value_or(bos_by_default) && source.bos) source.prefix_ids = {*source.bos};
+    if (add_eos.value_or(false) && source.eos) source.suffix_ids = {*source.eos};
     add_tokens(file, source);
     const auto text_of = [&](const std::optional<int32_t>& id) {
       return id ? source.tokens[static_cast<size_t>(*id)] : std::string();

@@ -70,10 +70,11 @@ Status check_not_placeholder(const ByteSource& source) {
 std::string foreign_format(const ByteSource& source) {
   const std::string head = peek(source);
   const std::string_view text = head;
-  if (text.starts_with(std::string_view("PK\x03\x04", 4))) return "a zip archive (PyTorch, Keras)";
+  if (text.starts_with(std::string_view("PK\x03\x04", 4)))
+    return "a zip archive (a PyTorch checkpoint has this form)";
   if (text.starts_with(std::string_view("\x80\x02\x8a", 3)) ||
       text.starts_with(std::string_view("\x80\x02}", 3)) || text.starts_with("\x80\x04\x95")) {
-    return "a Python pickle (PyTorch)";
+    return "a Python pickle";
   }
   if (text.starts_with("\x93NUMPY")) return "a NumPy array";
   if (text.starts_with("\x89HDF\r\n")) return "an HDF5 file";

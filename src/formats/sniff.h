@@ -13,7 +13,7 @@ namespace pome {
 // next step. Reads at most 512 bytes.
 Status check_not_placeholder(const ByteSource& source);
 
-// A PyTorch, ONNX, NumPy, HDF5 or Keras file by its first bytes ("a zip archive (PyTorch)"), empty
+// A PyTorch, ONNX, NumPy, HDF5 or Keras file by its first bytes ("a NumPy array"), empty
 // when unknown.
 std::string foreign_format(const ByteSource& source);
 

@@ -1,5 +1,6 @@
-// Reads the tokenizer of a Hugging Face folder: tokenizer.json, tokenizer_config.json and, where
-// they are there, special_tokens_map.json and chat_template.jinja.
+// Reads the tokenizer of a Hugging Face folder: tokenizer.json (else tokenizer.model, a tiktoken
+// file, or vocab.json and merges.txt), tokenizer_config.json and, where they are there,
+// special_tokens_map.json and chat_template.jinja.
 //
 // Format: github.com/huggingface/tokenizers (the serialised pipeline of normalizer, pre-tokenizer,
 // model, post-processor and decoder).
@@ -25,5 +26,9 @@ Result<TokenizerSource> parse_tokenizer_json(const Json& json, const std::string
 // be null.
 Status apply_tokenizer_config(const Json& tokenizer_config, const Json& special_map,
                               TokenizerSource& source);
+// Byte-level BPE as vocab.json and merges.txt, which say nothing of how text is cut: known for the
+// classes of GPT-2 and Qwen 2, refused (kUnsupported) for others.
+Result<TokenizerSource> read_vocab_and_merges(const std::string& folder, const Json& config,
+                                              const Json& tokenizer_config);
 
 }  // namespace pome

@@ -1,5 +1,5 @@
 // The text pipeline of a tokenizer.json (normalizer, pre_tokenizer, decoder, post_processor) as
-// flags of a TokenizerSource. Private to the reader.
+// the steps of a TokenizerSource. Private to the reader.
 #pragma once
 
 #include <string>
@@ -20,9 +20,8 @@ Result<T> under(const std::string& path, Result<T> result) {
 }
 
 // Each reads one member of the root object (null is fine). kUnsupported names the JSON path.
-// `byte_level` is set when the alphabet is that of GPT-2.
 Status read_normalizer(const Json& root, TokenizerSource& source);
-Status read_pre_tokenizer(const Json& root, TokenizerSource& source, bool& byte_level);
+Status read_pre_tokenizer(const Json& root, TokenizerSource& source);
 Status read_decoder(const Json& root, TokenizerSource& source);
 Status read_post_processor(const Json& root, TokenizerSource& source);
 

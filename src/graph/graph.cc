@@ -153,4 +153,26 @@ class Validator {
 
 Status validate(const Graph& graph) { return Validator(graph).run(); }
 
+bool is_parameter(const Constant& constant) {
+  return constant.role != Constant::Role::kTable || constant.data->shape().size() >= 2;
+}
+
+int64_t parameter_count(const Graph& graph) {
+  int64_t count = 0;
+  for (const Constant& constant : graph.constants)
+    if (is_parameter(constant)) count += constant.data->rows() * constant.data->columns();
+  return count;
+}
+
+int64_t cache_elements_per_token(const Graph& graph) {
+  int64_t count = 0;
+  for (const CachePair& cache : graph.caches) {
+    int64_t elements = 1;
+    for (const Dim& dim : graph.type(cache.input).shape)
+      if (dim.is_static()) elements *= dim.size;
+    count += elements;
+  }
+  return count;
+}
+
 }  // namespace pome

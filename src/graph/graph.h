@@ -295,6 +295,12 @@ struct Graph {
   const std::string& name(ValueId id) const { return values[static_cast<size_t>(id)].name; }
 };
 
+// What people count: weights, and of tables the learned ones only.
+bool is_parameter(const Constant& constant);
+int64_t parameter_count(const Graph& graph);
+// Elements that the caches of all layers hold for one token.
+int64_t cache_elements_per_token(const Graph& graph);
+
 // Shape inference of one op; errors name operand and dimension.
 Result<ValueType> infer_type(const Op& op, std::span<const ValueType> operands,
                              std::span<const Constant> constants);

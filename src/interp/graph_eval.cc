@@ -170,30 +170,45 @@ class PrimitiveEvaluator {
   ThreadPool* pool_;
 };
 
-// Decomposed graph with its constants decoded.
+// Decomposed graph with its constants decoded, or undefined where they are decoded when needed.
 struct Prepared {
   Graph graph;
   std::vector<Tensor> constants;
-  std::vector<int32_t> last_use;  // node index after which a value is not needed; by value
+  std::vector<int32_t> constant_of;  // by value: its constant, or -1
+  std::vector<int32_t> last_use;     // node index after which a value is not needed; by value
 };
 
-Result<Tensor> decode_constant(const ConstantData& data, const std::string& name) {
+Result<Tensor> decode_constant(const Constant& constant) {
+  const ConstantData& data = *constant.data;
+  if (const auto values = data.view(); values && data.encoding().kind == EncodingKind::kF32)
+    return Tensor::view(DType::kF32, data.shape(), *values, constant.data);
   Tensor out = Tensor::zeros(DType::kF32, data.shape());
   const int64_t step = tile_rows(data);
   for (int64_t row = 0; row < data.rows(); row += step) {
     Status status = data.read_f32(row, std::min(step, data.rows() - row),
                                   out.mutable_as<float>().data() + row * data.columns());
-    if (!status.ok()) return std::move(status).at(name);
+    if (!status.ok()) return std::move(status).at(constant.name);
   }
   return out;
 }
 
-Result<Prepared> prepare(const Graph& graph) {
-  Prepared out{decompose(graph), {}, {}};
-  for (const Constant& constant : out.graph.constants) {
-    POME_ASSIGN_OR_RETURN(Tensor values, decode_constant(*constant.data, constant.name));
-    out.constants.push_back(std::move(values));
+uint64_t decoded_bytes(const Graph& graph) {
+  uint64_t bytes = 0;
+  for (const Constant& constant : graph.constants)
+    bytes += static_cast<uint64_t>(constant.data->rows() * constant.data->columns()) * 4;
+  return bytes;
+}
+
+Result<Prepared> prepare(const Graph& graph, bool keep_constants) {
+  Prepared out{decompose(graph), {}, {}, {}};
+  out.constants.resize(out.graph.constants.size());
+  for (size_t i = 0; keep_constants && i < out.constants.size(); ++i) {
+    POME_ASSIGN_OR_RETURN(out.constants[i], decode_constant(out.graph.constants[i]));
   }
+  out.constant_of.assign(out.graph.values.size(), -1);
+  for (const Node& node : out.graph.nodes)
+    if (const auto* constant = std::get_if<ConstantOp>(&node.op))
+      out.constant_of[static_cast<size_t>(node.result)] = constant->constant;
   out.last_use.assign(out.graph.values.size(), -1);
   for (size_t i = 0; i < out.graph.nodes.size(); ++i)
     for (const ValueId id : out.graph.nodes[i].operands)
@@ -207,6 +222,16 @@ Status check_input(const Graph& graph, ValueId id, const Tensor& tensor, const B
     return usage_error("input " + graph.name(id) + " must be " +
                        std::string(to_string(type.dtype)) + " " + to_string(type.shape) + ", is " +
                        std::string(to_string(tensor.dtype())) + " " + to_string(tensor.shape()));
+  return {};
+}
+
+// A constant becomes a value when the first operation reads it, and ends with the last.
+Status fetch_constant(const Prepared& p, ValueId id, Tensor* value) {
+  const int32_t index = p.constant_of[static_cast<size_t>(id)];
+  if (index < 0 || value->defined()) return {};
+  *value = p.constants[static_cast<size_t>(index)];
+  if (value->defined()) return {};
+  POME_ASSIGN_OR_RETURN(*value, decode_constant(p.graph.constants[static_cast<size_t>(index)]));
   return {};
 }
 
@@ -228,11 +253,12 @@ Result<std::vector<Tensor>> run(const Prepared& p, std::unordered_map<ValueId, T
         return usage_error("input " + p.graph.name(node.result) + " is missing");
       POME_RETURN_IF_ERROR(check_input(p.graph, node.result, found->second, bindings));
       result = std::move(found->second);
-    } else if (const auto* constant = std::get_if<ConstantOp>(&node.op)) {
-      result = p.constants[static_cast<size_t>(constant->constant)];
-    } else {
+    } else if (!std::holds_alternative<ConstantOp>(node.op)) {
       operands.clear();
-      for (const ValueId id : node.operands) operands.push_back(values[static_cast<size_t>(id)]);
+      for (const ValueId id : node.operands) {
+        POME_RETURN_IF_ERROR(fetch_constant(p, id, &values[static_cast<size_t>(id)]));
+        operands.push_back(values[static_cast<size_t>(id)]);
+      }
       auto computed = evaluator.run(node, p.graph.type(node.result), operands);
       if (!computed.ok()) return std::move(computed).status().at(p.graph.name(node.result));
       result = std::move(*computed);
@@ -243,7 +269,10 @@ Result<std::vector<Tensor>> run(const Prepared& p, std::unordered_map<ValueId, T
         values[static_cast<size_t>(id)] = Tensor();
   }
   std::vector<Tensor> out;
-  for (const ValueId id : wanted) out.push_back(values[static_cast<size_t>(id)]);
+  for (const ValueId id : wanted) {
+    POME_RETURN_IF_ERROR(fetch_constant(p, id, &values[static_cast<size_t>(id)]));
+    out.push_back(values[static_cast<size_t>(id)]);
+  }
   return out;
 }
 
@@ -350,7 +379,7 @@ class ReferenceRunner final : public Runner {
 Result<std::vector<Tensor>> evaluate(const Graph& graph,
                                      const std::vector<std::pair<std::string, Tensor>>& inputs,
                                      const std::vector<std::string>& outputs, ThreadPool* pool) {
-  POME_ASSIGN_OR_RETURN(const Prepared prepared, prepare(graph));
+  POME_ASSIGN_OR_RETURN(const Prepared prepared, prepare(graph, false));
   const Graph& g = prepared.graph;
   const auto find = [&](const std::string& name) -> ValueId {
     for (size_t id = 0; id < g.values.size(); ++id)
@@ -380,8 +409,10 @@ Result<std::unique_ptr<Runner>> reference_runner(std::vector<Graph> chain,
   info.capacity = options.capacity > 0 ? options.capacity : chain[0].info.max_position_embeddings;
   info.chunk = std::min<int64_t>(512, info.capacity);
   std::vector<Prepared> prepared;
+  uint64_t bytes = 0;
+  for (const Graph& graph : chain) bytes += decoded_bytes(graph);
   for (const Graph& graph : chain) {
-    POME_ASSIGN_OR_RETURN(Prepared part, prepare(graph));
+    POME_ASSIGN_OR_RETURN(Prepared part, prepare(graph, bytes <= options.constant_budget));
     prepared.push_back(std::move(part));
   }
   return std::unique_ptr<Runner>(

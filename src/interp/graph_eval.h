@@ -2,6 +2,8 @@
 // obvious: the oracle.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +25,9 @@ Result<std::vector<Tensor>> evaluate(const Graph& graph,
 struct ReferenceOptions {
   int threads = 1;
   int64_t capacity = 0;  // 0 = max_position_embeddings
+  // Constants that together decode to more bytes are decoded for each use and then dropped: slower,
+  // but as large a model as one has patience for.
+  uint64_t constant_budget = std::numeric_limits<uint64_t>::max();
 };
 // A chain of graphs (whole model, or its parts cut between layers) as one runner.
 Result<std::unique_ptr<Runner>> reference_runner(std::vector<Graph> chain,

@@ -135,6 +135,10 @@ Status MilProgram::Impl::step_state(const Program& program, const Step& step,
 Status MilProgram::Impl::execute(const Program& program, const Step& step,
                                  std::vector<Value>& slots, std::vector<Value>& states) {
   const uint8_t flags = step.spec->flags;
+  constants.next_step();
+  for (const mil_ops::Input& input : step.inputs)
+    for (const mil_ops::Binding& binding : input.bindings)
+      if (binding.constant != nullptr) POME_RETURN_IF_ERROR(constants.hold(binding.constant));
   if (flags & mil_ops::kState) {
     POME_RETURN_IF_ERROR(step_state(program, step, slots, states));
   } else {
@@ -171,6 +175,7 @@ Result<NamedTensors> MilProgram::Impl::run(const Program& program, const NamedTe
   }
   NamedTensors outputs;
   for (const Program::Output& output : program.outputs) {
+    if (output.constant != nullptr) POME_RETURN_IF_ERROR(constants.hold(output.constant));
     const Value& value =
         output.constant != nullptr ? *output.constant : slots[static_cast<size_t>(output.slot)];
     outputs.emplace_back(output.name, value.tensor);
@@ -210,6 +215,18 @@ std::vector<std::string> MilProgram::functions() const {
   std::vector<std::string> names;
   for (const Program& program : impl_->programs) names.push_back(program.name);
   return names;
+}
+
+Result<Tensor> MilProgram::constant(const std::string& name) {
+  for (const Program& program : impl_->programs) {
+    const auto found = program.constants.find(name);
+    if (found == program.constants.end()) continue;
+    impl_->constants.next_step();
+    Status status = impl_->constants.hold(found->second);
+    if (!status.ok()) return std::move(status).in(impl_->package.path);
+    return found->second->tensor;
+  }
+  return Tensor();
 }
 
 Result<NamedTensors> MilProgram::run(const std::string& function, const NamedTensors& inputs,

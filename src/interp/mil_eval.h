@@ -1,7 +1,9 @@
 // Executes a Core ML package as it lies on disk. Shares no code with the exporter.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,12 +20,22 @@ struct MilOptions {
   int threads = 1;
   bool round_f16 =
       false;  // round every fp16 value to fp16 after each op (matmuls accumulate in f32)
+  // Decoded weights are kept up to this many bytes; where a package has more, the large ones are
+  // decoded when an operation needs them and the longest unused are dropped. The results are the
+  // same.
+  uint64_t constant_budget = std::numeric_limits<uint64_t>::max();
 };
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
-// Immutable after prepare (weights decoded once, shared by all functions); one call at a time per
+// Weights are decoded once, or within a budget, and shared by all functions; one call at a time per
 // object.
+// What decoding the weights of a package takes.
+struct DecodedSize {
+  uint64_t all = 0, largest = 0;  // bytes
+};
+DecodedSize decoded_size(const mil::Package& package);
+
 class MilProgram {
  public:
   static Result<std::unique_ptr<MilProgram>> open(const std::string& package_path,
@@ -33,6 +45,9 @@ class MilProgram {
   ~MilProgram();
   const mil::Model& model() const;
   std::vector<std::string> functions() const;
+  // The constant that this operation (const or constexpr) of any function gives out, decoded; a
+  // tensor that is not defined when there is none.
+  Result<Tensor> constant(const std::string& name);
   // Runs one function. Values travel as f32 (all float types), i32 (all integers) or bool; an fp16
   // input may also be given as f16. `states` is read and replaced (missing ones start as zeros;
   // null when the function has none or they do not matter); states that the function does not have

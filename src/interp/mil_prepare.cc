@@ -34,11 +34,6 @@ bool names(std::string_view words, std::string_view word, bool* any_number) {
   return false;
 }
 
-void hash_text(Sha256& hash, std::string_view text) {
-  hash.update_u64(text.size());
-  hash.update(text);
-}
-
 }  // namespace
 
 const OpSpec* find_op(std::string_view name) {
@@ -87,54 +82,6 @@ void round_value(Value& value) {
     f32_to_f16(run, std::span(halves, run.size()));
     f16_to_f32(std::span<const uint16_t>(halves, run.size()), run);
   }
-}
-
-// ---- constants
-
-std::string ConstantPool::key_of(const mil::ValueData& value) {
-  Sha256 hash;
-  hash_text(hash, mil::to_string(value.type));
-  if (const auto* ref = std::get_if<mil::BlobRef>(&value.data)) {
-    hash_text(hash, "blob");
-    hash_text(hash, ref->file);
-    hash.update_u64(ref->offset);
-  } else if (const auto* strings = std::get_if<std::vector<std::string>>(&value.data)) {
-    hash_text(hash, "strings");
-    for (const std::string& text : *strings) hash_text(hash, text);
-  } else {
-    hash_text(hash, "bytes");
-    hash.update(std::get<std::vector<std::byte>>(value.data));
-  }
-  return to_hex(hash.finish());
-}
-
-Result<Value> ConstantPool::decode(const mil::ValueData& value) const {
-  if (const auto* strings = std::get_if<std::vector<std::string>>(&value.data))
-    return Value{DType::kF32, Tensor(), *strings};
-  POME_ASSIGN_OR_RETURN(const Tensor stored, mil::load_value(package_, value));
-  return decode_constant(stored);
-}
-
-Result<const Value*> ConstantPool::load(const mil::ValueData& value) {
-  const std::string key = key_of(value);
-  if (const auto found = values_.find(key); found != values_.end()) return &found->second.front();
-  POME_ASSIGN_OR_RETURN(Value loaded, decode(value));
-  return &values_.emplace(key, std::vector<Value>{std::move(loaded)}).first->second.front();
-}
-
-Result<const std::vector<Value>*> ConstantPool::evaluate(const mil::Operation& op,
-                                                         const OpSpec& spec, const std::string& key,
-                                                         const std::vector<Input>& inputs) {
-  if (const auto found = values_.find(key); found != values_.end()) return &found->second;
-  Step step;
-  step.spec = &spec;
-  step.inputs = inputs;
-  step.outputs = op.outputs;
-  Call call(step, {}, nullptr);
-  POME_RETURN_IF_ERROR(spec.handler(call));
-  if (options_.round_f16)
-    for (Value& value : call.results()) round_value(value);
-  return &values_.emplace(key, std::move(call.results())).first->second;
 }
 
 // ---- functions
@@ -199,6 +146,11 @@ class Preparer {
     return {};
   }
 
+  Status define_constant(const std::string& name, Definition definition) {
+    program_.constants[name] = definition.constant;
+    return define(name, std::move(definition));
+  }
+
   Status operation(const mil::Operation& op, const std::string& value) {
     if (op.type == "const") return constant(op);
     const OpSpec* spec = find_op(op.type);
@@ -216,6 +168,12 @@ class Preparer {
       // Codes and tables are decoded only where the result is not known yet, and not kept.
       decode_inline_ = false;
       POME_RETURN_IF_ERROR(bind_inputs(op, *spec, &step, &key));
+      if (const Value* later = constants_.defer(op, spec, key)) {
+        Definition definition;
+        definition.constant = later;
+        definition.key = key + ".0";
+        return define_constant(op.outputs[0].name, std::move(definition));
+      }
       decode_inline_ = !constants_.holds(key);
       if (decode_inline_) {
         step.inputs.clear();
@@ -241,10 +199,13 @@ class Preparer {
     if (val == op.attributes.end() || op.outputs.size() != 1)
       return bad_input(Refusal::kRange, "needs the attribute 'val' and one output");
     Definition definition;
-    POME_ASSIGN_OR_RETURN(definition.constant, constants_.load(val->second));
     definition.key = ConstantPool::key_of(val->second);
-    POME_RETURN_IF_ERROR(check_declared(*definition.constant, op.outputs.front().type));
-    return define(op.outputs.front().name, std::move(definition));
+    definition.constant = constants_.defer(op, nullptr, definition.key);
+    if (definition.constant == nullptr) {
+      POME_ASSIGN_OR_RETURN(definition.constant, constants_.load(val->second));
+      POME_RETURN_IF_ERROR(check_declared(*definition.constant, op.outputs.front().type));
+    }
+    return define_constant(op.outputs.front().name, std::move(definition));
   }
 
   Status constexpr_values(const mil::Operation& op, const OpSpec& spec, const Step& step,
@@ -259,7 +220,7 @@ class Preparer {
       Definition definition;
       definition.constant = &(*values)[i];
       definition.key = key + "." + std::to_string(i);
-      POME_RETURN_IF_ERROR(define(op.outputs[i].name, std::move(definition)));
+      POME_RETURN_IF_ERROR(define_constant(op.outputs[i].name, std::move(definition)));
     }
     return {};
   }
@@ -334,6 +295,9 @@ class Preparer {
           return bad_operand(name, "must be a constant");
         binding.slot = definition.slot;
         binding.constant = definition.constant;
+        if ((spec.flags & kConstexpr) && decode_inline_) {
+          POME_RETURN_IF_ERROR(constants_.hold(binding.constant));
+        }
         hash_text(*hash, definition.key);
       }
       input.bindings.push_back(binding);

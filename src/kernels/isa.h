@@ -14,6 +14,16 @@
 #define POME_HAVE_AVX2_KERNELS 1
 #define POME_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define POME_INLINE_AVX2 __attribute__((target("avx2,fma,f16c"), always_inline)) inline
+#define POME_HAVE_AVX512_KERNELS 1
+#define POME_AVX512_FEATURES "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
+#define POME_TARGET_AVX512 __attribute__((target(POME_AVX512_FEATURES)))
+#define POME_INLINE_AVX512 __attribute__((target(POME_AVX512_FEATURES), always_inline)) inline
+#define POME_TARGET_VNNI __attribute__((target(POME_AVX512_FEATURES ",avx512vnni")))
+#define POME_INLINE_VNNI \
+  __attribute__((target(POME_AVX512_FEATURES ",avx512vnni"), always_inline)) inline
+#define POME_TARGET_BF16 __attribute__((target(POME_AVX512_FEATURES ",avx512bf16")))
+#define POME_INLINE_BF16 \
+  __attribute__((target(POME_AVX512_FEATURES ",avx512bf16"), always_inline)) inline
 #endif
 
 // Tiles live in registers only when the loops over them are unrolled.

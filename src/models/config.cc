@@ -4,8 +4,11 @@
 
 namespace pome {
 
-ConfigReader::ConfigReader(const Checkpoint& checkpoint)
+ConfigReader::ConfigReader(const Checkpoint& checkpoint, std::string_view class_defaults)
     : checkpoint_(checkpoint), gguf_(checkpoint.format == "gguf") {
+  auto defaults = parse_json(class_defaults, "class defaults");
+  POME_CHECK(defaults.ok());
+  class_defaults_ = std::move(*defaults);
   if (gguf_ && checkpoint.gguf.is_object()) {
     const auto found = checkpoint.gguf.find("general.architecture");
     if (found != checkpoint.gguf.end() && found->is_string()) prefix_ = found->get<std::string>();
@@ -17,17 +20,39 @@ const Json& ConfigReader::object() const { return gguf_ ? checkpoint_.gguf : che
 const Json* ConfigReader::find(std::string_view hf, std::string_view gguf,
                                std::string* name) const {
   *name = gguf_ ? prefix_ + "." + std::string(gguf) : std::string(hf);
-  if (gguf_ ? gguf.empty() : hf.empty()) return nullptr;
+  if (!gguf_) return value(hf);
   const Json& all = object();
-  if (!all.is_object()) return nullptr;
+  if (gguf.empty() || !all.is_object()) return nullptr;
   const auto found = all.find(*name);
   return found == all.end() || found->is_null() ? nullptr : &*found;
+}
+
+const Json* ConfigReader::value(std::string_view hf) const {
+  if (gguf_ || hf.empty()) return nullptr;
+  const Json& all = names(hf) ? object() : class_defaults_;
+  const auto found = all.find(hf);
+  return found == all.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::string ConfigReader::class_default(std::string_view hf) const {
+  const auto found = class_defaults_.find(hf);
+  return found != class_defaults_.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+bool ConfigReader::names(std::string_view hf) const {
+  return !gguf_ && object().is_object() && object().contains(hf);
 }
 
 std::optional<int64_t> ConfigReader::maybe_int(std::string_view hf, std::string_view gguf) {
   std::string name;
   const Json* value = find(hf, gguf, &name);
   if (!value) return std::nullopt;
+  // Some tools write 4096.0.
+  if (value->is_number_float()) {
+    const double number = value->get<double>();
+    if (std::fabs(number) < 9e15 && number == std::floor(number))
+      return static_cast<int64_t>(number);
+  }
   if (!value->is_number_integer() ||
       (value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) {
     complain(Refusal::kType, name + " must be an integer, is " + dump_json(*value).substr(0, 80));
@@ -131,13 +156,12 @@ Status ConfigReader::finish(const std::string& path) const {
   return {};
 }
 
-std::optional<Activation> parse_activation(std::string_view hidden_act) {
-  if (hidden_act == "silu" || hidden_act == "swish") return Activation::kSilu;
-  if (hidden_act == "gelu") return Activation::kGelu;
-  if (hidden_act == "gelu_new" || hidden_act == "gelu_pytorch_tanh" || hidden_act == "gelu_fast")
-    return Activation::kGeluTanh;
-  if (hidden_act == "relu") return Activation::kRelu;
-  return std::nullopt;
+std::string folder_name(const std::string& path) {
+  const size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return path;
+  const size_t slash = path.find_last_of('/', end);
+  const size_t begin = slash == std::string::npos ? 0 : slash + 1;
+  return path.substr(begin, end - begin + 1);
 }
 
 }  // namespace pome

@@ -31,6 +31,7 @@ const Family& gemma_family();
 const Family& gemma2_family();
 const Family& gemma3_family();
 const Family& mixtral_family();
+const Family& qwen2_moe_family();
 const Family& qwen3_moe_family();
 const Family& gpt_oss_family();
 const Family& latent_kv_family();

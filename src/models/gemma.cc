@@ -6,79 +6,78 @@
 
 #include "models/blocks.h"
 #include "models/family.h"
-#include "tensor/half.h"
 
 namespace pome {
 
 namespace {
 
+constexpr std::string_view kNames[] = {"gemma", "gemma2", "gemma3"};
+constexpr std::string_view kClassDefaults[] = {
+    R"({
+  "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
+  "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256,
+  "hidden_act": "gelu_pytorch_tanh", "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
+  "tie_word_embeddings": true})",
+    R"({
+  "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+  "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+  "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
+  "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
+  "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0})",
+    R"({
+  "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+  "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+  "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 131072,
+  "rms_norm_eps": 1e-6, "tie_word_embeddings": true, "query_pre_attn_scalar": 256,
+  "sliding_window": 4096, "sliding_window_pattern": 6, "rope_local_base_freq": 10000.0})"};
+
 struct GemmaConfig : DecoderConfig {
   int generation = 1;
   double attention_scale = 0, attention_softcap = 0;
-  RopeConfig local_rope;
   std::vector<bool> local;  // by layer: takes local_rope
-  int64_t context = 0;
 };
-
-// The factor is rounded to the type of the weights, as the models were trained with it.
-double embedding_scale(const Checkpoint& checkpoint, int64_t hidden_size) {
-  const float scale = std::sqrt(static_cast<float>(hidden_size));
-  const CheckpointTensor* table = checkpoint.find("model.embed_tokens.weight");
-  if (!table) return scale;
-  if (table->encoding.kind == EncodingKind::kBF16) return bf16_to_f32(f32_to_bf16(scale));
-  if (table->encoding.kind == EncodingKind::kF16) return round_to_f16(scale);
-  return scale;
-}
 
 // Gemma 3 has rope keys for its global and its local layers, flat or by layer type.
 void read_ropes(ConfigReader& config, GemmaConfig* out) {
-  const int64_t dim = out->info.head_dim;
+  out->local_rope = RopeConfig();
+  RopeKeys global{.head_dim = out->info.head_dim, .theta = 1e6};
+  RopeKeys local{.head_dim = out->info.head_dim, .theta_key = "rope_local_base_freq"};
   if (config.is_gguf()) {
-    out->local_rope.rotary_dim = out->rope.rotary_dim;
-    out->local_rope.theta = config.positive("", "rope.freq_base_swa", 10000.0);
+    out->rope = read_rope(config, global);
+    out->local_rope->rotary_dim = out->rope.rotary_dim;
+    out->local_rope->theta = config.positive("", "rope.freq_base_swa", 10000.0);
     return;
   }
-  const Json& all = config.object();
-  const auto nested = all.find("rope_parameters");
-  const auto by_type = [&](const char* type) -> std::optional<RopeConfig> {
-    if (nested == all.end() || !nested->is_object() || !nested->contains(type)) return {};
-    const Json wrapped = {{"rope_parameters", (*nested)[type]}};
-    return read_rope(config, dim, &wrapped);
+  // Scaling that is not told apart by layer type is that of the global layers.
+  const Json* scaling = config.value("rope_scaling");
+  const Json* nested = config.value("rope_parameters");
+  const Json none = Json::object();
+  if (nested && !nested->is_object())
+    return config.complain(Refusal::kType, "rope_parameters must be an object");
+  if (nested && !nested->empty() && !nested->contains("full_attention") &&
+      !nested->contains("sliding_attention"))
+    return config.unsupported("rope_parameters that do not name layer types in gemma3");
+  const auto of_kind = [&](const char* kind) -> Json {
+    return nested && nested->contains(kind) && (*nested)[kind].is_object() ? (*nested)[kind] : none;
   };
-  Json keys = Json::object();
-  keys["rope_theta"] = config.positive("rope_local_base_freq", "", 10000.0);
-  out->local_rope = by_type("sliding_attention").value_or(read_rope(config, dim, &keys));
-  if (const auto global = by_type("full_attention")) {
-    out->rope = *global;
-  } else {
-    keys = all;
-    if (!keys.contains("rope_theta")) keys["rope_theta"] = 1e6;
-    out->rope = read_rope(config, dim, &keys);
-  }
+  Json full = of_kind("full_attention");
+  const Json sliding = of_kind("sliding_attention");
+  if (scaling && !scaling->is_object())
+    return config.complain(Refusal::kType, "rope_scaling must be an object");
+  if (scaling) full.update(*scaling);
+  global.theta = config.positive("rope_theta", "", 1e6);
+  local.theta = config.positive("rope_local_base_freq", "");
+  global.parameters = &full;
+  local.parameters = &sliding;
+  out->rope = read_rope(config, global);
+  out->local_rope = read_rope(config, local);
 }
 
-void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
-  const bool third = out->generation == 3;
-  const double scalar =
-      config.positive("query_pre_attn_scalar", "", config.is_gguf() ? out->info.head_dim : 256.0);
-  out->attention_scale = 1 / std::sqrt(scalar);
-  // llama.cpp knows the largest models, which scale by hidden_size / num_attention_heads, by their
-  // number of layers.
-  if (config.is_gguf() && out->info.num_hidden_layers == (third ? 62 : 46))
-    out->attention_scale = 1 / std::sqrt(static_cast<double>(out->info.hidden_size) /
-                                         static_cast<double>(out->info.num_attention_heads));
-  const auto cap = [&](const char* hf, const char* gguf, double absent) {
-    // Older files leave the keys out, null switches a cap off.
-    const bool named = config.is_gguf() ? false : config.object().contains(hf);
-    const double value = config.maybe_number(hf, gguf).value_or(named || third ? 0 : absent);
-    if (value < 0) config.complain(Refusal::kRange, std::string(hf) + " must not be negative");
-    return value;
-  };
-  out->attention_softcap = cap("attn_logit_softcapping", "attn_logit_softcapping", 50);
-  out->final_logit_softcapping = cap("final_logit_softcapping", "final_logit_softcapping", 30);
-  int64_t period = third ? 6 : 2;
-  for (const char* key : {"sliding_window_pattern", "_sliding_window_pattern"})
-    period = config.maybe_int(key, "").value_or(period);
+// Which layers are local, and their window.
+void read_locals(ConfigReader& config, GemmaConfig* out) {
+  int64_t period = 2;
+  if (out->generation == 3)
+    period = config.is_gguf() ? 6 : config.maybe_int("sliding_window_pattern", "").value_or(6);
   // GGUF: a period, or one truth value for every layer.
   const auto stored = config.object().find(config.prefix() + ".attention.sliding_window_pattern");
   std::vector<bool> listed;
@@ -92,32 +91,56 @@ void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
   }
   if (period < 1)
     return config.complain(Refusal::kRange, "sliding_window_pattern must be at least 1");
-  const auto local = [&](int64_t layer) {
-    return listed.empty() ? (layer + 1) % period != 0 : listed[static_cast<size_t>(layer)];
-  };
-  // With a window that covers everything, layers still differ in their rope: keep the kinds.
-  GemmaConfig kinds = *out;
-  kinds.info.max_position_embeddings = int64_t{1} << 40;
-  read_windows(config, 1, local, &kinds);
-  for (const int64_t window : kinds.windows) out->local.push_back(window > 0);
-  read_windows(config,
-               config.maybe_int("sliding_window", "attention.sliding_window").value_or(4096), local,
-               out);
+  const int64_t window = config.is_gguf()
+                             ? config.maybe_int("", "attention.sliding_window").value_or(4096)
+                             : read_window(config);
+  // Layers differ in their rope even when the window covers everything.
+  out->local = read_windows(
+      config, window,
+      [&](int64_t layer) {
+        return listed.empty() ? (layer + 1) % period != 0 : listed[static_cast<size_t>(layer)];
+      },
+      out);
 }
 
-// The language model of a Gemma 3 with images: text_config, with what its class fills in, and the
-// tensors behind "language_model". The towers are left behind.
+void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
+  const bool third = out->generation == 3;
+  const double scalar = config.positive(
+      "query_pre_attn_scalar", "",
+      config.is_gguf() ? std::optional(static_cast<double>(out->info.head_dim)) : std::nullopt);
+  out->attention_scale = 1 / std::sqrt(scalar);
+  // llama.cpp knows the largest models, which scale by hidden_size / num_attention_heads, by their
+  // number of layers.
+  if (config.is_gguf() && out->info.num_hidden_layers == (third ? 62 : 46))
+    out->attention_scale = 1 / std::sqrt(static_cast<double>(out->info.hidden_size) /
+                                         static_cast<double>(out->info.num_attention_heads));
+  const auto cap = [&](const char* key, double absent) {
+    const double value =
+        config.maybe_number(key, key).value_or(config.is_gguf() && !third ? absent : 0);
+    if (value < 0) config.complain(Refusal::kRange, std::string(key) + " must not be negative");
+    return value;
+  };
+  out->attention_softcap = cap("attn_logit_softcapping", 50);
+  out->final_logit_softcapping = cap("final_logit_softcapping", 30);
+  if (out->final_logit_softcapping > 0 && config.names("with_images"))
+    config.unsupported(
+        "final_logit_softcapping beside images, where releases of transformers disagree");
+  // Its class has the key, but the model makes no use of it.
+  if (third && out->attention_softcap > 0)
+    config.unsupported("attn_logit_softcapping in a gemma3 model");
+  read_locals(config, out);
+}
+
+// The language model of a Gemma 3 with images: text_config, and the tensors
+// behind "language_model". The towers are left behind.
 Checkpoint language_part(const Checkpoint& checkpoint) {
   Checkpoint out = checkpoint;
   const auto text = checkpoint.config.find("text_config");
   if (text == checkpoint.config.end() || !text->is_object()) return out;
-  out.config = {{"vocab_size", 262208},     {"num_attention_heads", 8},
-                {"num_key_value_heads", 4}, {"max_position_embeddings", 131072},
-                {"hidden_size", 2304},      {"intermediate_size", 9216},
-                {"num_hidden_layers", 26}};
-  out.config.update(*text);
-  if (checkpoint.config.contains("quantization_config"))
-    out.config["quantization_config"] = checkpoint.config["quantization_config"];
+  out.config = *text;
+  for (const char* key : {"tie_word_embeddings", "quantization_config"})
+    if (checkpoint.config.contains(key)) out.config[key] = checkpoint.config[key];
+  out.config["with_images"] = true;
   const auto starts = [](const std::string& name, std::string_view prefix) {
     return name.compare(0, prefix.size(), prefix) == 0;
   };
@@ -141,73 +164,57 @@ bool has_language_part(const Checkpoint& checkpoint) {
   return checkpoint.config.is_object() && checkpoint.config.contains("text_config");
 }
 
+void read_first(ConfigReader& config, GemmaConfig* out) {
+  if (config.is_gguf()) return;
+  // The first release says "gelu" and means its approximation by tanh.
+  if (config.maybe_string("hidden_act", "").value_or("") == "gelu")
+    out->act = *HiddenAct::parse("gelu_pytorch_tanh");
+  const auto second = config.maybe_string("hidden_activation", "");
+  if (second && HiddenAct::parse(*second) != out->act)
+    config.unsupported("hidden_activation '" + escape_for_terminal(*second, 64) +
+                       "' beside another hidden_act");
+}
+
 Result<GemmaConfig> read_config(const Checkpoint& checkpoint, int generation) {
-  static constexpr std::string_view kNames[] = {"gemma", "gemma2", "gemma3"};
-  ConfigReader config(checkpoint);
-  DecoderDefaults defaults{.family = kNames[generation - 1],
-                           .head_dim = 256,
-                           .tie_word_embeddings = true,
-                           .activation_key = "hidden_activation",
-                           .activation = "gelu_pytorch_tanh"};
+  ConfigReader config(checkpoint, kClassDefaults[generation - 1]);
+  DecoderKeys keys{.family = kNames[generation - 1]};
+  keys.hidden_act = generation == 1 ? "hidden_act" : "hidden_activation";
+  keys.rotates = generation < 3;  // the third has two ropes, read below
   GemmaConfig out;
-  static_cast<DecoderConfig&>(out) = read_decoder(config, checkpoint, defaults);
+  static_cast<DecoderConfig&>(out) = read_decoder(config, checkpoint, keys);
   out.generation = generation;
-  if (generation == 1 && !config.is_gguf() && !config.maybe_string("hidden_activation", "")) {
-    // The first release says "gelu" and means its approximation by tanh.
-    const std::string act = config.maybe_string("hidden_act", "").value_or("gelu");
-    if (act != "gelu" && act != "gelu_pytorch_tanh")
-      config.unsupported("hidden_act '" + escape_for_terminal(act, 64) + "'");
-  }
+  out.rotates = true;
   out.qkv_bias = out.output_bias = config.maybe_bool("attention_bias", "").value_or(false);
   for (const char* key : {"use_bidirectional_attention", "mlp_bias"}) refuse_true(config, key);
   out.gain_minus_one = true;
-  out.embedding_scale = embedding_scale(checkpoint, out.info.hidden_size);
+  out.embedding_scale = std::sqrt(static_cast<float>(out.info.hidden_size));
   out.local.assign(static_cast<size_t>(out.info.num_hidden_layers), false);
-  if (generation > 1) {
-    out.local.clear();
-    read_second_and_third(config, &out);
-  }
+  if (generation == 1) read_first(config, &out);
   if (generation == 3) {
     read_ropes(config, &out);
-    out.info.config["rope_theta"] = out.rope.theta;
-    out.info.config["rope_type"] = out.rope.type;
-    out.info.config["rope_local_base_freq"] = out.local_rope.theta;
+    note_rope(&out);
+    out.info.config["rope_local_base_freq"] = out.local_rope->theta;
   }
+  if (generation > 1) read_second_and_third(config, &out);
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }
 
-class GemmaBody final : public DecoderBody {
- public:
-  explicit GemmaBody(const GemmaConfig& config) : c_(config) {}
-
-  Status begin(GraphBuilder& builder, WeightSet&) override {
-    global_ = make_rotary(builder, "rope.inverse_frequencies", c_.rope);
-    if (c_.generation == 3)
-      local_ = make_rotary(builder, "rope.local.inverse_frequencies", c_.local_rope);
-    return {};
-  }
-
-  ValueId layer(DecoderLayer& l, ValueId x) override {
-    const bool local = c_.generation == 3 && c_.local[static_cast<size_t>(l.index())];
-    const DecoderLayer::Attention spec{.rotary = local ? &local_ : &global_,
-                                       .scale = c_.attention_scale,
-                                       .softcap = c_.attention_softcap,
-                                       .qk_norm = c_.generation == 3};
-    if (c_.generation == 1) return l.pre_norm_layer(x, spec);
-    ValueId h = l.norm(x, "attention_norm", "input_layernorm", "attn_norm");
-    h = l.norm(l.attention(h, spec), "attention_post_norm", "post_attention_layernorm",
-               "post_attention_norm");
-    x = l.add(x, h, "attention_residual");
-    h = l.norm(x, "mlp_norm", "pre_feedforward_layernorm", "ffn_norm");
-    h = l.norm(l.gated_mlp(h), "mlp_post_norm", "post_feedforward_layernorm", "post_ffw_norm");
-    return l.add(x, h, "output");
-  }
-
- private:
-  const GemmaConfig& c_;
-  Rotary global_, local_;
-};
+ValueId build_layer(DecoderLayer& l, const GemmaConfig& c, ValueId x) {
+  const bool local = c.generation == 3 && c.local[static_cast<size_t>(l.index())];
+  const DecoderLayer::Attention spec{.rotary = local ? &l.local_rotary() : &l.rotary(),
+                                     .scale = c.attention_scale,
+                                     .softcap = c.attention_softcap,
+                                     .head_norm = c.generation == 3 ? "norm" : ""};
+  if (c.generation == 1) return l.pre_norm_layer(x, spec);
+  ValueId h = l.norm(x, "attention_norm", "input_layernorm", "attn_norm");
+  h = l.norm(l.attention(h, spec), "attention_post_norm", "post_attention_layernorm",
+             "post_attention_norm");
+  x = l.add(x, h, "attention_residual");
+  h = l.norm(x, "mlp_norm", "pre_feedforward_layernorm", "ffn_norm");
+  h = l.norm(l.gated_mlp(h), "mlp_post_norm", "post_feedforward_layernorm", "post_ffw_norm");
+  return l.add(x, h, "output");
+}
 
 template <int kGeneration>
 Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
@@ -216,8 +223,9 @@ Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
     if (!has_language_part(text)) return build<kGeneration>(text, options);
   }
   POME_ASSIGN_OR_RETURN(const GemmaConfig config, read_config(checkpoint, kGeneration));
-  GemmaBody body(config);
-  return build_decoder(checkpoint, config, body);
+  return build_decoder(checkpoint, config, options, [&](DecoderLayer& layer, ValueId x) {
+    return build_layer(layer, config, x);
+  });
 }
 
 template <int kGeneration>

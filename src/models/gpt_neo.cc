@@ -1,17 +1,17 @@
 // GPT-Neo (Black et al. 2021, EleutherAI; also TinyStories, Eldan and Li 2023, arXiv 2305.07759):
 // as GPT-2, with plain projections without bias for q, k and v, scores that are not scaled, and
 // layers that see everything in turn with layers that see a window.
+#include "models/blocks.h"
 #include "models/family.h"
-#include "models/gpt_common.h"
-#include "models/models.h"
 
 namespace pome {
 
 namespace {
 
-struct GptNeoConfig : GptConfig {
-  std::vector<int64_t> windows;  // by layer; 0 sees everything
-};
+constexpr std::string_view kClassDefaults = R"({
+  "vocab_size": 50257, "max_position_embeddings": 2048, "hidden_size": 2048, "num_layers": 24,
+  "num_heads": 16, "window_size": 256, "activation_function": "gelu_new",
+  "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true})";
 
 // attention_types: [[["global", "local"], 6], ..] is that pattern six times; attention_layers is
 // the same written out.
@@ -21,6 +21,7 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
     config.complain(Refusal::kType, std::string(key) + " is not a list of layer types");
     return std::vector<std::string>{};
   };
+  const Json *types = config.value("attention_types"), *list = config.value("attention_layers");
   const auto append = [&](const Json& names) {
     if (!names.is_array()) return false;
     for (const Json& name : names) {
@@ -29,8 +30,7 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
     }
     return true;
   };
-  const Json& all = config.object();
-  if (const auto types = all.find("attention_types"); types != all.end() && !types->is_null()) {
+  if (types) {
     if (!types->is_array()) return bad("attention_types");
     for (const Json& entry : *types) {
       if (!entry.is_array() || entry.size() != 2 || !entry[1].is_number_integer())
@@ -41,8 +41,9 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
       for (int64_t i = 0; i < times && static_cast<int64_t>(out.size()) <= layers; ++i)
         if (!append(entry[0])) return bad("attention_types");
     }
-  } else if (const auto list = all.find("attention_layers");
-             list != all.end() && !list->is_null()) {
+    if (list && *list != Json(out))
+      config.unsupported("attention_layers that differ from attention_types");
+  } else if (list) {
     if (!append(*list)) return bad("attention_layers");
   } else {
     for (int64_t i = 0; i < layers; ++i) out.push_back(i % 2 == 0 ? "global" : "local");
@@ -56,78 +57,60 @@ std::vector<std::string> attention_layers(ConfigReader& config, int64_t layers) 
   return out;
 }
 
-Result<GptNeoConfig> read_config(const Checkpoint& checkpoint) {
-  ConfigReader config(checkpoint);
-  GptKeys keys;
-  keys.num_hidden_layers = "num_layers";
-  keys.num_attention_heads = "num_heads";
-  keys.layer_norm_eps = "layer_norm_epsilon";
-  keys.activation = "activation_function";
-  keys.tie_word_embeddings = true;
-  GptNeoConfig out{read_gpt_config(config, checkpoint, "gpt_neo", keys), {}};
-  int64_t window = 256;
-  if (config.maybe_int("window_size", ""))
-    window = config.integer("window_size", "", 1, int64_t{1} << 31);
-  for (const std::string& type : attention_layers(config, out.info.num_hidden_layers)) {
-    if (type != "global" && type != "local")
-      config.unsupported("attention type '" + escape_for_terminal(type, 64) + "'");
-    out.windows.push_back(type == "local" ? window : 0);
+Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
+  ConfigReader config(checkpoint, kClassDefaults);
+  const DecoderKeys keys{.family = "gpt_neo",
+                         .num_hidden_layers = "num_layers",
+                         .num_attention_heads = "num_heads",
+                         .num_key_value_heads = "",
+                         .head_dim = "",
+                         .norm_eps = "layer_norm_epsilon",
+                         .hidden_act = "activation_function",
+                         .layer_norm = true,
+                         .wide_by_default = true,
+                         .rotates = false};
+  DecoderConfig out = read_decoder(config, checkpoint, keys);
+  out.names = {"transformer.",
+               "transformer.wte",
+               "transformer.h.",
+               "transformer.ln_f",
+               "lm_head",
+               "transformer.wpe",
+               {".attn.attention.bias", ".attn.attention.masked_bias"}};  // causal masks
+  const int64_t window = config.integer("window_size", "", 1, int64_t{1} << 31);
+  const std::vector<std::string> types = attention_layers(config, out.info.num_hidden_layers);
+  for (size_t i = 0; i < std::min(types.size(), out.windows.size()); ++i) {
+    if (types[i] != "global" && types[i] != "local")
+      config.unsupported("attention type '" + escape_for_terminal(types[i], 64) + "'");
+    out.windows[i] = types[i] == "local" ? window : 0;
   }
   out.info.config["window_size"] = window;
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }
 
-ValueId build_layer(const GptNeoConfig& c, WeightSet& weights, GraphBuilder& b, int32_t layer,
-                    const std::string& prefix, ValueId x, ValueId position) {
-  const std::string number = std::to_string(layer) + ".";
-  GptLayer l(c, weights, b, {"layers." + number, prefix + "h." + number, ""});
-  b.scope("layers." + number);
-  const int64_t hidden = c.info.hidden_size;
-  const auto project = [&](ValueId in, const char* name, const char* module, bool bias) {
-    return l.linear(in, {name, std::string("attn.attention.") + module, "", hidden, hidden, bias});
+ValueId build_layer(DecoderLayer& layer, ValueId x) {
+  const int64_t hidden = layer.config().info.hidden_size;
+  const auto project = [&](ValueId in, const char* name, const std::string& module, bool bias) {
+    return layer.linear(in, {name, "attn.attention." + module, "", {hidden, hidden}, bias});
   };
-  const ValueId h = l.norm(x, "attention_norm", "ln_1", "");
+  const ValueId h = layer.norm(x, "attention_norm", "ln_1", "");
   const ValueId q = project(h, "attention.q", "q_proj", false),
                 k = project(h, "attention.k", "k_proj", false),
                 v = project(h, "attention.v", "v_proj", false);
-  const AttentionOp op{1.0, c.windows[static_cast<size_t>(layer)]};
-  const ValueId o =
-      project(l.attention(layer, q, k, v, position, op), "attention.o", "out_proj", true);
-  x = b.binary(BinaryKind::kAdd, x, o, "attention_residual");
-  const ValueId m = l.norm(x, "mlp_norm", "ln_2", "");
-  const ValueId down = l.mlp(m, {"", "mlp.c_fc", ""}, {"", "mlp.c_proj", ""});
-  x = b.binary(BinaryKind::kAdd, x, down, "output");
-  b.end_layer(x);
-  b.scope("");
-  return x;
+  const ValueId o = project(layer.attend(q, k, v, {.scale = 1}), "attention.o", "out_proj", true);
+  x = layer.add(x, o, "attention_residual");
+  const ValueId m = layer.norm(x, "mlp_norm", "ln_2", "");
+  return layer.add(x, layer.plain_mlp(m, "mlp.c_fc", "mlp.c_proj"), "output");
 }
 
-Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions&) {
-  POME_ASSIGN_OR_RETURN(const GptNeoConfig config, read_config(checkpoint));
-  GraphBuilder b(config.info);
-  WeightSet weights(checkpoint, b);
-  const std::string prefix = checkpoint.find("wte.weight") ? "" : "transformer.";
-  const ValueId ids = b.token_ids(), position = b.position();
-  const ValueId table = weights.get({"embedding.weight",
-                                     prefix + "wte.weight",
-                                     "",
-                                     {config.info.vocab_size, config.info.hidden_size},
-                                     Constant::Role::kEmbedding});
-  ValueId x = b.add(EmbeddingOp{}, {table, ids}, "embedding");
-  x = add_learned_positions(config, weights, b, x, position, prefix + "wpe.weight", "");
-  for (int32_t layer = 0; layer < config.info.num_hidden_layers; ++layer)
-    x = build_layer(config, weights, b, layer, prefix, x, position);
-  x = GptLayer(config, weights, b, {"", prefix, ""}).norm(x, "norm", "ln_f", "");
-  const ValueId logits = add_head(config, weights, b, x, table, "lm_head");
-  weights.ignore(".attn.attention.bias");  // causal masks that were saved as buffers
-  weights.ignore(".attn.attention.masked_bias");
-  POME_RETURN_IF_ERROR(weights.finish());
-  return b.finish(logits);
+Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
+  POME_ASSIGN_OR_RETURN(const DecoderConfig config, read_config(checkpoint));
+  return build_decoder(checkpoint, config, options, build_layer);
 }
 
 Result<ModelInfo> read_info(const Checkpoint& checkpoint) {
-  POME_ASSIGN_OR_RETURN(GptNeoConfig config, read_config(checkpoint));
+  POME_ASSIGN_OR_RETURN(DecoderConfig config, read_config(checkpoint));
   return std::move(config.info);
 }
 

@@ -1,64 +1,48 @@
 // GPT-OSS (OpenAI 2025, arXiv 2508.10925): attention with sinks, full and sliding layers by turns,
 // biases everywhere, YaRN, and experts with a clamped SwiGLU whose weights are published in MXFP4.
-#include <vector>
-
 #include "models/family.h"
-#include "models/moe_decoder.h"
+#include "models/mixture.h"
 
 namespace pome {
 
 namespace {
 
-struct GptOssConfig {
-  MoeDecoderConfig base;
+constexpr std::string_view kClassDefaults = R"({
+  "vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880, "num_hidden_layers": 36,
+  "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "hidden_act": "silu",
+  "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "sliding_window": 128,
+  "num_local_experts": 128, "num_experts_per_tok": 4, "attention_bias": true,
+  "swiglu_alpha": 1.702, "swiglu_limit": 7.0})";
+constexpr std::string_view kDefaultRope = R"({
+  "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false,
+  "original_max_position_embeddings": 4096})";
+
+struct GptOssConfig : DecoderConfig {
   MoeOp experts;
-  std::vector<int64_t> windows;  // by layer, 0 for full attention
 };
 
-void read_windows(ConfigReader& config, GptOssConfig* out) {
-  const int64_t window = config.integer("sliding_window", "attention.sliding_window", 1, 1 << 30);
-  const int64_t layers = out->base.info.num_hidden_layers;
-  out->windows.resize(static_cast<size_t>(layers));
-  for (size_t i = 0; i < out->windows.size(); ++i) out->windows[i] = i % 2 == 0 ? window : 0;
-  if (config.is_gguf()) return;
-  const auto types = config.object().find("layer_types");
-  if (types == config.object().end() || types->is_null()) return;
-  if (!types->is_array() || static_cast<int64_t>(types->size()) != layers)
-    return config.complain(Refusal::kType, "layer_types must be a list of num_hidden_layers names");
-  for (size_t i = 0; i < out->windows.size(); ++i) {
-    const Json& type = (*types)[i];
-    if (type == "sliding_attention") {
-      out->windows[i] = window;
-    } else if (type == "full_attention") {
-      out->windows[i] = 0;
-    } else {
-      return config.unsupported("layer type " +
-                                escape_for_terminal(dump_json(type).substr(0, 64), 80));
-    }
-  }
-}
-
 Result<GptOssConfig> read_config(const Checkpoint& checkpoint) {
-  ConfigReader config(checkpoint);
-  MoeDecoderKeys keys;
-  keys.family = "gpt_oss";
-  keys.expert_width = "intermediate_size";
-  keys.quant_method = "mxfp4";
+  ConfigReader config(checkpoint, kClassDefaults);
+  POME_ASSIGN_OR_RETURN(const Json rope, parse_json(kDefaultRope, "gpt_oss rope"));
+  DecoderKeys keys{.family = "gpt_oss", .quant_method = "mxfp4"};
+  keys.rope.theta = 150000;
+  keys.rope.absent = &rope;
+  keys.wide_by_default = config.is_gguf();  // its files may say the width of experts only
   GptOssConfig out;
-  out.base = read_moe_decoder(config, checkpoint, keys);
-  out.base.router.normalize = true;
-  if (config.is_gguf()) {
-    // Its files do not say that the model was trained with bounds that are not rounded.
-    out.base.rope.truncate = false;
-    out.base.attention_bias = true;
-  } else {
-    out.base.attention_bias = config.maybe_bool("attention_bias", "").value_or(true);
-  }
-  read_windows(config, &out);
+  static_cast<DecoderConfig&>(out) = read_decoder(config, checkpoint, keys);
+  read_mixture(
+      config,
+      {.experts = "num_local_experts", .also = "num_experts", .expert_width = "intermediate_size"},
+      &out);
+  out.router.normalize = true;
+  // GGUF files do not say that the model was trained with bounds that are not rounded.
+  if (config.is_gguf()) out.rope.truncate = false;
+  out.qkv_bias = out.output_bias = config.maybe_bool("attention_bias", "").value_or(true);
+  read_windows(
+      config, read_window(config), [](int64_t layer) { return layer % 2 == 0; }, &out);
   out.experts = {true, Activation::kSilu, config.positive("swiglu_alpha", "", 1.702),
                  config.positive("swiglu_limit", "", 7.0), 1.0};
-  if (out.base.activation != Activation::kSilu)
-    config.unsupported("another hidden_act than silu in a gpt_oss model");
+  if (!out.act.is_silu()) config.unsupported("another hidden_act than silu in a gpt_oss model");
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }
@@ -67,11 +51,11 @@ Result<GptOssConfig> read_config(const Checkpoint& checkpoint) {
 // (input by output, gate and up interleaved) and MXFP4 blocks (output by input, interleaved).
 class GptOssExperts {
  public:
-  GptOssExperts(MoeDecoderLayer& layer, const GptOssConfig& config)
+  GptOssExperts(DecoderLayer& layer, const GptOssConfig& config)
       : layer_(layer),
-        count_(config.base.router.experts),
-        hidden_(config.base.info.hidden_size),
-        width_(config.base.expert_width),
+        count_(config.router.experts),
+        hidden_(config.info.hidden_size),
+        width_(config.expert_width),
         blocks_(hidden_ % 32 == 0 && width_ % 32 == 0 &&
                 layer.has("mlp.experts.down_proj_blocks", "")) {}
 
@@ -125,46 +109,37 @@ class GptOssExperts {
     return layer_.weights().get(row);
   }
 
-  MoeDecoderLayer& layer_;
+  DecoderLayer& layer_;
   int64_t count_, hidden_, width_;
   bool blocks_;
 };
 
-ValueId build_layer(MoeDecoderLayer& layer, const GptOssConfig& c, int64_t index, ValueId x,
-                    ValueId position, ValueId frequencies) {
-  GraphBuilder& b = layer.builder();
-  MoeDecoderLayer::Attention attention;
-  attention.window = c.windows[static_cast<size_t>(index)];
-  attention.sinks = true;
+ValueId build_layer(DecoderLayer& layer, const GptOssConfig& c, ValueId x) {
   const ValueId h = layer.norm(x, "attention_norm", "input_layernorm", "attn_norm");
-  x = b.binary(BinaryKind::kAdd, x, layer.attention(h, position, frequencies, attention),
-               "attention_residual");
+  x = layer.add(x, layer.attention(h, {.rotary = &layer.rotary(), .sinks = true}),
+                "attention_residual");
   const ValueId m = layer.norm(x, "mlp_norm", "post_attention_layernorm", "post_attention_norm");
-  const ValueId logits = layer.linear(m, "router", "mlp.router", "ffn_gate_inp",
-                                      {c.base.router.experts, c.base.info.hidden_size}, true);
-  const ValueId mix = softmax_router(b, logits, c.base.router);
-  const ValueId out = GptOssExperts(layer, c).build(c.experts, m, mix);
-  return b.binary(BinaryKind::kAdd, x, out, "output");
+  const ValueId logits = router_logits(layer, m, "mlp.router", true);
+  const ValueId mix = softmax_router(layer.builder(), logits, c.router);
+  return layer.add(x, GptOssExperts(layer, c).build(c.experts, m, mix), "output");
 }
 
-Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions&) {
+Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const GptOssConfig config, read_config(checkpoint));
-  const int64_t hidden = config.base.info.hidden_size, width = config.base.expert_width;
+  const int64_t hidden = config.info.hidden_size, width = config.expert_width;
   if (checkpoint.find("model.layers.0.mlp.experts.down_proj_blocks") &&
       (hidden % 32 != 0 || width % 32 != 0))
     return bad_input(Refusal::kRange, "MXFP4 blocks hold 32 weights, but the experts are " +
                                           std::to_string(hidden) + " by " + std::to_string(width))
         .in(checkpoint.path);
-  return build_moe_decoder(
-      checkpoint, config.base,
-      [&](MoeDecoderLayer& layer, int64_t index, ValueId x, ValueId position, ValueId frequencies) {
-        return build_layer(layer, config, index, x, position, frequencies);
-      });
+  return build_decoder(checkpoint, config, options, [&](DecoderLayer& layer, ValueId x) {
+    return build_layer(layer, config, x);
+  });
 }
 
 Result<ModelInfo> read_info(const Checkpoint& checkpoint) {
   POME_ASSIGN_OR_RETURN(GptOssConfig config, read_config(checkpoint));
-  return std::move(config.base.info);
+  return std::move(config.info);
 }
 
 }  // namespace

@@ -7,26 +7,28 @@ namespace pome {
 
 namespace {
 
+// The first release came before the key of the window.
+constexpr std::string_view kClassDefaults = R"({
+  "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+  "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_act": "silu",
+  "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "sliding_window": 4096})";
+
 Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
-  ConfigReader config(checkpoint);
+  ConfigReader config(checkpoint, kClassDefaults);
   DecoderConfig out = read_decoder(config, checkpoint, {.family = "mistral"});
   out.info.architecture = "llama";
   refuse_true(config, "attention_bias");
   refuse_true(config, "mlp_bias");
-  // The first release came before the key: without it the window has 4096 positions, null is none.
-  const bool named = config.object().contains("sliding_window");
-  const int64_t window = config.maybe_int("sliding_window", "").value_or(named ? 0 : 4096);
-  read_windows(
-      config, window, [](int64_t) { return true; }, &out);
+  read_uniform_window(config, read_window(config), &out);
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }
 
 Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const DecoderConfig config, read_config(checkpoint));
-  PreNormBody body(config, {});
-  body.context = options.context;
-  return build_decoder(checkpoint, config, body);
+  return build_decoder(checkpoint, config, options, [](DecoderLayer& layer, ValueId x) {
+    return layer.pre_norm_layer(x, {.rotary = &layer.rotary()});
+  });
 }
 
 Result<ModelInfo> read_info(const Checkpoint& checkpoint) {

@@ -1,65 +1,55 @@
 // Mixtral (Jiang et al. 2024, arXiv 2401.04088): a Llama whose feed-forward layers are mixtures of
 // experts, weighted by the softmax over the chosen ones. GGUF calls its architecture "llama".
 #include "models/family.h"
-#include "models/moe_decoder.h"
+#include "models/mixture.h"
 
 namespace pome {
 
 namespace {
 
-struct MixtralConfig {
-  MoeDecoderConfig base;
-  int64_t window = 0;
-};
+constexpr std::string_view kClassDefaults = R"({
+  "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+  "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_act": "silu",
+  "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2,
+  "num_local_experts": 8})";
 
-Result<MixtralConfig> read_config(const Checkpoint& checkpoint) {
-  ConfigReader config(checkpoint);
-  MoeDecoderKeys keys;
-  keys.family = "mixtral";
-  keys.expert_width = "intermediate_size";
-  keys.experts = "num_local_experts";
-  MixtralConfig out;
-  out.base = read_moe_decoder(config, checkpoint, keys);
-  out.base.router.normalize = true;
-  out.window = config.maybe_int("sliding_window", "attention.sliding_window").value_or(0);
-  if (out.window < 0) config.complain(Refusal::kRange, "sliding_window must not be negative");
+Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
+  ConfigReader config(checkpoint, kClassDefaults);
+  DecoderKeys keys{.family = "mixtral"};
+  keys.rope.theta = 1e6;
+  keys.wide_by_default = config.is_gguf();  // its files may say the width of experts only
+  DecoderConfig out = read_decoder(config, checkpoint, keys);
+  read_mixture(
+      config,
+      {.experts = "num_local_experts", .also = "num_experts", .expert_width = "intermediate_size"},
+      &out);
+  out.router.normalize = true;
+  read_uniform_window(config, read_window(config), &out);
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }
 
-ValueId build_layer(MoeDecoderLayer& layer, const MixtralConfig& c, ValueId x, ValueId position,
-                    ValueId frequencies) {
-  GraphBuilder& b = layer.builder();
-  const ModelInfo& info = c.base.info;
-  MoeDecoderLayer::Attention attention;
-  attention.window = c.window;
-  attention.paired_heads = true;
+ValueId build_layer(DecoderLayer& layer, ValueId x) {
   const ValueId h = layer.norm(x, "attention_norm", "input_layernorm", "attn_norm");
-  x = b.binary(BinaryKind::kAdd, x, layer.attention(h, position, frequencies, attention),
-               "attention_residual");
+  x = layer.add(x, layer.attention(h, {.rotary = &layer.rotary(), .paired_heads = true}),
+                "attention_residual");
   const ValueId m = layer.norm(x, "mlp_norm", "post_attention_layernorm", "ffn_norm");
-  const bool fused = layer.has("mlp.experts.gate_up_proj", "");
-  const ValueId logits =
-      layer.linear(m, "router", fused ? "mlp.gate" : "block_sparse_moe.gate", "ffn_gate_inp",
-                   {c.base.router.experts, info.hidden_size}, false);
-  const ValueId mix = softmax_router(b, logits, c.base.router);
+  const bool old = layer.has("block_sparse_moe.gate.weight", "");
+  const ValueId logits = router_logits(layer, m, old ? "block_sparse_moe.gate" : "mlp.gate");
+  const ValueId mix = softmax_router(layer.builder(), logits, layer.config().router);
   const ValueId out =
-      layer.experts(m, mix, {"block_sparse_moe.experts", "w1", "w3", "w2", "mlp.experts"});
-  return b.binary(BinaryKind::kAdd, x, out, "output");
+      gated_experts(layer, m, mix, {"block_sparse_moe.experts", "w1", "w3", "w2", "mlp.experts"});
+  return layer.add(x, out, "output");
 }
 
-Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions&) {
-  POME_ASSIGN_OR_RETURN(const MixtralConfig config, read_config(checkpoint));
-  return build_moe_decoder(
-      checkpoint, config.base,
-      [&](MoeDecoderLayer& layer, int64_t, ValueId x, ValueId position, ValueId frequencies) {
-        return build_layer(layer, config, x, position, frequencies);
-      });
+Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
+  POME_ASSIGN_OR_RETURN(const DecoderConfig config, read_config(checkpoint));
+  return build_decoder(checkpoint, config, options, build_layer);
 }
 
 Result<ModelInfo> read_info(const Checkpoint& checkpoint) {
-  POME_ASSIGN_OR_RETURN(MixtralConfig config, read_config(checkpoint));
-  return std::move(config.base.info);
+  POME_ASSIGN_OR_RETURN(DecoderConfig config, read_config(checkpoint));
+  return std::move(config.info);
 }
 
 // Among files of architecture "llama", those with experts.

@@ -13,7 +13,8 @@ namespace pome {
 struct BuildOptions {
   // Positions that the graph will be used for; 0 = min(max_position_embeddings, 4096). Models with
   // a short and a long set of rope factors take the long one when this is more than their original
-  // context, as transformers does by the length of the text.
+  // context, as transformers does by the length of the text; those whose rope is scaled dynamically
+  // are made for more than max_position_embeddings, up to `factor` times as many.
   int64_t context = 0;
 };
 
@@ -24,6 +25,6 @@ std::vector<std::string> supported_families();
 // A graph constant that reads a stored tensor as it is.
 ConstantDataPtr stored_constant(const CheckpointTensor& tensor);
 // Config values of a Hugging Face or GGUF checkpoint, before any weight is looked at.
-Result<ModelInfo> read_model_info(const Checkpoint& checkpoint);
+Result<ModelInfo> read_model_info(const Checkpoint& checkpoint, const BuildOptions& options = {});
 
 }  // namespace pome

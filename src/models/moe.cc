@@ -151,26 +151,46 @@ class Mxfp4Experts final : public ConstantData {
     tile->storage.resize(1);
     tile->storage[0].resize(static_cast<size_t>(rows * groups * 17));
     std::byte* out = tile->storage[0].data();
+    // Several rows at once, with those of the other matrix between them: reading costs more than
+    // bytes.
+    constexpr int64_t kRows = 32;
     EncodedTile blocks, scales;
-    for (int64_t r = row; r < row + rows; ++r) {
+    for (int64_t r = row; r < row + rows;) {
+      const int64_t count = std::min({kRows, row + rows - r, outputs_ - r % outputs_});
       const int64_t from = r / outputs_ * stored_outputs_ + first_ + r % outputs_ * step_;
+      const int64_t span = (count - 1) * step_ + 1;
       // Blocks [.., groups, 16] have one row per group.
-      POME_RETURN_IF_ERROR(blocks_->read_tile(from * groups, groups, &blocks));
-      POME_RETURN_IF_ERROR(scales_->read_tile(from, 1, &scales));
-      for (int64_t g = 0; g < groups; ++g, out += 17) {
-        out[0] = scales.parts[0][static_cast<size_t>(g)];
-        repack(blocks.parts[0].data() + g * 16, out + 1);
+      POME_RETURN_IF_ERROR(blocks_->read_tile(from * groups, span * groups, &blocks));
+      POME_RETURN_IF_ERROR(scales_->read_tile(from, span, &scales));
+      for (int64_t i = 0; i < count; ++i) {
+        const std::byte* block = blocks.parts[0].data() + i * step_ * groups * 16;
+        const std::byte* scale = scales.parts[0].data() + i * step_ * groups;
+        for (int64_t g = 0; g < groups; ++g, out += 17, block += 16) {
+          out[0] = scale[g];
+          repack(block, out + 1);
+        }
       }
+      r += count;
     }
     tile->parts.assign(1, tile->storage[0]);
     return {};
   }
 
  private:
+  // The eight nibbles of a word, one to a byte.
+  static uint64_t spread(uint64_t nibbles) {
+    nibbles = (nibbles | nibbles << 16) & 0x0000FFFF0000FFFFu;
+    nibbles = (nibbles | nibbles << 8) & 0x00FF00FF00FF00FFu;
+    return (nibbles | nibbles << 4) & 0x0F0F0F0F0F0F0F0Fu;
+  }
   // Pairs (2j, 2j + 1) become pairs (j, j + 16).
   static void repack(const std::byte* in, std::byte* out) {
-    const auto element = [in](int i) { return in[i / 2] >> (i % 2 * 4) & std::byte{15}; };
-    for (int j = 0; j < 16; ++j) out[j] = element(j) | element(j + 16) << 4;
+    uint32_t words[4];
+    std::memcpy(words, in, sizeof words);
+    for (int half = 0; half < 2; ++half) {
+      const uint64_t pairs = spread(words[half]) | spread(words[half + 2]) << 4;
+      std::memcpy(out + 8 * half, &pairs, sizeof pairs);
+    }
   }
 
   ConstantDataPtr blocks_, scales_;

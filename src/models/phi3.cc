@@ -8,23 +8,30 @@ namespace pome {
 
 namespace {
 
+constexpr std::string_view kClassDefaults = R"({
+  "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+  "num_attention_heads": 32, "hidden_act": "silu", "max_position_embeddings": 4096,
+  "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5})";
+
 Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
-  ConfigReader config(checkpoint);
-  DecoderConfig out = read_decoder(config, checkpoint, {.family = "phi3", .rms_norm_eps = 1e-5});
+  ConfigReader config(checkpoint, kClassDefaults);
+  DecoderKeys keys{.family = "phi3"};
+  keys.rope.partial_rotary_factor = 1;
+  keys.rope.yarn_is_longrope = true;
+  DecoderConfig out = read_decoder(config, checkpoint, keys);
+  if (!config.is_gguf() && out.rope.type != "default" && out.rope.type != "longrope")
+    config.unsupported("rope type '" + out.rope.type + "' in this family");
   for (const char* key : {"attention_bias", "mlp_bias"}) refuse_true(config, key);
-  const int64_t window = config.maybe_int("sliding_window", "attention.sliding_window").value_or(0);
-  read_windows(
-      config, window, [](int64_t) { return true; }, &out);
+  read_uniform_window(config, read_window(config), &out);
   POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
   return out;
 }
 
 Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const DecoderConfig config, read_config(checkpoint));
-  PreNormBody body(config, {.fused_qkv = true});
-  body.fused_gate_up = true;
-  body.context = options.context;
-  return build_decoder(checkpoint, config, body);
+  return build_decoder(checkpoint, config, options, [](DecoderLayer& layer, ValueId x) {
+    return layer.pre_norm_layer(x, {.rotary = &layer.rotary(), .fused_qkv = true}, true);
+  });
 }
 
 Result<ModelInfo> read_info(const Checkpoint& checkpoint) {

@@ -2,6 +2,7 @@
 
 #include "models/family.h"
 #include "models/models.h"
+#include "models/rope.h"
 
 namespace pome {
 
@@ -10,11 +11,11 @@ namespace {
 const std::vector<const Family*>& families() {
   static const std::vector<const Family*> kFamilies = {
       &mixtral_family(),  // before llama, whose architecture name its GGUF files have
-      &llama_family(),    &mistral_family(),   &qwen2_family(),   &qwen3_family(),
-      &smollm3_family(),  &phi3_family(),      &gemma_family(),   &gemma2_family(),
-      &gemma3_family(),   &qwen3_moe_family(), &gpt_oss_family(), &latent_kv_family(),
-      &deepseek_family(), &gpt2_family(),      &gpt_neo_family(), &gpt_neox_family(),
-      &phi_family(),
+      &llama_family(),     &mistral_family(),   &qwen2_family(),     &qwen3_family(),
+      &smollm3_family(),   &phi3_family(),      &gemma_family(),     &gemma2_family(),
+      &gemma3_family(),    &qwen2_moe_family(), &qwen3_moe_family(), &gpt_oss_family(),
+      &latent_kv_family(), &deepseek_family(),  &gpt2_family(),      &gpt_neo_family(),
+      &gpt_neox_family(),  &phi_family(),
   };
   return kFamilies;
 }
@@ -64,9 +65,11 @@ Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& opti
   return family->build(checkpoint, options);
 }
 
-Result<ModelInfo> read_model_info(const Checkpoint& checkpoint) {
+Result<ModelInfo> read_model_info(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
-  return family->read_info(checkpoint);
+  POME_ASSIGN_OR_RETURN(ModelInfo info, family->read_info(checkpoint));
+  info.max_position_embeddings = positions_of(info, options.context);
+  return info;
 }
 
 }  // namespace pome

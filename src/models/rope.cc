@@ -1,9 +1,9 @@
 // Rotary position embedding: configuration and frequencies. The formulas of the scaled variants are
 // those of transformers' modeling_rope_utils, because published configurations are written for it.
+#include "models/rope.h"
+
 #include <algorithm>
 #include <cmath>
-
-#include "models/config.h"
 
 namespace pome {
 
@@ -98,45 +98,86 @@ void read_longrope(ConfigReader& config, const Json& scaling, const Positions& p
   rope->attention_factor = positive_in(config, scaling, "attention_factor", false).value_or(scale);
 }
 
-void read_scaling(ConfigReader& config, const Json& object, const Json& scaling, RopeConfig* rope) {
-  if (!scaling.is_object())
-    return config.complain(Refusal::kType, "rope scaling must be an object");
+std::string type_in(ConfigReader& config, const Json& parameters) {
   for (const char* key : {"rope_type", "type"}) {
-    const auto found = scaling.find(key);
-    if (found == scaling.end() || found->is_null()) continue;
-    if (!found->is_string())
-      return config.complain(Refusal::kType,
-                             std::string("rope scaling: ") + key + " must be a string");
-    rope->type = found->get<std::string>();
-    break;
+    const auto found = parameters.find(key);
+    if (found == parameters.end() || found->is_null()) continue;
+    if (found->is_string()) return found->get<std::string>();
+    config.complain(Refusal::kType, std::string("rope scaling: ") + key + " must be a string");
   }
-  if (rope->type == "su") rope->type = "longrope";  // its name in the first Phi-3 releases
-  if (const auto theta = number_in(config, scaling, "rope_theta")) rope->theta = *theta;
+  return "default";
+}
+
+// transformers lets the value beside the parameters win.
+Positions read_positions(ConfigReader& config, const Json& parameters) {
+  constexpr const char* kOriginal = "original_max_position_embeddings";
+  Positions out;
+  out.all = config.maybe_number("max_position_embeddings", "").value_or(0);
+  auto original = config.maybe_number(kOriginal, "");
+  if (!original) original = number_in(config, parameters, kOriginal);
+  out.original = original.value_or(out.all);
+  if (!(out.original >= 1))
+    config.complain(Refusal::kRange,
+                    std::string("rope scaling: ") + kOriginal + " must be at least 1");
+  return out;
+}
+
+void read_parameters(ConfigReader& config, const RopeKeys& keys, const Json& parameters,
+                     RopeConfig* rope) {
+  rope->type = type_in(config, parameters);
+  if (rope->type == "su" || (keys.yarn_is_longrope && rope->type == "yarn"))
+    rope->type = "longrope";
   if (rope->type == "default") return;
   static constexpr const char* kKnown[] = {"linear", "dynamic", "llama3", "yarn", "longrope"};
   if (std::find(std::begin(kKnown), std::end(kKnown), rope->type) == std::end(kKnown))
     return config.unsupported("rope type '" + escape_for_terminal(rope->type, 64) +
                               "' (known: default, linear, dynamic, llama3, yarn, longrope)");
+  const bool scaled = rope->type != "linear" && rope->type != "dynamic";
   Positions positions;
-  positions.all = number_in(config, config.object(), "max_position_embeddings").value_or(0);
-  positions.original =
-      number_in(config, scaling, "original_max_position_embeddings")
-          .value_or(number_in(config, object, "original_max_position_embeddings").value_or(0));
-  if (rope->type == "llama3" || rope->type == "longrope") {
-    if (!(positions.original >= 1))
-      config.complain(Refusal::kRange, "rope scaling: original_max_position_embeddings is missing");
-  } else if (rope->type == "yarn" && !(positions.original >= 1)) {
-    positions.original = positions.all;
-  }
+  if (scaled) positions = read_positions(config, parameters);
+  if (rope->type == "dynamic")
+    positions.original = config.maybe_number("max_position_embeddings", "").value_or(0);
   rope->original_max_position_embeddings =
       static_cast<int64_t>(std::clamp(positions.original, 0.0, 1e12));
-  if (rope->type == "longrope") return read_longrope(config, scaling, positions, rope);
-  if (rope->type == "yarn" && !scaling.contains("factor") && positions.original >= 1)
-    rope->factor = positions.all / positions.original;
-  else
-    rope->factor = positive_in(config, scaling, "factor", true).value_or(1);
-  if (rope->type == "llama3") read_llama3(config, scaling, rope);
-  if (rope->type == "yarn") read_yarn(config, scaling, rope);
+  if (rope->type == "longrope") return read_longrope(config, parameters, positions, rope);
+  const auto factor = positive_in(config, parameters, "factor", rope->type != "yarn");
+  rope->factor = factor.value_or(scaled ? positions.all / std::max(positions.original, 1.0) : 1);
+  if (rope->type == "llama3") read_llama3(config, parameters, rope);
+  if (rope->type == "yarn") read_yarn(config, parameters, rope);
+}
+
+// rope_scaling when it says anything, else rope_parameters. Null when there is neither.
+const Json* parameters_of(ConfigReader& config, const RopeKeys& keys) {
+  if (keys.parameters) return keys.parameters;
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const Json* found = config.value(key);
+    if (!found) continue;
+    if (!found->is_object()) {
+      config.complain(Refusal::kType, std::string(key) + ": rope scaling must be an object");
+      return nullptr;
+    }
+    for (const char* kind : {"full_attention", "sliding_attention"})
+      if (found->contains(kind))
+        config.unsupported(std::string(key) + " by layer type in this family");
+    if (!found->empty()) return found;
+  }
+  return keys.absent;
+}
+
+void read_rotary_dim(ConfigReader& config, const RopeKeys& keys, const Json& parameters,
+                     RopeConfig* rope) {
+  const std::string key(keys.partial_key);
+  const auto beside = keys.parameters ? std::nullopt : config.maybe_number(key, "");
+  const double partial =
+      number_in(config, parameters, "partial_rotary_factor")
+          .value_or(beside.value_or(keys.partial_rotary_factor ? keys.partial_rotary_factor : 1));
+  if (!(partial > 0 && partial <= 1))
+    return config.complain(Refusal::kRange, key + " must lie in (0, 1]");
+  if (partial != 1 && !keys.partial_rotary_factor)
+    return config.unsupported(key + " in this family, whose heads rotate as a whole");
+  rope->frequency_dim = static_cast<int64_t>(static_cast<double>(keys.head_dim) * partial);
+  // As many frequencies as there are even numbers below it.
+  rope->rotary_dim = (rope->frequency_dim + 1) / 2 * 2;
 }
 
 void read_gguf_scaling(ConfigReader& config, RopeConfig* rope) {
@@ -166,7 +207,7 @@ void read_gguf_scaling(ConfigReader& config, RopeConfig* rope) {
 
 // Interpolated and original frequencies, blended along the dimensions.
 void apply_yarn(const RopeConfig& rope, std::vector<float>* frequencies) {
-  const double d = static_cast<double>(rope.rotary_dim);
+  const double d = static_cast<double>(rope.frequency_dim ? rope.frequency_dim : rope.rotary_dim);
   const double original = static_cast<double>(rope.original_max_position_embeddings);
   // The dimension that turns `rotations` times within the original context.
   const auto dimension = [&](double rotations) {
@@ -207,39 +248,60 @@ double yarn_mscale(double factor, double mscale) {
   return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }
 
-RopeConfig read_rope(ConfigReader& config, int64_t head_dim, const Json* object) {
+void declare_length(int64_t max_position_embeddings, int64_t context, RopeConfig* rope) {
+  const int64_t original = rope->original_max_position_embeddings;
+  if (rope->type == "dynamic" && context > original) {
+    // A base that stretches the longest wave by as much as the text is longer (transformers takes
+    // the length of the text for this).
+    const double times =
+        static_cast<double>(context) / static_cast<double>(std::max<int64_t>(original, 1));
+    const double stretch = rope->factor * times - (rope->factor - 1);
+    const double d = static_cast<double>(rope->frequency_dim);
+    if (stretch > 1 && d > 2) rope->theta *= std::pow(stretch, d / (d - 2));
+  }
+  if (rope->long_factors.empty()) return;
+  constexpr int64_t kDefaultContext = 4096;  // of sessions and artefacts too
+  const int64_t positions =
+      std::min(context > 0 ? context : kDefaultContext, max_position_embeddings);
+  rope->use_long_factors = positions > original;
+}
+
+int64_t positions_of(const ModelInfo& info, int64_t context) {
+  const auto found = info.config.find(kStretchedPositions);
+  if (found == info.config.end()) return info.max_position_embeddings;
+  return std::max(info.max_position_embeddings,
+                  std::min(context, std::get<int64_t>(found->second)));
+}
+
+RopeConfig read_rope(ConfigReader& config, const RopeKeys& keys) {
   RopeConfig rope;
-  rope.rotary_dim = head_dim;
+  rope.rotary_dim = rope.frequency_dim = keys.head_dim;
   if (config.is_gguf()) {
     rope.theta = config.positive("", "rope.freq_base", 10000.0);
-    rope.rotary_dim = config.maybe_int("", "rope.dimension_count").value_or(head_dim);
+    rope.rotary_dim = config.maybe_int("", "rope.dimension_count").value_or(keys.head_dim);
+    rope.frequency_dim = rope.rotary_dim;
     read_gguf_scaling(config, &rope);
   } else {
-    const Json& all = object ? *object : config.object();
-    rope.theta = number_in(config, all, "rope_theta").value_or(10000.0);
-    double partial = number_in(config, all, "partial_rotary_factor").value_or(1.0);
-    for (const char* key : {"rope_scaling", "rope_parameters"}) {
-      const auto found = all.find(key);
-      if (found == all.end() || found->is_null()) continue;
-      read_scaling(config, all, *found, &rope);
-      if (found->is_object())
-        partial = number_in(config, *found, "partial_rotary_factor").value_or(partial);
-    }
-    if (!(partial > 0 && partial <= 1))
-      config.complain(Refusal::kRange, "partial_rotary_factor must lie in (0, 1]");
-    else
-      rope.rotary_dim = static_cast<int64_t>(static_cast<double>(head_dim) * partial);
+    const Json* given = parameters_of(config, keys);
+    const Json parameters = given ? *given : Json::object();
+    const auto beside = keys.parameters ? std::nullopt : config.maybe_number(keys.theta_key, "");
+    rope.theta = number_in(config, parameters, "rope_theta").value_or(beside.value_or(keys.theta));
+    read_parameters(config, keys, parameters, &rope);
+    read_rotary_dim(config, keys, parameters, &rope);
   }
   if (!(rope.theta > 0)) {
-    config.complain(Refusal::kRange, "rope_theta must be positive");
+    config.complain(Refusal::kRange, std::string(keys.theta_key) + " must be positive");
     rope.theta = 10000;
   }
-  if (rope.rotary_dim < 2 || rope.rotary_dim > head_dim || rope.rotary_dim % 2 != 0) {
+  if (rope.rotary_dim < 2 || rope.rotary_dim > keys.head_dim || rope.rotary_dim % 2 != 0) {
     config.complain(Refusal::kRange, "rotary dimension " + std::to_string(rope.rotary_dim) +
                                          " must be even and at most the head dimension " +
-                                         std::to_string(head_dim));
-    rope.rotary_dim = std::max<int64_t>(2, head_dim / 2 * 2);
+                                         std::to_string(keys.head_dim));
+    rope.rotary_dim = rope.frequency_dim = std::max<int64_t>(2, keys.head_dim / 2 * 2);
   }
+  if (rope.type == "dynamic" && rope.frequency_dim <= 2)
+    config.complain(Refusal::kRange, "dynamic rope scaling of a rotary dimension of " +
+                                         std::to_string(rope.frequency_dim));
   for (const auto* factors : {&rope.short_factors, &rope.long_factors})
     if (!factors->empty() && static_cast<int64_t>(factors->size()) * 2 != rope.rotary_dim)
       config.complain(Refusal::kRange, "rope scaling: " + std::to_string(factors->size()) +
@@ -250,11 +312,12 @@ RopeConfig read_rope(ConfigReader& config, int64_t head_dim, const Json* object)
 
 std::vector<float> inverse_frequencies(const RopeConfig& rope, std::span<const float> factors) {
   std::vector<float> out(static_cast<size_t>(rope.rotary_dim / 2));
+  const int64_t d = rope.frequency_dim ? rope.frequency_dim : rope.rotary_dim;
   const std::vector<float>& own = rope.use_long_factors ? rope.long_factors : rope.short_factors;
   for (size_t i = 0; i < out.size(); ++i) {
     // f32 arithmetic in the order of the training code, so that angles agree to the last bit where
     // libm does.
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(rope.rotary_dim);
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(d);
     const float power = std::pow(static_cast<float>(rope.theta), exponent);
     float frequency = i < own.size() ? 1.0f / (own[i] * power) : 1.0f / power;
     if (rope.type == "linear") frequency /= static_cast<float>(rope.factor);

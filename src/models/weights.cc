@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/checked.h"
 #include "models/models.h"
 
 namespace pome {
@@ -64,15 +65,40 @@ ConstantDataPtr stored_constant(const CheckpointTensor& tensor) {
   return std::make_shared<StoredConstant>(tensor);
 }
 
-WeightSet::WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder)
+Result<bool> stored_apart(const Checkpoint& checkpoint, const std::string& base,
+                          const std::string& a, const std::string& b) {
+  const CheckpointTensor* first = checkpoint.find(a);
+  if (!first && a.rfind(base, 0) == 0) first = checkpoint.find(a.substr(base.size()));
+  const CheckpointTensor* second = checkpoint.find(b);
+  if (!first || !second) return false;
+  if (first->shape != second->shape) return true;
+  const ConstantDataPtr x = stored_constant(*first), y = stored_constant(*second);
+  const int64_t step =
+      std::max<int64_t>(1, (int64_t{1} << 18) / std::max<int64_t>(1, x->columns()));
+  std::vector<float> left(static_cast<size_t>(step * x->columns())), right(left.size());
+  for (int64_t row = 0; row < x->rows(); row += step) {
+    const int64_t rows = std::min(step, x->rows() - row);
+    POME_RETURN_IF_ERROR(x->read_f32(row, rows, left.data()));
+    POME_RETURN_IF_ERROR(y->read_f32(row, rows, right.data()));
+    if (!std::equal(left.begin(), left.begin() + rows * x->columns(), right.begin())) return true;
+  }
+  return false;
+}
+
+WeightSet::WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder, std::string base,
+                     const std::string& embedding)
     : checkpoint_(checkpoint), builder_(builder), gguf_(checkpoint.format == "gguf") {
-  drop_prefix_ = !gguf_ && !checkpoint.find("model.embed_tokens.weight") &&
-                 checkpoint.find("embed_tokens.weight");
+  if (!gguf_ && embedding.rfind(base, 0) == 0 && !checkpoint.find(embedding) &&
+      checkpoint.find(embedding.substr(base.size())))
+    dropped_prefix_ = std::move(base);
+  float8_ = read_scaled_float8(checkpoint);
+  if (float8_) ignore("activation_scale");  // of static schemes: activations are not quantised here
 }
 
 std::string WeightSet::stored_name(const std::string& hf_name, const std::string& gguf_name) const {
   if (gguf_) return gguf_name;
-  if (drop_prefix_ && hf_name.rfind("model.", 0) == 0) return hf_name.substr(6);
+  if (!dropped_prefix_.empty() && hf_name.rfind(dropped_prefix_, 0) == 0)
+    return hf_name.substr(dropped_prefix_.size());
   return hf_name;
 }
 
@@ -95,7 +121,33 @@ ConstantDataPtr WeightSet::stored(const std::string& hf_name, const std::string&
                         to_string(tensor->shape));
     return nullptr;
   }
-  return stored_constant(*tensor);
+  return with_scales(*tensor);
+}
+
+// Floats of 8 bits have their scales beside them where the configuration says so; without it they
+// are the values themselves.
+ConstantDataPtr WeightSet::with_scales(const CheckpointTensor& tensor) {
+  const EncodingKind kind = tensor.encoding.kind;
+  ConstantDataPtr codes = stored_constant(tensor);
+  if (!float8_ || (kind != EncodingKind::kF8E4M3 && kind != EncodingKind::kF8E5M2)) return codes;
+  const std::string name = tensor.name + "_scale_inv";
+  const CheckpointTensor* scales = checkpoint_.find(name);
+  if (!scales) {
+    problems_.push_back("missing: " + name + ", the scales of " + tensor.name);
+    return nullptr;
+  }
+  used_.insert(name);
+  const bool whole = float8_->block_rows == 0;
+  const int64_t down = whole ? 1 : ceil_div(codes->rows(), float8_->block_rows);
+  const int64_t across = whole ? 1 : ceil_div(codes->columns(), float8_->block_columns);
+  const bool single = down * across == 1 && element_count(scales->shape) == 1;
+  if (tensor.shape.size() != 2 || !is_weight_type(scales->encoding) ||
+      (!single && scales->shape != Shape{down, across})) {
+    problems_.push_back("wrong scales: " + name + " must be " + to_string(Shape{down, across}) +
+                        ", is " + to_string(scales->shape) + " " + to_string(scales->encoding));
+    return nullptr;
+  }
+  return scaled_constant(std::move(codes), stored_constant(*scales), *float8_);
 }
 
 ValueId WeightSet::add(const WeightRow& row, ConstantDataPtr data) {
@@ -153,8 +205,13 @@ WeightTransform take_rows(int64_t first, Shape shape) {
   };
 }
 
-WeightTransform transpose_stored() {
-  return [](ConstantDataPtr in) { return transposed(std::move(in)); };
+WeightTransform move_rows(std::function<int64_t(int64_t)> order, Shape shape) {
+  return [order = std::move(order), shape = std::move(shape)](ConstantDataPtr in) {
+    if (shape.size() > 1) return permute_rows(std::move(in), shape, order);
+    // Every stored element needs a source, also those that are cut off afterwards.
+    const auto all = [order, count = shape[0]](int64_t i) { return i < count ? order(i) : i; };
+    return slice_elements(permute_elements(std::move(in), all), 0, shape[0]);
+  };
 }
 
 WeightTransform add_one() {

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "formats/checkpoint.h"
 #include "graph/builder.h"
+#include "models/stored_quantisation.h"
 
 namespace pome {
 
@@ -36,14 +37,22 @@ struct WeightRow {
 WeightTransform unpermute_heads(Shape shape, int64_t heads);
 // Rows [first, first + rows) of a fused matrix or bias ([rows, K], or [rows] for a vector).
 WeightTransform take_rows(int64_t first, Shape shape);
-// Weights of a Conv1D are stored [K, N].
-WeightTransform transpose_stored();
+// Row i is stored row order(i), of a matrix or a vector that holds more.
+WeightTransform move_rows(std::function<int64_t(int64_t)> order, Shape shape);
 // Gemma stores its norm gains minus one.
 WeightTransform add_one();
 
+// Whether both tensors are stored (`a` with or without the prefix `base`) and hold different
+// values.
+Result<bool> stored_apart(const Checkpoint& checkpoint, const std::string& base,
+                          const std::string& a, const std::string& b);
+
 class WeightSet {
  public:
-  WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder);
+  // A base model that was saved alone has its tensors without the prefix `base`; whether this is
+  // one is told by `embedding`, a name with that prefix.
+  WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder, std::string base = "model.",
+            const std::string& embedding = "model.embed_tokens.weight");
   // The constant's value. After a problem the value stands for a constant of the right shape, so
   // that the family can go on and find more problems.
   ValueId get(const WeightRow& row);
@@ -67,11 +76,13 @@ class WeightSet {
 
  private:
   ValueId add(const WeightRow& row, ConstantDataPtr data);
+  ConstantDataPtr with_scales(const CheckpointTensor& tensor);
   std::string stored_name(const std::string& hf_name, const std::string& gguf_name) const;
   const Checkpoint& checkpoint_;
   GraphBuilder& builder_;
   bool gguf_;
-  bool drop_prefix_ = false;  // a base model saved without the leading "model."
+  std::string dropped_prefix_;  // of a base model saved alone
+  std::optional<ScaledFloat8> float8_;
   std::set<std::string> used_;
   std::vector<std::string> ignored_, ignored_prefixes_, problems_;
 };

@@ -180,7 +180,7 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
   POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, parse_recipe(options.weights, embedding));
 
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
-  POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint));
+  POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint, {options.context}));
   CoremlOptions coreml;
   POME_RETURN_IF_ERROR(settle_context(info, options, &coreml.context, &coreml.chunk));
   POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {coreml.context}));

@@ -188,7 +188,7 @@ class EncodedConstant final : public ConstantData {
       const auto add = [&](int64_t, std::span<const float> chunk) {
         const std::span<uint16_t> part = rest.first(chunk.size());
         f32_to_f16(chunk, part);
-        for (uint16_t& key : part) key = key_of_f16(key);
+        keys_of_f16(part);
         histogram.add(part);
         rest = rest.subspan(chunk.size());
       };

@@ -1,6 +1,7 @@
 #include "quantize/palette.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/status.h"
 #include "tensor/half.h"
@@ -39,6 +40,23 @@ void fill_up(std::vector<int>* keys, size_t size) {
 
 }  // namespace
 
+void keys_of_f16(std::span<uint16_t> codes) {
+  // Without branches and in blocks of known size, so that the compiler uses wide registers.
+  constexpr size_t kWidth = 32;
+  size_t i = 0;
+  for (; i + kWidth <= codes.size(); i += kWidth) {
+    uint16_t block[kWidth];
+    std::memcpy(block, codes.data() + i, sizeof block);
+    for (uint16_t& code : block) {
+      const auto sign = static_cast<uint16_t>(-(code >> 15));
+      const auto plus_zero = static_cast<uint16_t>(code == 0x8000 ? 0 : sign & 0x7FFF);
+      code = static_cast<uint16_t>((code == 0x8000 ? 0x8000 : code ^ 0x8000) ^ plus_zero);
+    }
+    std::memcpy(codes.data() + i, block, sizeof block);
+  }
+  for (; i < codes.size(); ++i) codes[i] = key_of_f16(codes[i]);
+}
+
 KeyHistogram::KeyHistogram() : counts_(kKeys) {}
 
 void KeyHistogram::clear() {
@@ -59,11 +77,25 @@ void KeyHistogram::add(std::span<const uint16_t> keys, std::span<const float> we
 void KeyHistogram::collect(std::vector<double>* values, std::vector<double>* weights) const {
   values->clear();
   weights->clear();
-  for (size_t key = 0; key < kKeys; ++key) {
-    const double sum = counts_[key] + (sums_.empty() ? 0.0 : sums_[key]);
-    if (sum > 0) {
-      values->push_back(value_of_key(static_cast<int>(key)));
-      weights->push_back(sum);
+  const auto add = [&](size_t key, double sum) {
+    values->push_back(value_of_key(static_cast<int>(key)));
+    weights->push_back(sum);
+  };
+  if (!sums_.empty()) {
+    for (size_t key = 0; key < kKeys; ++key) {
+      const double sum = counts_[key] + sums_[key];
+      if (sum > 0) add(key, sum);
+    }
+    return;
+  }
+  // Most keys are empty, in long runs.
+  constexpr size_t kRun = 16;
+  for (size_t first = 0; first < kKeys; first += kRun) {
+    uint32_t any = 0;
+    for (size_t i = 0; i < kRun; ++i) any |= counts_[first + i];
+    if (any == 0) continue;
+    for (size_t key = first; key < first + kRun; ++key) {
+      if (counts_[key] != 0) add(key, counts_[key]);
     }
   }
 }

@@ -21,6 +21,7 @@ inline uint16_t key_of_f16(uint16_t bits) {
   const uint16_t code = bits == 0x8000 ? uint16_t{0} : bits;
   return static_cast<uint16_t>(code ^ ((code & 0x8000) != 0 ? 0xFFFF : 0x8000));
 }
+void keys_of_f16(std::span<uint16_t> codes);  // each in place
 inline uint16_t f16_of_key(uint16_t key) {
   return static_cast<uint16_t>(key ^ ((key & 0x8000) != 0 ? 0x8000 : 0xFFFF));
 }

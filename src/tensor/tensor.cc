@@ -330,44 +330,4 @@ int read_packed(std::span<const std::byte> stream, DType dtype, int64_t index) {
   return dtype == DType::kI4 ? sign_extend_4(code) : static_cast<int>(code);
 }
 
-void pack_bits(std::span<const uint8_t> codes, int bits, std::span<std::byte> out) {
-  POME_CHECK(bits >= 1 && bits <= 8);
-  POME_CHECK(out.size() == (codes.size() * static_cast<size_t>(bits) + 7) / 8);
-  uint32_t pending = 0;
-  int filled = 0;
-  size_t at = 0;
-  for (const uint8_t code : codes) {
-    pending |= (code & ((1u << bits) - 1)) << filled;
-    filled += bits;
-    if (filled >= 8) {
-      out[at++] = static_cast<std::byte>(pending);
-      pending >>= 8;
-      filled -= 8;
-    }
-  }
-  if (filled > 0) out[at] = static_cast<std::byte>(pending);
-}
-
-void unpack_bits(std::span<const std::byte> stream, int bits, int64_t first,
-                 std::span<uint8_t> codes) {
-  POME_CHECK(bits >= 1 && bits <= 8 && first >= 0);
-  if (codes.empty()) return;
-  const uint64_t begin = static_cast<uint64_t>(first) * static_cast<uint64_t>(bits);
-  const uint64_t end = begin + codes.size() * static_cast<uint64_t>(bits);
-  POME_CHECK((end + 7) / 8 <= stream.size());
-  size_t at = static_cast<size_t>(begin / 8);
-  uint32_t pending = std::to_integer<uint32_t>(stream[at++]) >> (begin % 8);
-  int available = 8 - static_cast<int>(begin % 8);
-  const uint32_t mask = (1u << bits) - 1;
-  for (uint8_t& code : codes) {
-    if (available < bits) {
-      pending |= std::to_integer<uint32_t>(stream[at++]) << available;
-      available += 8;
-    }
-    code = static_cast<uint8_t>(pending & mask);
-    pending >>= bits;
-    available -= bits;
-  }
-}
-
 }  // namespace pome

@@ -32,15 +32,30 @@ std::optional<uint8_t> byte_of_character(char32_t point) {
   return static_cast<uint8_t>(kAlphabet.byte[point]);
 }
 
-std::optional<std::string> bytes_of_token(std::string_view token) {
-  std::string out;
+bool append_bytes_of_token(std::string_view token, std::string& out) {
+  const size_t before = out.size();
   for (size_t i = 0; i < token.size();) {
+    const auto lead = static_cast<uint8_t>(token[i]);
+    if (lead > ' ' && lead < 127) {
+      out.push_back(token[i++]);
+      continue;
+    }
     const Rune rune = decode_rune(token, i);
     const std::optional<uint8_t> byte = byte_of_character(rune.point);
-    if (!rune.valid || !byte) return std::nullopt;
+    if (!rune.valid || !byte) {
+      out.resize(before);
+      out.append(token);
+      return false;
+    }
     out.push_back(static_cast<char>(*byte));
     i += rune.size;
   }
+  return true;
+}
+
+std::optional<std::string> bytes_of_token(std::string_view token) {
+  std::string out;
+  if (!append_bytes_of_token(token, out)) return std::nullopt;
   return out;
 }
 

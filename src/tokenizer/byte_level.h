@@ -15,6 +15,8 @@ std::optional<uint8_t> byte_of_character(char32_t point);
 // Bytes that a token of the byte-level alphabet stands for; nullopt where it holds a character from
 // outside.
 std::optional<std::string> bytes_of_token(std::string_view token);
+// The same at the end of `out`; the text of the token and false where it holds such a character.
+bool append_bytes_of_token(std::string_view token, std::string& out);
 std::string token_of_bytes(std::string_view bytes);
 // The byte of "<0x0A>" (two hexadecimal digits).
 std::optional<uint8_t> byte_of_placeholder(std::string_view token);

@@ -180,7 +180,7 @@ std::vector<int32_t> encode_spans(const Tokenizer& tokenizer,
   std::vector<int32_t> ids =
       tokenizer.encode_with_user_text(text, user_text, {.add_special = false});
   const TokenizerSource& source = tokenizer.source();
-  if (source.add_bos && source.bos && (ids.empty() || ids.front() != *source.bos)) {
+  if (source.add_bos() && (ids.empty() || ids.front() != *source.bos)) {
     ids.insert(ids.begin(), *source.bos);
   }
   return ids;

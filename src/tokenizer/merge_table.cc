@@ -1,63 +1,73 @@
 #include "tokenizer/merge_table.h"
 
 #include <algorithm>
+#include <array>
 #include <functional>
 
 namespace pome {
-namespace {
-
-// Up to this many symbols, looking at all pairs beats keeping a heap.
-constexpr size_t kScanLimit = 24;
-
-}  // namespace
+MergeTable::MergeTable(size_t count) {
+  size_t capacity = 16;
+  while (capacity < count * 2) capacity *= 2;
+  slots_.resize(capacity);
+  mask_ = capacity - 1;
+}
 
 MergeTable::MergeTable(const std::vector<Merge>& merges) {
   if (merges.empty()) return;
-  size_t capacity = 16;
-  while (capacity < merges.size() * 2) capacity *= 2;
-  slots_.resize(capacity);
-  mask_ = capacity - 1;
-  for (const Merge& merge : merges) {
-    const uint64_t key = key_of(merge.left, merge.right);
-    size_t i = hash(key) & mask_;
-    while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
-    slots_[i] = {key, merge.rank, merge.merged};
-  }
+  *this = MergeTable(merges.size());
+  for (const Merge& merge : merges) insert(merge);
+}
+
+void MergeTable::insert(const Merge& merge) {
+  const uint64_t key = key_of(merge.left, merge.right);
+  size_t i = hash(key) & mask_;
+  while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
+  slots_[i] = {key, merge.rank, merge.merged};
 }
 
 void MergeTable::apply(std::vector<int32_t>& ids, std::vector<uint32_t>* starts,
                        Scratch& scratch) const {
   if (ids.size() < 2 || slots_.empty()) return;
   if (ids.size() <= kScanLimit) {
-    apply_by_scanning(ids, starts, scratch);
+    apply_by_scanning(ids, starts);
   } else {
     apply_by_heap(ids, starts, scratch);
   }
 }
 
-void MergeTable::apply_by_scanning(std::vector<int32_t>& ids, std::vector<uint32_t>* starts,
-                                   Scratch& scratch) const {
-  const auto pair_at = [&](size_t i) -> std::optional<Found> {
-    if (ids[i] < 0 || ids[i + 1] < 0) return std::nullopt;
-    return find(ids[i], ids[i + 1]);
+void MergeTable::apply_by_scanning(std::vector<int32_t>& ids, std::vector<uint32_t>* starts) const {
+  // By the left symbol of a pair: its rank, kNoPair when it does not join, and what it becomes.
+  constexpr uint64_t kNoPair = ~uint64_t{0};
+  std::array<uint64_t, kScanLimit> ranks;
+  std::array<int32_t, kScanLimit> merged;
+  const auto look_at = [&](size_t i) {
+    ranks[i] = kNoPair;
+    if (ids[i] < 0 || ids[i + 1] < 0) return;
+    const std::optional<Found> found = find(ids[i], ids[i + 1]);
+    if (!found) return;
+    ranks[i] = found->rank;
+    merged[i] = found->merged;
   };
-  auto& pairs = scratch.pairs;
-  pairs.clear();
-  for (size_t i = 0; i + 1 < ids.size(); ++i) pairs.push_back(pair_at(i));
-  while (true) {
-    size_t best = pairs.size();
-    for (size_t i = 0; i < pairs.size(); ++i) {
-      if (pairs[i] && (best == pairs.size() || pairs[i]->rank < pairs[best]->rank)) best = i;
+  size_t pairs = ids.size() - 1;
+  for (size_t i = 0; i < pairs; ++i) look_at(i);
+  while (pairs > 0) {
+    size_t best = 0;
+    for (size_t i = 1; i < pairs; ++i) {
+      if (ranks[i] < ranks[best]) best = i;
     }
-    if (best == pairs.size()) return;
-    const auto at = static_cast<ptrdiff_t>(best);
-    ids[best] = pairs[best]->merged;
-    ids.erase(ids.begin() + at + 1);
-    if (starts != nullptr) starts->erase(starts->begin() + at + 1);
-    pairs.erase(pairs.begin() + at);
-    if (best > 0) pairs[best - 1] = pair_at(best - 1);
-    if (best < pairs.size()) pairs[best] = pair_at(best);
+    if (ranks[best] == kNoPair) break;
+    ids[best] = merged[best];
+    for (size_t i = best + 1; i < pairs; ++i) {
+      ids[i] = ids[i + 1];
+      ranks[i - 1] = ranks[i];
+      merged[i - 1] = merged[i];
+    }
+    if (starts != nullptr) starts->erase(starts->begin() + static_cast<ptrdiff_t>(best) + 1);
+    --pairs;
+    if (best > 0) look_at(best - 1);
+    if (best < pairs) look_at(best);
   }
+  ids.resize(pairs + 1);
 }
 
 void MergeTable::apply_by_heap(std::vector<int32_t>& ids, std::vector<uint32_t>* starts,

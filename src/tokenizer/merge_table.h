@@ -22,6 +22,9 @@ class MergeTable {
   MergeTable() = default;
   // Of merges with one and the same pair the last one counts. Ids are not negative.
   explicit MergeTable(const std::vector<Merge>& merges);
+  // An empty table with room for so many.
+  explicit MergeTable(size_t count);
+  void insert(const Merge& merge);
 
   struct Found {
     uint32_t rank = 0;
@@ -41,14 +44,14 @@ class MergeTable {
   struct Scratch {
     std::vector<int32_t> next, previous;
     std::vector<uint64_t> heap;
-    std::vector<std::optional<Found>> pairs;
   };
   // Merges `ids` in place; a negative id never merges. `starts`, where given, holds the text offset
   // of each symbol and keeps that of the leftmost part.
   void apply(std::vector<int32_t>& ids, std::vector<uint32_t>* starts, Scratch& scratch) const;
-  // The two ways that apply() chooses between by length; the results are equal.
-  void apply_by_scanning(std::vector<int32_t>& ids, std::vector<uint32_t>* starts,
-                         Scratch& scratch) const;
+  // The two ways that apply() chooses between by length; the results are equal. Scanning takes up
+  // to kScanLimit symbols.
+  static constexpr size_t kScanLimit = 32;
+  void apply_by_scanning(std::vector<int32_t>& ids, std::vector<uint32_t>* starts) const;
   void apply_by_heap(std::vector<int32_t>& ids, std::vector<uint32_t>* starts,
                      Scratch& scratch) const;
 

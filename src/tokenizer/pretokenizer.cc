@@ -1,243 +1,312 @@
 #include "tokenizer/pretokenizer.h"
 
-#include <algorithm>
-#include <array>
-#include <utility>
+#include <optional>
 
+#include "tokenizer/byte_level.h"
 #include "tokenizer/unicode.h"
+#include "tokenizer/unicode_normal.h"
+#include "tokenizer/unicode_scripts.h"
 
 namespace pome {
 namespace {
 
-constexpr size_t kMaxStages = 8;
+constexpr size_t kMaxStages = 32;
 
-constexpr std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kLlama3Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2Pattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
+// Joins or drops the parts of a text as a SplitBehavior says. Parts come in order and cover the
+// text; `emit(begin, end)` gets the pieces, none of them empty.
+template <typename Emit>
+class Joiner {
+ public:
+  Joiner(SplitBehavior behavior, const Emit& emit) : behavior_(behavior), emit_(emit) {}
 
-constexpr std::pair<std::string_view, SplitRule> kPatterns[] = {
-    {kGpt2Pattern, SplitRule::kGpt2},     {kLlama3Pattern, SplitRule::kLlama3},
-    {kQwen2Pattern, SplitRule::kQwen2},   {R"(\p{N})", SplitRule::kNumber},
-    {R"(\p{N}+)", SplitRule::kNumberRun},
-};
-
-struct NamedRules {
-  std::string_view name;
-  SplitRule first;
-  std::optional<SplitRule> second = std::nullopt;
-};
-// The values of tokenizer.ggml.pre that llama.cpp maps to these patterns.
-constexpr NamedRules kNames[] = {
-    {"gpt-2", SplitRule::kGpt2},
-    {"phi-2", SplitRule::kGpt2},
-    {"mpt", SplitRule::kGpt2},
-    {"olmo", SplitRule::kGpt2},
-    {"jais", SplitRule::kGpt2},
-    {"roberta-bpe", SplitRule::kGpt2},
-    {"llama-bpe", SplitRule::kLlama3},
-    {"llama3", SplitRule::kLlama3},
-    {"llama-v3", SplitRule::kLlama3},
-    {"falcon3", SplitRule::kLlama3},
-    {"dbrx", SplitRule::kLlama3},
-    {"smaug-bpe", SplitRule::kLlama3},
-    {"qwen2", SplitRule::kQwen2},
-    {"stablelm2", SplitRule::kQwen2},
-    {"deepseek-r1-qwen", SplitRule::kQwen2},
-    {"smollm", SplitRule::kNumber, SplitRule::kGpt2},
-    {"starcoder", SplitRule::kNumber, SplitRule::kGpt2},
-    {"refact", SplitRule::kNumber, SplitRule::kGpt2},
-    {"command-r", SplitRule::kNumber, SplitRule::kGpt2},
-    {"codeshell", SplitRule::kNumber, SplitRule::kGpt2},
-    {"exaone", SplitRule::kNumber, SplitRule::kGpt2},
-    {"minerva-7b", SplitRule::kNumber, SplitRule::kGpt2},
-};
-
-enum class Class : uint8_t { kLetter, kNumber, kSpace, kOther };
-
-Class classify(char32_t point) {
-  const Category category = category_of(point);
-  if (is_letter(category)) return Class::kLetter;
-  if (is_number(category)) return Class::kNumber;
-  return is_white_space(point) ? Class::kSpace : Class::kOther;
-}
-
-std::array<Class, 128> make_ascii_classes() {
-  std::array<Class, 128> classes{};
-  for (char32_t i = 0; i < 128; ++i) classes[i] = classify(i);
-  return classes;
-}
-
-// A character of the text with its class; at the end of the text: size 0 and no class that a rule
-// accepts.
-struct Char {
-  char32_t point = 0;
-  uint8_t size = 0;
-  Class kind = Class::kOther;
-  bool is(Class wanted) const { return size != 0 && kind == wanted; }
-  bool is_newline() const { return size != 0 && (point == '\r' || point == '\n'); }
-};
-
-Char char_at(std::string_view text, size_t at) {
-  static const std::array<Class, 128> kAscii = make_ascii_classes();
-  if (at >= text.size()) return {};
-  const auto byte = static_cast<uint8_t>(text[at]);
-  if (byte < 128) return {byte, 1, kAscii[byte]};
-  const Rune rune = decode_rune(text, at);
-  return {rune.point, rune.size, rune.valid ? classify(rune.point) : Class::kOther};
-}
-
-size_t skip_while(std::string_view text, size_t at, Class kind) {
-  for (Char c = char_at(text, at); c.is(kind); c = char_at(text, at)) at += c.size;
-  return at;
-}
-
-// Length of 's 't 're 've 'm 'll 'd at `at`, 0 when there is none. In any case also means U+017F,
-// which folds to s.
-size_t contraction(std::string_view text, size_t at, bool any_case) {
-  if (text[at] != '\'') return 0;
-  const auto letter = [&](size_t i) -> std::pair<char, size_t> {
-    if (i >= text.size()) return {'\0', 0};
-    if (any_case && text.substr(i, 2) == "\xC5\xBF") return {'s', 2};
-    const char c = text[i];
-    return {any_case && c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c, 1};
-  };
-  const auto [first, size] = letter(at + 1);
-  if (first == 's' || first == 't' || first == 'm' || first == 'd') return 1 + size;
-  const auto [second, second_size] = letter(at + 1 + size);
-  const bool two = (first == 'r' && second == 'e') || (first == 'v' && second == 'e') ||
-                   (first == 'l' && second == 'l');
-  return two ? 1 + size + second_size : 0;
-}
-
-// \s+(?!\S)|\s+ at a whitespace character: the run without its last character when something
-// follows it, unless that leaves nothing.
-size_t white_space_piece(std::string_view text, size_t at) {
-  size_t end = at, last = at;
-  for (Char c = char_at(text, end); c.is(Class::kSpace); c = char_at(text, end)) {
-    last = end;
-    end += c.size;
-  }
-  return end == text.size() || last == at ? end : last;
-}
-
-size_t next_gpt2(std::string_view text, size_t at) {
-  if (const size_t size = contraction(text, at, false)) return at + size;
-  const size_t start = text[at] == ' ' ? at + 1 : at;
-  const Char c = char_at(text, start);
-  if (c.size != 0 && c.kind != Class::kSpace) return skip_while(text, start, c.kind);
-  return white_space_piece(text, at);
-}
-
-// Patterns of the Llama 3 kind. `digits`: the longest run of \p{N} in a piece.
-size_t next_llama3(std::string_view text, size_t at, int digits) {
-  if (const size_t size = contraction(text, at, true)) return at + size;
-  const Char c = char_at(text, at);
-  if (c.kind == Class::kLetter) return skip_while(text, at, Class::kLetter);
-  if (c.kind == Class::kNumber) {
-    size_t end = at;
-    for (int i = 0; i < digits; ++i) {
-      const Char digit = char_at(text, end);
-      if (!digit.is(Class::kNumber)) break;
-      end += digit.size;
+  void part(size_t begin, size_t end, bool match) {
+    switch (behavior_) {
+      case SplitBehavior::kIsolated:
+        give(begin, end);
+        return;
+      case SplitBehavior::kRemoved:
+        if (!match) give(begin, end);
+        return;
+      case SplitBehavior::kContiguous:
+        if (!open_ || match != was_match_) {
+          flush();
+          begin_ = begin;
+        }
+        break;
+      case SplitBehavior::kMergedWithPrevious:
+        if (!(match && !was_match_ && open_)) {
+          flush();
+          begin_ = begin;
+        }
+        break;
+      case SplitBehavior::kMergedWithNext:
+        if (!(open_ && was_match_ && !match)) {
+          flush();
+          begin_ = begin;
+        }
+        break;
     }
-    return end;
+    open_ = true;
+    end_ = end;
+    was_match_ = match;
   }
-  if (!c.is_newline() && char_at(text, at + c.size).is(Class::kLetter)) {
-    return skip_while(text, at + c.size, Class::kLetter);
+  void flush() {
+    if (open_) give(begin_, end_);
+    open_ = false;
   }
-  const size_t start = c.point == ' ' ? at + 1 : at;
-  if (char_at(text, start).is(Class::kOther)) {
-    size_t end = skip_while(text, start, Class::kOther);
-    while (char_at(text, end).is_newline()) ++end;
-    return end;
+
+ private:
+  void give(size_t begin, size_t end) {
+    if (begin < end) emit_(begin, end);
   }
-  // \s*[\r\n]+ takes the run up to and with its last newline.
-  size_t after_newline = 0;
-  for (size_t i = at;;) {
-    const Char space = char_at(text, i);
-    if (!space.is(Class::kSpace)) break;
-    i += space.size;
-    if (space.is_newline()) after_newline = i;
+  SplitBehavior behavior_;
+  const Emit& emit_;
+  size_t begin_ = 0, end_ = 0;
+  bool open_ = false, was_match_ = false;
+};
+
+// Calls on_match for every punctuation character.
+template <typename OnMatch>
+void each_punctuation(std::string_view text, const OnMatch& on_match) {
+  for (size_t i = 0; i < text.size();) {
+    const Rune rune = decode_rune(text, i);
+    if (rune.valid && is_bert_punctuation(rune.point)) on_match(TextSpan{i, i + rune.size});
+    i += rune.size;
   }
-  return after_newline != 0 ? after_newline : white_space_piece(text, at);
 }
 
-size_t next_number(std::string_view text, size_t at, bool runs) {
-  const Char first = char_at(text, at);
-  if (first.is(Class::kNumber)) {
-    return runs ? skip_while(text, at, Class::kNumber) : at + first.size;
+// \w+|[^\w\s]+
+template <typename OnMatch>
+void each_word(std::string_view text, const OnMatch& on_match) {
+  enum class Class : uint8_t { kSpace, kWord, kOther };
+  const auto class_of = [](const Rune& rune) {
+    if (rune.valid && is_white_space(rune.point)) return Class::kSpace;
+    return rune.valid && is_word_character(rune.point) ? Class::kWord : Class::kOther;
+  };
+  size_t begin = 0;
+  Class open = Class::kSpace;
+  for (size_t i = 0; i < text.size();) {
+    const Rune rune = decode_rune(text, i);
+    const Class here = class_of(rune);
+    if (here != open) {
+      if (open != Class::kSpace) on_match(TextSpan{begin, i});
+      begin = i;
+      open = here;
+    }
+    i += rune.size;
   }
-  size_t end = at;
-  for (Char c = first; c.size != 0 && c.kind != Class::kNumber; c = char_at(text, end)) {
-    end += c.size;
-  }
-  return end;
+  if (open != Class::kSpace) on_match(TextSpan{begin, text.size()});
+}
+
+// Where SentencePiece sees a change of script: kana is Han, and spaces belong to any.
+Script script_for_cutting(const Rune& rune) {
+  if (rune.point == ' ') return Script::kAny;
+  if (rune.point == 0x30FC) return Script::kHan;
+  const Script script = script_of(rune.point);
+  return script == Script::kHiragana || script == Script::kKatakana ? Script::kHan : script;
 }
 
 }  // namespace
 
-std::string_view pattern_of(SplitRule rule) {
-  for (const auto& [pattern, known] : kPatterns) {
-    if (known == rule) return pattern;
-  }
-  return {};
+void PreTokenizer::add_kind(Kind kind, SplitBehavior behavior, bool invert) {
+  Stage stage;
+  stage.kind = kind;
+  stage.behavior = behavior;
+  stage.invert = invert;
+  stages_.push_back(std::move(stage));
 }
 
-std::optional<SplitRule> rule_of_pattern(std::string_view pattern) {
-  for (const auto& [known, rule] : kPatterns) {
-    if (known == pattern) return rule;
+void PreTokenizer::add_pattern(const TextPattern& pattern, SplitBehavior behavior, bool invert,
+                               Status& status) {
+  auto compiled = Pattern::compile(pattern);
+  if (!compiled.ok()) {
+    status = std::move(compiled).status();
+    return;
   }
-  return std::nullopt;
+  add_kind(Kind::kPattern, behavior, invert);
+  stages_.back().pattern.push_back(*std::move(compiled));
 }
 
-size_t next_piece(SplitRule rule, std::string_view text, size_t at) {
-  switch (rule) {
-    case SplitRule::kGpt2:
-      return next_gpt2(text, at);
-    case SplitRule::kLlama3:
-      return next_llama3(text, at, 3);
-    case SplitRule::kQwen2:
-      return next_llama3(text, at, 1);
-    case SplitRule::kNumber:
-      return next_number(text, at, false);
-    case SplitRule::kNumberRun:
-      return next_number(text, at, true);
+void PreTokenizer::add(const PreTokenizerStep& step, bool last, bool bytes_for_model,
+                       Status& status) {
+  using namespace pretokenizer;  // NOLINT: the steps
+  if (const auto* bytes = std::get_if<ByteLevel>(&step)) {
+    if (bytes->add_prefix_space) add_kind(Kind::kPrefixSpace);
+    if (bytes->use_regex) {
+      add_pattern({std::string(gpt2_pattern()), true}, SplitBehavior::kIsolated, false, status);
+    }
+    if (last && bytes_for_model) {
+      gives_bytes_ = true;
+    } else {
+      add_kind(Kind::kByteLevel);
+    }
+  } else if (const auto* metaspace = std::get_if<Metaspace>(&step)) {
+    add_kind(Kind::kMetaspace);
+    stages_.back().metaspace = *metaspace;
+    if (metaspace->replacement.empty()) {
+      status = bad_input(Refusal::kRange, "the replacement for spaces is empty");
+    } else if (metaspace->split) {
+      add_pattern({metaspace->replacement, false}, SplitBehavior::kMergedWithNext, false, status);
+    }
+  } else if (std::holds_alternative<Whitespace>(step)) {
+    add_kind(Kind::kWords, SplitBehavior::kRemoved, true);
+  } else if (std::holds_alternative<WhitespaceSplit>(step)) {
+    add_pattern({"\\s", true}, SplitBehavior::kRemoved, false, status);
+  } else if (std::holds_alternative<Bert>(step)) {
+    add_pattern({"\\s", true}, SplitBehavior::kRemoved, false, status);
+    add_kind(Kind::kPunctuation);
+  } else if (const auto* punctuation = std::get_if<Punctuation>(&step)) {
+    add_kind(Kind::kPunctuation, punctuation->behavior);
+  } else if (const auto* digits = std::get_if<Digits>(&step)) {
+    add_pattern({digits->individual ? "\\p{N}" : "\\p{N}+", true}, SplitBehavior::kIsolated, false,
+                status);
+  } else if (const auto* split = std::get_if<Split>(&step)) {
+    add_pattern(split->pattern, split->behavior, split->invert, status);
+  } else if (const auto* delimiter = std::get_if<CharDelimiter>(&step)) {
+    add_pattern({delimiter->delimiter, false}, SplitBehavior::kRemoved, false, status);
+  } else if (const auto* fixed = std::get_if<FixedLength>(&step)) {
+    if (fixed->length == 0) status = bad_input(Refusal::kRange, "pieces of no characters");
+    add_kind(Kind::kFixedLength);
+    stages_.back().length = fixed->length;
+  } else {
+    add_kind(Kind::kScripts);
   }
-  return text.size();
 }
 
-Result<PreTokenizer> PreTokenizer::create(std::string_view name,
-                                          const std::vector<std::string>& patterns) {
+Result<PreTokenizer> PreTokenizer::create(const std::vector<PreTokenizerStep>& steps,
+                                          bool bytes_for_model) {
   PreTokenizer out;
-  if (!name.empty()) {
-    const auto* found = std::find_if(std::begin(kNames), std::end(kNames),
-                                     [&](const NamedRules& rules) { return rules.name == name; });
-    if (found == std::end(kNames)) {
-      return Status(StatusCode::kUnsupported,
-                    "pre-tokenizer \"" + escape_for_terminal(name, 80) + "\" is not known",
-                    Refusal::kRegex);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    Status status;
+    out.add(steps[i], i + 1 == steps.size(), bytes_for_model, status);
+    if (!status.ok()) {
+      return std::move(status).at("pre_tokenizer[" + std::to_string(i) + "]");
     }
-    out.rules_.push_back(found->first);
-    if (found->second) out.rules_.push_back(*found->second);
-  }
-  for (const std::string& pattern : patterns) {
-    const std::optional<SplitRule> rule = rule_of_pattern(pattern);
-    if (!rule) {
-      return Status(StatusCode::kUnsupported,
-                    "split pattern \"" + escape_for_terminal(pattern, 120) + "\" is not known",
-                    Refusal::kRegex);
+    if (out.stages_.size() > kMaxStages) {
+      return bad_input(Refusal::kLimit, "more than 32 stages").at("pre_tokenizer");
     }
-    out.rules_.push_back(*rule);
   }
-  if (out.rules_.size() > kMaxStages) {
-    return bad_input(Refusal::kLimit, "more than 8 pre-tokenizer stages");
+  if (out.stages_.size() == 1 && out.stages_[0].kind == Kind::kPattern) {
+    const Stage& stage = out.stages_[0];
+    const WordRule* rule = stage.pattern[0].word_rule();
+    // Rules without gaps give the same pieces when what does not match is dropped.
+    const bool covers = rule && rule->digits != WordRule::kNoDigits;
+    if (rule && (stage.behavior == SplitBehavior::kIsolated ||
+                 (covers && stage.behavior == SplitBehavior::kRemoved && stage.invert))) {
+      out.only_rule_ = std::make_shared<const WordRule>(*rule);
+      out.only_scan_ = scanner_of(*rule);
+    }
   }
   return out;
+}
+
+void PreTokenizer::cut(size_t index, std::string_view text, bool at_start, Scratch& scratch,
+                       Sink& sink) const {
+  const Stage& stage = stages_[index];
+  const auto emit = [&](size_t begin, size_t end) {
+    run(index + 1, text.substr(begin, end - begin), at_start && begin == 0, scratch, sink);
+  };
+  Joiner joiner(stage.behavior, emit);
+  size_t done = 0;
+  const auto on_match = [&](const TextSpan& match) {
+    if (done < match.begin) joiner.part(done, match.begin, stage.invert);
+    joiner.part(match.begin, match.end, !stage.invert);
+    done = match.end;
+  };
+  if (stage.kind == Kind::kPunctuation) {
+    each_punctuation(text, on_match);
+  } else if (stage.kind == Kind::kWords) {
+    each_word(text, on_match);
+  } else {
+    stage.pattern[0].each_match(text, scratch.matches[index], on_match);
+  }
+  if (done < text.size()) joiner.part(done, text.size(), stage.invert);
+  joiner.flush();
+}
+
+void PreTokenizer::cut_at_scripts(size_t index, std::string_view text, bool at_start,
+                                  Scratch& scratch, Sink& sink) const {
+  std::optional<Script> last;
+  size_t begin = 0;
+  const auto emit = [&](size_t end) {
+    if (begin < end) {
+      run(index + 1, text.substr(begin, end - begin), at_start && begin == 0, scratch, sink);
+    }
+    begin = end;
+  };
+  for (size_t i = 0; i < text.size();) {
+    const Rune rune = decode_rune(text, i);
+    const Script script = script_for_cutting(rune);
+    if (script != Script::kAny) {
+      // What stands before the first character with a script is dropped with it.
+      if (!last && i > 0) begin = i;
+      if (last && *last != script) emit(i);
+      last = script;
+    }
+    i += rune.size;
+  }
+  if (last) emit(text.size());
+}
+
+void PreTokenizer::run(size_t index, std::string_view text, bool at_start, Scratch& scratch,
+                       Sink& sink) const {
+  if (text.empty()) return;
+  if (index == stages_.size()) {
+    sink.piece(text);
+    return;
+  }
+  const Stage& stage = stages_[index];
+  std::string& own = scratch.texts[index];
+  switch (stage.kind) {
+    case Kind::kPattern:
+    case Kind::kPunctuation:
+    case Kind::kWords:
+      cut(index, text, at_start, scratch, sink);
+      return;
+    case Kind::kScripts:
+      cut_at_scripts(index, text, at_start, scratch, sink);
+      return;
+    case Kind::kFixedLength:
+      for (size_t begin = 0; begin < text.size();) {
+        size_t end = begin;
+        for (uint32_t i = 0; i < stage.length && end < text.size(); ++i) {
+          end += decode_rune(text, end).size;
+        }
+        run(index + 1, text.substr(begin, end - begin), at_start && begin == 0, scratch, sink);
+        begin = end;
+      }
+      return;
+    case Kind::kPrefixSpace:
+      if (text.front() == ' ') break;
+      own.assign(1, ' ').append(text);
+      text = own;
+      break;
+    case Kind::kMetaspace: {
+      const std::string& mark = stage.metaspace.replacement;
+      own.clear();
+      const bool has_mark = text.front() == ' ' || text.substr(0, mark.size()) == mark;
+      const PrependScheme scheme = stage.metaspace.prepend;
+      if (!has_mark &&
+          (scheme == PrependScheme::kAlways || (scheme == PrependScheme::kFirst && at_start))) {
+        own += mark;
+      }
+      for (size_t begin = 0;;) {
+        const size_t space = text.find(' ', begin);
+        own.append(text.substr(begin, space - begin));
+        if (space == std::string_view::npos) break;
+        own += mark;
+        begin = space + 1;
+      }
+      text = own;
+      break;
+    }
+    case Kind::kByteLevel:
+      own.clear();
+      for (const char c : text) append_utf8(own, byte_level_character(static_cast<uint8_t>(c)));
+      text = own;
+      break;
+  }
+  run(index + 1, text, at_start, scratch, sink);
 }
 
 }  // namespace pome

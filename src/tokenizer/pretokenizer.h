@@ -1,67 +1,97 @@
-// Pre-tokenisation: cuts text into the pieces inside which BPE merges, with hand-written scanners
-// that match what the published patterns match and look at every character a bounded number of
-// times.
+// Runs the pre-tokenizer steps of a tokenizer: cuts text into the pieces that the subword model
+// sees, each step inside the pieces of the one before it. Linear time for any text, but for
+// patterns that only a regular expression can state (regex.h).
 //
-// The patterns are those of the tokenizer.json files of GPT-2, Llama 3 and Qwen 2 and the digit
-// splitters that some models put in front. An unknown pattern is refused by name: a pattern engine
-// would not have linear time.
-// Thread safety: immutable values.
+// Thread safety: immutable after creation; each thread brings its own Scratch.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "tokenizer/pattern.h"
+#include "tokenizer/tokenizer_steps.h"
 
 namespace pome {
 
-enum class SplitRule : uint8_t {
-  kGpt2,
-  kLlama3,     // contractions in any case, up to three digits, newlines end a piece
-  kQwen2,      // as Llama 3 with single digits
-  kNumber,     // every \p{N} is a piece
-  kNumberRun,  // every run of \p{N} is a piece
-};
-
-// The pattern text of a rule, as tokenizer.json spells it.
-std::string_view pattern_of(SplitRule rule);
-std::optional<SplitRule> rule_of_pattern(std::string_view pattern);
-
-// End of the piece of `text` that begins at `at` (< text.size()); always > at.
-size_t next_piece(SplitRule rule, std::string_view text, size_t at);
-
 class PreTokenizer {
  public:
-  // `name` as GGUF has it in tokenizer.ggml.pre, or `patterns` applied one inside the other; both
-  // empty: no cutting. kUnsupported (refusal kRegex) names what is not known.
-  static Result<PreTokenizer> create(std::string_view name,
-                                     const std::vector<std::string>& patterns);
+  // `bytes_for_model`: the model takes bytes where the last step is ByteLevel, so that the step
+  // only cuts; elsewhere ByteLevel writes the characters of its alphabet. Errors name the step as
+  // pre_tokenizer[i]: kUnsupported (refusal kRegex) for a pattern, kRange, kLimit.
+  static Result<PreTokenizer> create(const std::vector<PreTokenizerStep>& steps,
+                                     bool bytes_for_model);
+  // Whether pieces are bytes that stand for themselves, not the text of tokens.
+  bool gives_bytes() const { return gives_bytes_; }
 
-  // Calls emit(std::string_view) for each piece in order. The pieces cover the text.
+  struct Scratch {
+    std::vector<std::string> texts;  // per step
+    std::vector<std::vector<TextSpan>> matches;
+  };
+  class Sink {
+   public:
+    virtual ~Sink() = default;
+    virtual void piece(std::string_view text) = 0;
+  };
+  // Calls emit(std::string_view) for each piece in order. `at_start`: the text begins the whole
+  // text. Pieces are valid during the call only.
   template <typename Emit>
-  void split(std::string_view text, const Emit& emit, size_t stage = 0) const {
-    if (stage == rules_.size()) {
-      emit(text);
+  void split(std::string_view text, bool at_start, Scratch& scratch, const Emit& emit) const {
+    // One rule that matches all text is the common case and the fast one.
+    if (only_rule_ != nullptr) {
+      for (size_t at = 0; at < text.size();) {
+        const TextSpan match = only_scan_(*only_rule_, text, at);
+        if (at < match.begin) emit(text.substr(at, match.begin - at));
+        if (match.begin < match.end) emit(text.substr(match.begin, match.end - match.begin));
+        at = match.end;
+      }
       return;
     }
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = next_piece(rules_[stage], text, at);
-      const std::string_view piece = text.substr(at, end - at);
-      if (stage + 1 == rules_.size()) {
-        emit(piece);
-      } else {
-        split(piece, emit, stage + 1);
-      }
-      at = end;
-    }
+    struct Caller final : Sink {
+      explicit Caller(const Emit& to) : emit(to) {}
+      void piece(std::string_view part) override { emit(part); }
+      const Emit& emit;
+    } sink(emit);
+    scratch.texts.resize(stages_.size());
+    scratch.matches.resize(stages_.size());
+    run(0, text, at_start, scratch, sink);
   }
-  const std::vector<SplitRule>& rules() const { return rules_; }
 
  private:
-  std::vector<SplitRule> rules_;
+  enum class Kind : uint8_t {
+    kPattern,      // the matches of `pattern`
+    kPunctuation,  // every punctuation character
+    kWords,        // \w+|[^\w\s]+
+    kScripts,
+    kFixedLength,
+    kPrefixSpace,
+    kMetaspace,
+    kByteLevel  // into the alphabet
+  };
+  struct Stage {
+    Kind kind = Kind::kPattern;
+    std::vector<Pattern> pattern;  // one, or none
+    SplitBehavior behavior = SplitBehavior::kIsolated;
+    bool invert = false;
+    pretokenizer::Metaspace metaspace;
+    uint32_t length = 0;
+  };
+  void add(const PreTokenizerStep& step, bool last, bool bytes_for_model, Status& status);
+  void add_pattern(const TextPattern& pattern, SplitBehavior behavior, bool invert, Status& status);
+  void add_kind(Kind kind, SplitBehavior behavior = SplitBehavior::kIsolated, bool invert = false);
+  void run(size_t stage, std::string_view text, bool at_start, Scratch& scratch, Sink& sink) const;
+  void cut(size_t stage, std::string_view text, bool at_start, Scratch& scratch, Sink& sink) const;
+  void cut_at_scripts(size_t stage, std::string_view text, bool at_start, Scratch& scratch,
+                      Sink& sink) const;
+
+  std::vector<Stage> stages_;
+  bool gives_bytes_ = false;
+  // Set when the only stage is a word rule whose matches are isolated.
+  std::shared_ptr<const WordRule> only_rule_;
+  WordScanner only_scan_ = nullptr;
 };
 
 }  // namespace pome

@@ -2,8 +2,9 @@
 
 #include <cmath>
 #include <string_view>
-#include <unordered_map>
 #include <unordered_set>
+
+#include "tokenizer/text_table.h"
 
 namespace pome {
 namespace {
@@ -64,22 +65,30 @@ Status check_ids(const TokenizerSource& source) {
   for (const auto& [name, id] : named) {
     if (id->has_value()) POME_RETURN_IF_ERROR(check_id(source, name, **id));
   }
-  for (size_t i = 0; i < source.stop_ids.size(); ++i) {
-    POME_RETURN_IF_ERROR(check_id(source, indexed("stop_ids", i), source.stop_ids[i]));
+  const std::pair<std::string_view, const std::vector<int32_t>*> lists[] = {
+      {"stop_ids", &source.stop_ids},
+      {"prefix_ids", &source.prefix_ids},
+      {"suffix_ids", &source.suffix_ids}};
+  for (const auto& [name, ids] : lists) {
+    for (size_t i = 0; i < ids->size(); ++i) {
+      POME_RETURN_IF_ERROR(check_id(source, indexed(name, i), (*ids)[i]));
+    }
   }
   return {};
 }
 
 Status check_texts(const TokenizerSource& source) {
-  std::unordered_map<std::string_view, size_t> seen;
-  seen.reserve(source.tokens.size());
+  TextTable seen(source.tokens.size());
+  const auto text_of = [&](int32_t id) -> std::string_view {
+    return source.tokens[static_cast<size_t>(id)];
+  };
   for (size_t id = 0; id < source.tokens.size(); ++id) {
     if (source.tokens[id].empty()) continue;
     if (!source.kinds.empty() && source.kinds[id] == TokenKind::kUnused) continue;
-    const auto [first, fresh] = seen.emplace(source.tokens[id], id);
-    if (fresh) continue;
+    const int32_t first = seen.insert(source.tokens[id], static_cast<int32_t>(id), text_of);
+    if (first < 0) continue;
     return bad_input(Refusal::kDup, "token \"" + escape_for_terminal(source.tokens[id], 80) +
-                                        "\" is there twice, as " + std::to_string(first->second) +
+                                        "\" is there twice, as " + std::to_string(first) +
                                         " and as " + std::to_string(id))
         .at(indexed("tokens", id));
   }
@@ -114,16 +123,8 @@ Status check_added(const TokenizerSource& source) {
 }  // namespace
 
 Status check_source(const TokenizerSource& source) {
-  switch (source.model) {
-    case TokenizerSource::Model::kNone:
-      return missing("there is no tokenizer").in(source.origin);
-    case TokenizerSource::Model::kUnigram:
-      return unsupported("Unigram tokenizers are not supported").in(source.origin).at("model");
-    case TokenizerSource::Model::kWordPiece:
-      return unsupported("WordPiece tokenizers are not supported").in(source.origin).at("model");
-    case TokenizerSource::Model::kByteBpe:
-    case TokenizerSource::Model::kSentencePieceBpe:
-      break;
+  if (source.model == TokenizerSource::Model::kNone) {
+    return missing("there is no tokenizer").in(source.origin);
   }
   const auto check = [&]() -> Status {
     POME_RETURN_IF_ERROR(check_sizes(source));
@@ -132,11 +133,6 @@ Status check_source(const TokenizerSource& source) {
     return check_added(source);
   };
   if (Status status = check(); !status.ok()) return std::move(status).in(source.origin);
-  if (source.remove_extra_whitespace) {
-    return unsupported("a BPE tokenizer that removes extra whitespace is not supported")
-        .in(source.origin)
-        .at("remove_extra_whitespaces");
-  }
   return {};
 }
 

@@ -10,25 +10,35 @@
 namespace pome {
 namespace {
 
-std::optional<int32_t> token_behind_answer(const TokenizerSource& source,
-                                           const std::vector<bool>& special) {
-  if (source.chat_template.empty()) return std::nullopt;
-  const auto chat_template = ChatTemplate::parse(source.chat_template);
-  if (!chat_template.ok()) return std::nullopt;
-  const std::string answer = "4c6f72656d";
-  const auto spans =
-      (*chat_template)->render({{"user", "a"}, {"assistant", answer}}, false, source);
-  if (!spans.ok()) return std::nullopt;
+constexpr std::string_view kAnswer = "4c6f72656d", kNext = "697073756d";
+constexpr std::string_view kSpace = " \t\r\n";
+
+// What the template writes behind an answer, without leading white space: up to the end, or, with
+// `go_on`, up to what the user says next.
+std::string behind_answer(const ChatTemplate& chat_template, const TokenizerSource& source,
+                          bool go_on) {
+  std::vector<ChatMessage> messages = {{"user", "a"}, {"assistant", std::string(kAnswer)}};
+  if (go_on) messages.push_back({"user", std::string(kNext)});
+  const auto spans = chat_template.render(messages, false, source);
+  if (!spans.ok()) return {};
   const std::string text = plain_text(*spans);
-  const size_t found = text.rfind(answer);
-  if (found == std::string::npos) return std::nullopt;
-  const size_t at = text.find_first_not_of(" \n", found + answer.size());
-  if (at == std::string::npos) return std::nullopt;
+  const size_t found = text.rfind(kAnswer);
+  if (found == std::string::npos) return {};
+  const size_t begin = text.find_first_not_of(kSpace, found + kAnswer.size());
+  const size_t end = go_on ? text.find(kNext, found) : text.size();
+  return begin == std::string::npos || begin >= end ? "" : text.substr(begin, end - begin);
+}
+
+// The longest special token that the text begins with. `special(id)`.
+template <typename IsSpecial>
+std::optional<int32_t> leading_special(const TokenizerSource& source, const std::string& text,
+                                       const IsSpecial& special) {
   std::optional<int32_t> best;
   size_t length = 0;
-  for (size_t id = 0; id < special.size(); ++id) {
+  for (size_t id = 0; id < source.tokens.size(); ++id) {
     const std::string& token = source.tokens[id];
-    if (special[id] && token.size() > length && text.compare(at, token.size(), token) == 0) {
+    if (token.size() > length && text.compare(0, token.size(), token) == 0 &&
+        special(static_cast<int32_t>(id))) {
       best = static_cast<int32_t>(id);
       length = token.size();
     }
@@ -41,8 +51,15 @@ std::optional<int32_t> token_behind_answer(const TokenizerSource& source,
 std::vector<int32_t> find_stop_ids(const TokenizerSource& source,
                                    const std::vector<bool>& special) {
   std::vector<int32_t> ids = source.stop_ids;
-  for (const auto& id : {source.eos, source.end_of_turn, source.end_of_message,
-                         token_behind_answer(source, special)}) {
+  std::optional<int32_t> of_template;
+  if (!source.chat_template.empty()) {
+    const auto chat_template = ChatTemplate::parse(source.chat_template);
+    if (chat_template.ok())
+      of_template =
+          leading_special(source, behind_answer(**chat_template, source, false),
+                          [&](int32_t id) { return special[static_cast<size_t>(id)] == true; });
+  }
+  for (const auto& id : {source.eos, source.end_of_turn, source.end_of_message, of_template}) {
     if (id) ids.push_back(*id);
   }
   if (!source.chat_template.empty()) {
@@ -58,6 +75,17 @@ std::vector<int32_t> find_stop_ids(const TokenizerSource& source,
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
+}
+
+std::string find_stop_text(const Tokenizer& tokenizer, const ChatTemplate& chat_template) {
+  const TokenizerSource& source = tokenizer.source();
+  std::string text = behind_answer(chat_template, source, false);
+  if (text.empty()) text = behind_answer(chat_template, source, true);
+  if (leading_special(source, text, [&](int32_t id) { return tokenizer.is_special(id); }))
+    return {};
+  text.resize(std::min(text.size(), text.find('\n')));
+  text.resize(text.find_last_not_of(kSpace) + 1);
+  return text;
 }
 
 }  // namespace pome

@@ -1,34 +1,34 @@
 #include <utility>
 
 #include "tokenizer/tokenizer.h"
-#include "tokenizer/unicode.h"
+#include "tokenizer/tokenizer_impl.h"
 
 namespace pome {
 
+struct StreamDecoder::Impl {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  const Tokenizer::Impl& parts;
+  bool skip_special;
+  Detokenizer::Stream stream;
+};
+
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special,
-                             bool at_start)
-    : tokenizer_(std::move(tokenizer)),
-      skip_special_(skip_special),
-      strip_space_(at_start && tokenizer_->source().strip_first_space) {}
+                             bool at_start) {
+  const Tokenizer::Impl& parts = *tokenizer->impl_;
+  impl_.reset(new Impl{std::move(tokenizer), parts, skip_special,
+                       Detokenizer::Stream(&parts.detokenizer, at_start)});
+}
+StreamDecoder::~StreamDecoder() = default;
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
 
 std::string StreamDecoder::push(int32_t id) {
-  if (skip_special_ && tokenizer_->is_special(id)) return {};
-  std::string_view bytes = tokenizer_->token_bytes(id);
-  if (strip_space_ && !bytes.empty()) {
-    strip_space_ = false;
-    if (bytes.front() == ' ') bytes.remove_prefix(1);
-  }
-  pending_ += bytes;
-  const size_t complete = complete_prefix(pending_);
-  std::string out = replace_invalid_utf8(std::string_view(pending_).substr(0, complete));
-  pending_.erase(0, complete);
-  return out;
+  const Tokenizer& tokenizer = *impl_->tokenizer;
+  if (id < 0 || id >= tokenizer.vocab_size()) return {};
+  if (impl_->skip_special && tokenizer.is_special(id)) return {};
+  return impl_->stream.push(id, impl_->parts.texts[static_cast<size_t>(id)]);
 }
 
-std::string StreamDecoder::flush() {
-  std::string out = replace_invalid_utf8(pending_);
-  pending_.clear();
-  return out;
-}
+std::string StreamDecoder::flush() { return impl_->stream.flush(); }
 
 }  // namespace pome

@@ -17,9 +17,16 @@ namespace pome {
 
 class SubwordModel {
  public:
+  // The best way to a place in a text: its score and the token that ends there.
+  struct PathNode {
+    double score = 0;
+    int32_t id = 0;
+    uint32_t size = 0;  // of that token in bytes; 0: no way yet
+  };
   struct Scratch {
     std::vector<int32_t> ids;
     std::vector<uint32_t> starts;
+    std::vector<PathNode> path;
     MergeTable::Scratch merging;
   };
   virtual ~SubwordModel() = default;
@@ -30,14 +37,28 @@ class SubwordModel {
 
 // `text_of_user[id]`: whether ordinary text may become this token; control tokens, placeholders and
 // unused ids may not, whatever the merges say. Sources have been checked (see Tokenizer::create).
-// Byte-level BPE: every byte has a token, so that nothing is unknown unless the vocabulary has
-// gaps; bytes without a token become `unknown`, or nothing where there is none.
+// BPE over the bytes of the text, for sources whose tokens are written in the byte-level alphabet:
+// by rank of `merges`, else by score. A byte without a token becomes `unknown`, or nothing where
+// there is none.
 Result<std::unique_ptr<SubwordModel>> make_byte_bpe(const TokenizerSource& source,
                                                     const std::vector<bool>& text_of_user);
-// SentencePiece BPE over the characters of the escaped text: by rank of `merges` where there are
-// any (tokenizer.json), else by score (GGUF). Characters without a token become byte tokens where
-// the vocabulary has them, else `unknown`.
-Result<std::unique_ptr<SubwordModel>> make_sentencepiece_bpe(const TokenizerSource& source,
-                                                             const std::vector<bool>& text_of_user);
+// BPE over the characters of the text, likewise. Characters without a token become byte tokens
+// where the vocabulary has them, else `unknown`.
+Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& source,
+                                                    const std::vector<bool>& text_of_user);
+// Pieces are tokens, or else `unknown`.
+Result<std::unique_ptr<SubwordModel>> make_word_level(const TokenizerSource& source,
+                                                      const std::vector<bool>& text_of_user);
+// Unigram language model (Kudo 2018): of all ways to write the piece with tokens the one whose
+// scores sum up highest, of equals the one that the references find first. A character that is no
+// token costs 10 more than the worst token; runs of them are one unknown token or byte tokens.
+// Linear time: no token has more than 1024 bytes.
+Result<std::unique_ptr<SubwordModel>> make_unigram(const TokenizerSource& source,
+                                                   const std::vector<bool>& text_of_user);
+// WordPiece: again and again the longest token that the rest of the piece begins with, where all
+// but the first carry continuing_subword_prefix; pieces that have no such way, and those of more
+// than max_input_chars_per_word characters, are one unknown token.
+Result<std::unique_ptr<SubwordModel>> make_wordpiece(const TokenizerSource& source,
+                                                     const std::vector<bool>& text_of_user);
 
 }  // namespace pome

@@ -1,151 +1,68 @@
 #include "tokenizer/tokenizer.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
+#include <mutex>
+#include <optional>
 #include <utility>
 
-#include "base/sha256.h"
-#include "tokenizer/added_tokens.h"
-#include "tokenizer/byte_level.h"
+#include "tokenizer/added_split.h"
+#include "tokenizer/detokenizer.h"
+#include "tokenizer/normalizer.h"
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/source_check.h"
 #include "tokenizer/stop_ids.h"
 #include "tokenizer/subword_model.h"
-#include "tokenizer/unicode.h"
+#include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/word_cache.h"
 
 namespace pome {
 namespace {
 
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
-constexpr size_t kMaxPieceBytes = size_t{1} << 30;       // positions inside a piece are 32-bit
-
-// Ids of words that this call has seen already, by their bytes. Direct-mapped: a word that hashes
-// to the same slot replaces the older one. The ids lie in the output, which only grows.
-class WordCache {
- public:
-  static constexpr size_t kMaxWord = 28;
-  struct Slot {
-    uint32_t begin = 0;
-    uint16_t count = 0;
-    uint8_t size = 0;  // of the word; 0: free
-    char word[kMaxWord];
-  };
-  Slot* slot(std::string_view word) {
-    if (slots_.empty()) slots_.resize(kSlots);
-    uint64_t hash = 0xCBF29CE484222325ull;
-    for (const char c : word) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3ull;
-    return &slots_[(hash ^ hash >> 31) % kSlots];
-  }
-  static bool holds(const Slot& slot, std::string_view word) {
-    return slot.size == word.size() && std::memcmp(slot.word, word.data(), word.size()) == 0;
-  }
-
- private:
-  static constexpr size_t kSlots = 8192;
-  std::vector<Slot> slots_;
-};
-
-// Added tokens of one kind: those looked for before normalisation, or those looked for after it.
-struct AddedGroup {
-  TokenMatcher special, plain;
-  std::vector<AddedToken> special_tokens, plain_tokens;
-  bool empty() const { return special.empty() && plain.empty(); }
-};
-
-// White space around tokens with lstrip and rstrip.
-size_t space_before(std::string_view text, size_t end, size_t limit) {
-  while (end > limit) {
-    const Rune rune = decode_rune_before(text, end);
-    if (!rune.valid || !is_white_space(rune.point) || end - rune.size < limit) break;
-    end -= rune.size;
-  }
-  return end;
-}
-size_t space_after(std::string_view text, size_t begin) {
-  while (begin < text.size()) {
-    const Rune rune = decode_rune(text, begin);
-    if (!rune.valid || !is_white_space(rune.point)) break;
-    begin += rune.size;
-  }
-  return begin;
-}
-bool stands_alone(std::string_view text, size_t begin, size_t end) {
-  if (begin > 0) {
-    const Rune before = decode_rune_before(text, begin);
-    if (before.valid && is_word_character(before.point)) return false;
-  }
-  if (end < text.size()) {
-    const Rune after = decode_rune(text, end);
-    if (after.valid && is_word_character(after.point)) return false;
-  }
-  return true;
-}
-
-// Cuts `text` at the added tokens of a group: on_text(begin, end) and on_token(id) in order.
-template <typename OnText, typename OnToken>
-void cut_at_added(const AddedGroup& group, std::string_view text, bool parse_special,
-                  std::span<const TextRange> closed, const OnText& on_text,
-                  const OnToken& on_token) {
-  using Matches = std::vector<TokenMatcher::Match>;
-  Matches special = parse_special ? group.special.longest_backwards(text, closed) : Matches();
-  Matches plain = group.plain.longest_backwards(text);
-  size_t done = 0;     // text before this has been given out
-  size_t matched = 0;  // a match begins at or behind this
-  while (!special.empty() || !plain.empty()) {
-    const bool take_special =
-        plain.empty() ||
-        (!special.empty() &&
-         (special.back().begin < plain.back().begin ||
-          (special.back().begin == plain.back().begin && special.back().end >= plain.back().end)));
-    Matches& list = take_special ? special : plain;
-    const TokenMatcher::Match match = list.back();
-    list.pop_back();
-    if (match.begin < matched || match.begin < done) continue;
-    const AddedToken& token =
-        (take_special ? group.special_tokens : group.plain_tokens)[match.number];
-    matched = match.end;
-    if (token.single_word && !stands_alone(text, match.begin, match.end)) continue;
-    const size_t begin = token.lstrip ? space_before(text, match.begin, done) : match.begin;
-    if (done < begin) on_text(done, begin);
-    on_token(token.id);
-    done = token.rstrip ? space_after(text, match.end) : match.end;
-  }
-  if (done < text.size()) on_text(done, text.size());
-}
+constexpr size_t kMaxPieceBytes = size_t{1} << 30;  // positions inside a piece are 32-bit
+constexpr size_t kKeptScratch = size_t{1} << 20;    // symbols
 
 }  // namespace
 
-struct Tokenizer::Impl {
-  TokenizerSource source;
-  std::unique_ptr<SubwordModel> model;
-  PreTokenizer pre_tokenizer;
-  AddedGroup raw, normalized;
-  std::vector<bool> special;
-  std::string bytes;                // of all tokens, one after the other
-  std::vector<size_t> byte_begins;  // per id, and the end
-  std::vector<int32_t> stop_ids;
-
-  // What one call of encode() works with.
-  struct Call {
-    SubwordModel::Scratch scratch;
-    WordCache cache;
-    std::vector<int32_t> out;
-  };
-
-  void find_special();
-  void group_added();
-  void find_bytes();
-  std::string normalize(std::string_view text, bool first) const;
-  std::string unescape(std::string_view text) const;
-  std::string bytes_of_piece(size_t id) const;
-  std::vector<TextRange> map_ranges(std::string_view text, size_t offset, size_t prefix,
-                                    std::span<const TextRange> ranges) const;
-  void encode_segment(std::string_view text, size_t offset, std::span<const TextRange> user_text,
-                      bool parse_special, Call& call) const;
-  void encode_normalized(std::string_view text, Call& call) const;
-  void encode_piece(std::string_view piece, Call& call) const;
+// What one call of encode() works with. Calls are kept for the next one, with their words.
+struct Tokenizer::Impl::Call {
+  SubwordModel::Scratch scratch;
+  PreTokenizer::Scratch pieces;
+  WordCache cache;
+  std::vector<int32_t> out;
 };
+
+class Tokenizer::Impl::CallPool {
+ public:
+  std::unique_ptr<Call> take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) {
+        auto call = std::move(free_.back());
+        free_.pop_back();
+        return call;
+      }
+    }
+    return std::make_unique<Call>();
+  }
+  void give(std::unique_ptr<Call> call) {
+    call->out.clear();
+    if (call->scratch.ids.capacity() > kKeptScratch) call->scratch = {};
+    if (call->scratch.merging.next.capacity() > kKeptScratch) call->scratch = {};
+    for (std::string& text : call->pieces.texts) {
+      if (text.capacity() > kKeptScratch) text = std::string();
+    }
+    const std::lock_guard lock(mutex_);
+    if (free_.size() < kKept) free_.push_back(std::move(call));
+  }
+
+ private:
+  static constexpr size_t kKept = 8;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Call>> free_;
+};
+
+Tokenizer::Impl::Impl() : pool(std::make_unique<CallPool>()) {}
+Tokenizer::Impl::~Impl() = default;
 
 // Special are: control tokens and placeholders, added tokens that say so, and what the source names
 // as BOS, EOS and so on unless it is an ordinary piece of text.
@@ -178,168 +95,78 @@ void Tokenizer::Impl::find_special() {
   }
 }
 
+// Tokens that are `normalized` are looked for in normalised text, in their own normal form, which
+// is also what they decode to.
 void Tokenizer::Impl::group_added() {
-  std::vector<std::string> texts[2][2];  // [normalized][special]
+  texts.assign(source.tokens.begin(), source.tokens.end());
+  std::vector<AddedToken> tokens[2];
+  std::vector<std::string> found_by[2];
+  std::vector<bool> is_special[2];
+  normal_texts.reserve(source.added.size());  // views of the texts stay valid
   for (const AddedToken& token : source.added) {
-    const bool is_special = special[static_cast<size_t>(token.id)];
-    AddedGroup& group = token.normalized ? normalized : raw;
-    (is_special ? group.special_tokens : group.plain_tokens).push_back(token);
-    texts[token.normalized][is_special].push_back(token.normalized && source.escape_in_normalizer
-                                                      ? normalize(token.content, true)
-                                                      : token.content);
+    const auto id = static_cast<size_t>(token.id);
+    const size_t group = token.normalized ? 1 : 0;
+    normal_texts.push_back(token.normalized ? normalizer.run(token.content) : token.content);
+    texts[id] = normal_texts.back();
+    tokens[group].push_back(token);
+    found_by[group].push_back(normal_texts.back());
+    is_special[group].push_back(special[id]);
   }
-  const auto matcher = [](const std::vector<std::string>& list) {
-    return TokenMatcher(std::vector<std::string_view>(list.begin(), list.end()));
-  };
-  raw.plain = matcher(texts[0][0]);
-  raw.special = matcher(texts[0][1]);
-  normalized.plain = matcher(texts[1][0]);
-  normalized.special = matcher(texts[1][1]);
+  raw = AddedGroup(std::move(tokens[0]), found_by[0], is_special[0]);
+  normalized = AddedGroup(std::move(tokens[1]), found_by[1], is_special[1]);
 }
 
-// Text with spaces for U+2581, where the source writes them so.
-std::string Tokenizer::Impl::unescape(std::string_view text) const {
-  std::string out;
-  for (size_t i = 0; i < text.size();) {
-    if (source.escape_whitespace && text.substr(i, kSpaceMark.size()) == kSpaceMark) {
-      out.push_back(' ');
-      i += kSpaceMark.size();
-    } else {
-      out.push_back(text[i++]);
+Status Tokenizer::Impl::make_model() {
+  std::vector<bool> text_of_user(source.tokens.size());
+  for (size_t id = 0; id < text_of_user.size(); ++id) {
+    text_of_user[id] =
+        !special[id] && (source.kinds.empty() || source.kinds[id] != TokenKind::kUnused);
+  }
+  auto made = [&]() -> Result<std::unique_ptr<SubwordModel>> {
+    switch (source.model) {
+      case TokenizerSource::Model::kBpe:
+        return pre_tokenizer.gives_bytes() ? make_byte_bpe(source, text_of_user)
+                                           : make_char_bpe(source, text_of_user);
+      case TokenizerSource::Model::kWordLevel:
+        return make_word_level(source, text_of_user);
+      case TokenizerSource::Model::kUnigram:
+        return make_unigram(source, text_of_user);
+      case TokenizerSource::Model::kWordPiece:
+        return make_wordpiece(source, text_of_user);
+      case TokenizerSource::Model::kNone:
+        break;
     }
-  }
-  return out;
-}
-
-std::string Tokenizer::Impl::bytes_of_piece(size_t id) const {
-  const std::string& text = source.tokens[id];
-  if (source.model == TokenizerSource::Model::kByteBpe) return bytes_of_token(text).value_or(text);
-  const bool may_be_byte =
-      source.byte_fallback && (source.kinds.empty() || source.kinds[id] == TokenKind::kByte);
-  if (const auto byte = byte_of_placeholder(text); byte && may_be_byte) {
-    return std::string(1, static_cast<char>(*byte));
-  }
-  return unescape(text);
-}
-
-void Tokenizer::Impl::find_bytes() {
-  std::vector<const AddedToken*> added(source.tokens.size(), nullptr);
-  for (const AddedToken& token : source.added) added[static_cast<size_t>(token.id)] = &token;
-  for (size_t id = 0; id < source.tokens.size(); ++id) {
-    byte_begins.push_back(bytes.size());
-    if (added[id] == nullptr) {
-      bytes += bytes_of_piece(id);
-    } else if (added[id]->normalized && source.escape_in_normalizer) {
-      // It was found with the prefix that the normalizer puts in front, so it gives it back.
-      bytes += unescape(normalize(added[id]->content, true));
-    } else {
-      bytes += added[id]->content;
-    }
-  }
-  byte_begins.push_back(bytes.size());
-}
-
-// Adds the prefix space and writes spaces as U+2581, as the source asks. `first`: the text begins
-// the whole text.
-std::string Tokenizer::Impl::normalize(std::string_view text, bool first) const {
-  std::string out;
-  if (text.empty()) return out;
-  const std::string_view space = source.escape_whitespace ? kSpaceMark : std::string_view(" ");
-  const bool has_space = text.front() == ' ' || (source.escape_whitespace &&
-                                                 text.substr(0, kSpaceMark.size()) == kSpaceMark);
-  const bool prefix = source.add_prefix_space && (first || !source.prefix_only_first) &&
-                      !(source.prefix_unless_space && has_space);
-  out.reserve(text.size() + text.size() / 2 + space.size());
-  if (prefix) out += space;
-  if (!source.escape_whitespace) return out.append(text);
-  for (const char c : text) {
-    if (c == ' ') {
-      out += kSpaceMark;
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out;
-}
-
-// Where `ranges` of the whole text lie in the normalised form of its part `text`, which begins at
-// `offset` and got a prefix of `prefix` bytes.
-std::vector<TextRange> Tokenizer::Impl::map_ranges(std::string_view text, size_t offset,
-                                                   size_t prefix,
-                                                   std::span<const TextRange> ranges) const {
-  std::vector<TextRange> out;
-  size_t at = 0, mapped = prefix;
-  const auto advance_to = [&](size_t target) {
-    for (; at < target; ++at) {
-      mapped += text[at] == ' ' && source.escape_whitespace ? kSpaceMark.size() : 1;
-    }
-    return mapped;
-  };
-  for (const TextRange& range : ranges) {
-    if (range.end <= offset || range.begin >= offset + text.size()) continue;
-    TextRange here;
-    here.begin = advance_to(std::max(range.begin, offset) - offset);
-    here.end = advance_to(std::min(range.end - offset, text.size()));
-    out.push_back(here);
-  }
-  return out;
+    return missing("there is no tokenizer").at("model");
+  }();
+  if (!made.ok()) return std::move(made).status();
+  model = *std::move(made);
+  return {};
 }
 
 void Tokenizer::Impl::encode_segment(std::string_view text, size_t offset,
                                      std::span<const TextRange> user_text, bool parse_special,
                                      Call& call) const {
-  const auto encode_escaped = [&](std::string_view part, size_t at) {
-    if (!source.escape_whitespace && !source.add_prefix_space) {
-      encode_normalized(part, call);
-    } else {
-      encode_normalized(normalize(part, at == 0), call);
-    }
-  };
-  const auto push = [&](int32_t id) { call.out.push_back(id); };
-  if (normalized.empty()) {
-    encode_escaped(text, offset);
-  } else if (source.escape_in_normalizer) {
-    const std::string escaped = normalize(text, offset == 0);
-    const size_t spaces = static_cast<size_t>(std::count(text.begin(), text.end(), ' '));
-    const size_t grown =
-        text.size() + (source.escape_whitespace ? spaces * (kSpaceMark.size() - 1) : 0);
-    const auto closed = map_ranges(text, offset, escaped.size() - grown, user_text);
-    const std::string_view view = escaped;
-    cut_at_added(
-        normalized, view, parse_special, closed,
-        [&](size_t begin, size_t end) { encode_normalized(view.substr(begin, end - begin), call); },
-        push);
-  } else {
-    std::vector<TextRange> closed;
+  std::string own;
+  std::string_view view = text;
+  std::vector<TextRange> closed;
+  if (parse_special && normalized.has_special()) {
     for (const TextRange& range : user_text) {
       if (range.end <= offset || range.begin >= offset + text.size()) continue;
       closed.push_back(
           {std::max(range.begin, offset) - offset, std::min(range.end - offset, text.size())});
     }
-    cut_at_added(
-        normalized, text, parse_special, closed,
-        [&](size_t begin, size_t end) {
-          encode_escaped(text.substr(begin, end - begin), offset + begin);
-        },
-        push);
   }
-}
-
-void Tokenizer::Impl::encode_normalized(std::string_view text, Call& call) const {
-  const auto pieces = [&](std::string_view part) {
-    pre_tokenizer.split(part, [&](std::string_view piece) { encode_piece(piece, call); });
-  };
-  if (!source.split_at_spaces) {
-    pieces(text);
-    return;
+  if (!normalizer.empty()) {
+    own = closed.empty() ? normalizer.run(text) : normalizer.run(text, closed);
+    view = own;
   }
-  size_t begin = 0;
-  while (begin < text.size()) {
-    size_t end = text.find(kSpaceMark, begin + 1);
-    if (end == std::string_view::npos) end = text.size();
-    pieces(text.substr(begin, end - begin));
-    begin = end;
-  }
+  normalized.cut(
+      view, parse_special, closed,
+      [&](size_t begin, size_t end) {
+        pre_tokenizer.split(view.substr(begin, end - begin), offset == 0 && begin == 0, call.pieces,
+                            [&](std::string_view piece) { encode_piece(piece, call); });
+      },
+      [&](int32_t id) { call.out.push_back(id); });
 }
 
 void Tokenizer::Impl::encode_piece(std::string_view piece, Call& call) const {
@@ -349,20 +176,19 @@ void Tokenizer::Impl::encode_piece(std::string_view piece, Call& call) const {
     }
     return;
   }
-  WordCache::Slot* slot = call.cache.slot(piece);
-  const size_t begin = call.out.size();
-  if (WordCache::holds(*slot, piece)) {
-    call.out.resize(begin + slot->count);
-    std::copy_n(call.out.begin() + slot->begin, slot->count,
-                call.out.begin() + static_cast<ptrdiff_t>(begin));
+  const WordCache::Key key = WordCache::key_of(piece, piece.size());
+  WordCache::Slot& slot = call.cache.slot(key);
+  if (WordCache::holds(slot, key)) {
+    call.out.insert(call.out.end(), slot.ids, slot.ids + slot.count);
     return;
   }
+  const size_t begin = call.out.size();
   model->encode(piece, call.scratch, call.out);
-  if (begin > UINT32_MAX) return;
-  slot->begin = static_cast<uint32_t>(begin);
-  slot->count = static_cast<uint16_t>(call.out.size() - begin);
-  slot->size = static_cast<uint8_t>(piece.size());
-  std::memcpy(slot->word, piece.data(), piece.size());
+  const size_t count = call.out.size() - begin;
+  if (count > WordCache::kMaxIds) return;
+  slot.key = key;
+  slot.count = static_cast<uint32_t>(count);
+  std::copy_n(call.out.begin() + static_cast<ptrdiff_t>(begin), count, slot.ids);
 }
 
 Tokenizer::Tokenizer() : impl_(std::make_unique<Impl>()) {}
@@ -374,24 +200,18 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::create(TokenizerSource sourc
   Impl& impl = *tokenizer->impl_;
   impl.source = std::move(source);
   const TokenizerSource& from = impl.source;
-  impl.find_special();
-  std::vector<bool> text_of_user(from.tokens.size());
-  for (size_t id = 0; id < text_of_user.size(); ++id) {
-    text_of_user[id] =
-        !impl.special[id] && (from.kinds.empty() || from.kinds[id] != TokenKind::kUnused);
-  }
-  const bool byte_level = from.model == TokenizerSource::Model::kByteBpe;
-  auto model =
-      byte_level ? make_byte_bpe(from, text_of_user) : make_sentencepiece_bpe(from, text_of_user);
-  if (!model.ok()) return std::move(model).status().in(from.origin);
-  impl.model = std::move(*model);
-  auto pre_tokenizer =
-      PreTokenizer::create(byte_level ? from.pre_name : std::string(), from.pre_patterns);
-  if (!pre_tokenizer.ok()) return std::move(pre_tokenizer).status().in(from.origin);
-  impl.pre_tokenizer = std::move(*pre_tokenizer);
-  impl.group_added();
-  impl.find_bytes();
-  impl.stop_ids = find_stop_ids(from, impl.special);
+  const auto build = [&]() -> Status {
+    impl.find_special();
+    POME_ASSIGN_OR_RETURN(impl.normalizer, NormalizerChain::create(from.normalizer));
+    const bool bytes = from.model == TokenizerSource::Model::kBpe && !from.byte_fallback;
+    POME_ASSIGN_OR_RETURN(impl.pre_tokenizer, PreTokenizer::create(from.pre_tokenizer, bytes));
+    POME_RETURN_IF_ERROR(impl.make_model());
+    impl.group_added();
+    POME_ASSIGN_OR_RETURN(impl.detokenizer, Detokenizer::create(from.decoder, impl.texts));
+    impl.stop_ids = find_stop_ids(from, impl.special);
+    return {};
+  };
+  if (Status status = build(); !status.ok()) return std::move(status).in(from.origin);
   return std::shared_ptr<const Tokenizer>(std::move(tokenizer));
 }
 
@@ -403,25 +223,27 @@ std::vector<int32_t> Tokenizer::encode_with_user_text(std::string_view text,
                                                       std::span<const TextRange> user_text,
                                                       const EncodeOptions& options) const {
   const Impl& impl = *impl_;
-  Impl::Call call;
-  if (options.add_special && impl.source.add_bos && impl.source.bos) {
-    call.out.push_back(*impl.source.bos);
-  }
-  cut_at_added(
-      impl.raw, text, options.parse_special, user_text,
+  std::unique_ptr<Impl::Call> call = impl.pool->take();
+  std::vector<int32_t>& out = call->out;
+  if (options.add_special) out = impl.source.prefix_ids;
+  impl.raw.cut(
+      text, options.parse_special, user_text,
       [&](size_t begin, size_t end) {
         impl.encode_segment(text.substr(begin, end - begin), begin, user_text,
-                            options.parse_special, call);
+                            options.parse_special, *call);
       },
-      [&](int32_t id) { call.out.push_back(id); });
-  if (options.add_special && impl.source.add_eos && impl.source.eos) {
-    call.out.push_back(*impl.source.eos);
+      [&](int32_t id) { out.push_back(id); });
+  if (options.add_special) {
+    out.insert(out.end(), impl.source.suffix_ids.begin(), impl.source.suffix_ids.end());
   }
-  return std::move(call.out);
+  std::vector<int32_t> ids = std::move(out);
+  impl.pool->give(std::move(call));
+  return ids;
 }
 
 Result<std::string> Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
-  std::string out;
+  std::vector<int32_t> kept;
+  kept.reserve(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= vocab_size()) {
       return bad_input(Refusal::kRange, "id " + std::to_string(ids[i]) +
@@ -429,18 +251,14 @@ Result<std::string> Tokenizer::decode(std::span<const int32_t> ids, bool skip_sp
                                             std::to_string(vocab_size()) + " tokens")
           .at("ids[" + std::to_string(i) + "]");
     }
-    if (skip_special && is_special(ids[i])) continue;
-    out += token_bytes(ids[i]);
+    if (!(skip_special && is_special(ids[i]))) kept.push_back(ids[i]);
   }
-  if (impl_->source.strip_first_space && !out.empty() && out.front() == ' ') out.erase(0, 1);
-  return replace_invalid_utf8(out);
+  return impl_->detokenizer.decode(kept, impl_->texts);
 }
 
 std::string_view Tokenizer::token_bytes(int32_t id) const {
   if (id < 0 || id >= vocab_size()) return {};
-  const auto i = static_cast<size_t>(id);
-  return std::string_view(impl_->bytes)
-      .substr(impl_->byte_begins[i], impl_->byte_begins[i + 1] - impl_->byte_begins[i]);
+  return impl_->detokenizer.bytes(id);
 }
 
 bool Tokenizer::is_special(int32_t id) const {

@@ -54,6 +54,7 @@ class Tokenizer {
   std::string digest() const;
 
  private:
+  friend class StreamDecoder;
   Tokenizer();
   struct Impl;
   std::unique_ptr<Impl> impl_;
@@ -61,21 +62,24 @@ class Tokenizer {
 
 // Turns a stream of ids into text pieces that never end inside a UTF-8 character. flush() gives
 // what is left, with U+FFFD for an incomplete character. The pieces of all ids put together are
-// decode() of them. `at_start`: the ids begin a text; without it the space that SentencePiece puts
-// before the first word is kept, as when a prompt is continued. Ids outside the vocabulary give
-// nothing. Thread safety: one thread.
+// decode() of them, but for runs of byte tokens that are not UTF-8: decode() gives U+FFFD for each
+// token of such a run, the stream has given its characters by then. `at_start`: the ids begin a
+// text; without it the space that SentencePiece puts before the first word is kept, as when a
+// prompt is continued. Decoders that look at tokens together (docs/tokenizers.md) give all text
+// with flush(). Ids outside the vocabulary give nothing. Thread safety: one thread.
 class StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true,
                          bool at_start = true);
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
   std::string push(int32_t id);
   std::string flush();
 
  private:
-  std::shared_ptr<const Tokenizer> tokenizer_;
-  bool skip_special_;
-  bool strip_space_;  // the next byte that comes is the first of the text
-  std::string pending_;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace pome

@@ -1,8 +1,9 @@
 #include "tokenizer/unicode.h"
 
 #include <algorithm>
-#include <array>
-#include <iterator>
+#include <vector>
+
+#include "tokenizer/unicode_ranges.h"
 
 namespace pome {
 namespace {
@@ -11,46 +12,32 @@ struct CategoryRange {
   uint32_t first, last;
   Category category;
 };
-struct PointRange {
-  uint32_t first, last;
-};
-struct CaseRange {
-  uint32_t first, last;
-  int32_t delta;
-  uint8_t step;
-};
-
 #include "tokenizer/unicode_tables.inc"
 
-template <typename Range, size_t N>
-constexpr const Range* find_range(const Range (&ranges)[N], char32_t point) {
-  size_t low = 0, high = N;
-  while (low < high) {
-    const size_t middle = (low + high) / 2;
-    if (ranges[middle].last < point) {
-      low = middle + 1;
-    } else {
-      high = middle;
+// Planes 0 and 1 hold nearly all text; the others are looked up in the ranges.
+constexpr char32_t kTableEnd = 0x20000;
+
+uint8_t find_kind(char32_t point) {
+  const CategoryRange* range = find_range(kCategoryRanges, point);
+  const Category category = range ? range->category : Category::kCn;
+  const bool space = find_range(kWhiteSpace, point) != nullptr;
+  return static_cast<uint8_t>(static_cast<uint8_t>(category) | (space ? kWhiteSpaceBit : 0));
+}
+
+const uint8_t* kind_table() {
+  static const std::vector<uint8_t> kTable = [] {
+    std::vector<uint8_t> table(kTableEnd, static_cast<uint8_t>(Category::kCn));
+    for (const CategoryRange& range : kCategoryRanges) {
+      const uint32_t end = std::min<uint32_t>(range.last + 1, kTableEnd);
+      for (uint32_t i = range.first; i < end; ++i) table[i] = static_cast<uint8_t>(range.category);
     }
-  }
-  return low < N && ranges[low].first <= point ? &ranges[low] : nullptr;
-}
-
-constexpr std::array<Category, 256> latin_categories() {
-  std::array<Category, 256> out{};
-  for (uint32_t i = 0; i < 256; ++i) {
-    const CategoryRange* range = find_range(kCategoryRanges, i);
-    out[i] = range ? range->category : Category::kCn;
-  }
-  return out;
-}
-constexpr std::array<Category, 256> kLatinCategories = latin_categories();
-
-template <size_t N>
-char32_t map_case(const CaseRange (&ranges)[N], char32_t point) {
-  const CaseRange* range = find_range(ranges, point);
-  if (range == nullptr || (point - range->first) % range->step != 0) return point;
-  return static_cast<char32_t>(static_cast<int32_t>(point) + range->delta);
+    for (const PointRange& range : kWhiteSpace) {
+      const uint32_t end = std::min<uint32_t>(range.last + 1, kTableEnd);
+      for (uint32_t i = range.first; i < end; ++i) table[i] |= kWhiteSpaceBit;
+    }
+    return table;
+  }();
+  return kTable.data();
 }
 
 // Lengths of what stands at `text[at]`: `size` bytes belong together (at least one); `valid` when
@@ -87,19 +74,17 @@ Sequence read_sequence(std::string_view text, size_t at) {
 
 }  // namespace
 
-Category category_of(char32_t point) {
-  if (point < kLatinCategories.size()) return kLatinCategories[point];
-  const CategoryRange* range = find_range(kCategoryRanges, point);
-  return range ? range->category : Category::kCn;
-}
-
-bool is_white_space(char32_t point) {
-  if (point < 0x80) return point == ' ' || (point >= 9 && point <= 13);
-  return find_range(kWhiteSpace, point) != nullptr;
+uint8_t char_kind(char32_t point) {
+  return point < kTableEnd ? kind_table()[point] : find_kind(point);
 }
 
 bool is_word_character(char32_t point) {
   const Category c = category_of(point);
+  if (c == Category::kSo) {
+    // Circled and squared letters have the property Other_Alphabetic.
+    return (point >= 0x24B6 && point <= 0x24E9) || (point >= 0x1F130 && point <= 0x1F149) ||
+           (point >= 0x1F150 && point <= 0x1F169) || (point >= 0x1F170 && point <= 0x1F189);
+  }
   return is_letter(c) || is_mark(c) || c == Category::kNd || c == Category::kNl ||
          c == Category::kPc || point == 0x200C || point == 0x200D;
 }

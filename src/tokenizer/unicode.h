@@ -46,13 +46,20 @@ enum class Category : uint8_t {
   kCs,
   kCo
 };
-Category category_of(char32_t point);
-inline bool is_letter(Category c) { return c >= Category::kLu && c <= Category::kLo; }
-inline bool is_mark(Category c) { return c >= Category::kMn && c <= Category::kMe; }
-inline bool is_number(Category c) { return c >= Category::kNd && c <= Category::kNo; }
-inline bool is_punctuation(Category c) { return c >= Category::kPc && c <= Category::kPo; }
-bool is_white_space(char32_t point);  // the property White_Space, what \s means in a pattern
-// \w of a Unicode-aware pattern: letters, marks, decimal and letter numbers, connectors, joiners.
+// The category in the low five bits, and whether the character has the property White_Space.
+inline constexpr uint8_t kWhiteSpaceBit = 0x20;
+uint8_t char_kind(char32_t point);
+inline Category category_of(char32_t point) {
+  return static_cast<Category>(char_kind(point) & 0x1F);
+}
+constexpr bool is_letter(Category c) { return c >= Category::kLu && c <= Category::kLo; }
+constexpr bool is_mark(Category c) { return c >= Category::kMn && c <= Category::kMe; }
+constexpr bool is_number(Category c) { return c >= Category::kNd && c <= Category::kNo; }
+constexpr bool is_punctuation(Category c) { return c >= Category::kPc && c <= Category::kPo; }
+inline bool is_white_space(char32_t point) {  // the property White_Space: \s of a pattern
+  return (char_kind(point) & kWhiteSpaceBit) != 0;
+}
+// \w of a Unicode-aware pattern: Alphabetic, marks, decimal numbers, connectors, joiners.
 bool is_word_character(char32_t point);
 // Simple (one to one) case mapping; a character without one maps to itself.
 char32_t to_lower(char32_t point);

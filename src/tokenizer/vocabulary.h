@@ -2,36 +2,41 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
 #include "tokenizer/merge_table.h"
+#include "tokenizer/text_table.h"
 #include "tokenizer/tokenizer_source.h"
 
 namespace pome {
 
 class Vocabulary {
+  auto text_of() const {
+    return [tokens = tokens_](int32_t id) -> std::string_view {
+      return (*tokens)[static_cast<size_t>(id)];
+    };
+  }
+
  public:
   // Tokens with included[id] == false and empty tokens are left out; of equal texts the first
   // counts. `tokens` must outlive the vocabulary.
-  Vocabulary(const std::vector<std::string>& tokens, const std::vector<bool>& included) {
-    ids_.reserve(tokens.size());
+  Vocabulary(const std::vector<std::string>& tokens, const std::vector<bool>& included)
+      : tokens_(&tokens), table_(tokens.size()) {
     for (size_t id = 0; id < tokens.size(); ++id) {
       if (included[id] && !tokens[id].empty()) {
-        ids_.emplace(tokens[id], static_cast<int32_t>(id));
+        table_.insert(tokens[id], static_cast<int32_t>(id), text_of());
       }
     }
   }
-  int32_t find(std::string_view text) const {  // -1: none
-    const auto found = ids_.find(text);
-    return found == ids_.end() ? -1 : found->second;
-  }
+  int32_t find(std::string_view text) const { return table_.find(text, text_of()); }  // -1: none
 
  private:
-  std::unordered_map<std::string_view, int32_t> ids_;
+  const std::vector<std::string>* tokens_;
+  TextTable table_;
 };
 
 // kRange names a merge whose parts or result are not tokens. Merges that touch a token which
@@ -39,5 +44,11 @@ class Vocabulary {
 Result<std::vector<Merge>> merges_of_source(const TokenizerSource& source,
                                             const Vocabulary& vocabulary,
                                             const std::vector<bool>& text_of_user);
+
+// All pairs of texts that join to a token, ranked by its score. `part_id` gives the id of a text,
+// -1 for none. kLimit names a token that is too long to be looked at in all ways.
+Result<std::vector<Merge>> merges_by_score(const TokenizerSource& source,
+                                           const std::vector<bool>& included,
+                                           const std::function<int32_t(std::string_view)>& part_id);
 
 }  // namespace pome

@@ -2,6 +2,9 @@
 
 #include <sys/stat.h>
 
+#include <limits>
+
+#include "base/memory.h"
 #include "engine/engine.h"
 #include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"
@@ -46,7 +49,9 @@ Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
   return read_hf_tokenizer(folder, config, generation_config);
 }
 
-Status attach_tokenizer(TokenizerSource source, LoadedModel* model) {
+Status attach_tokenizer(TokenizerSource source, const LoadOptions& options, LoadedModel* model) {
+  // In its place from the start: what ends an answer follows from the template too.
+  if (options.chat_template) source.chat_template = *options.chat_template;
   const std::string chat_template = source.chat_template;
   POME_ASSIGN_OR_RETURN(model->tokenizer, Tokenizer::create(std::move(source)));
   if (chat_template.empty()) return {};
@@ -56,7 +61,7 @@ Status attach_tokenizer(TokenizerSource source, LoadedModel* model) {
         .status()
         .in(model->path)
         .at("chat_template")
-        .hint("run with --raw to leave the template out");
+        .hint("give another with --template, or run with --raw to leave it out");
   model->chat_template = std::move(*parsed);
   return {};
 }
@@ -75,8 +80,11 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
                             read_json_file(paths.folder + "/generation_config.json"));
     }
   }
-  POME_ASSIGN_OR_RETURN(std::unique_ptr<MilProgram> program,
-                        MilProgram::open(paths.package, {options.threads, options.round_f16}));
+  POME_ASSIGN_OR_RETURN(mil::Package package, mil::read_package(paths.package));
+  POME_ASSIGN_OR_RETURN(const uint64_t budget, constant_budget(package));
+  POME_ASSIGN_OR_RETURN(
+      std::unique_ptr<MilProgram> program,
+      MilProgram::create(std::move(package), {options.threads, options.round_f16, budget}));
   model.program = std::move(program);
   POME_ASSIGN_OR_RETURN(model.runner, package_runner(model.program));
   if (options.context > model.runner->info().capacity)
@@ -91,7 +99,7 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
           .in(path)
           .hint("give the artefact folder that convert wrote");
     POME_ASSIGN_OR_RETURN(TokenizerSource source, artefact_tokenizer(paths.folder));
-    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(source), &model));
+    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(source), options, &model));
   }
   return model;
 }
@@ -114,18 +122,20 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
         .in(path);
   model.generation_config = checkpoint.generation_config;
   if (options.reference) {
-    POME_ASSIGN_OR_RETURN(model.runner,
-                          reference_runner({*model.graph}, {options.threads, options.context}));
+    POME_ASSIGN_OR_RETURN(
+        model.runner, reference_runner({*model.graph},
+                                       {options.threads, options.context, available_memory() / 2}));
   } else {
     PlanOptions plan;
     plan.threads = options.threads;
     plan.capacity = options.context;
+    plan.exact = options.exact;
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled,
                           compile(*model.graph, plan, work));
     POME_ASSIGN_OR_RETURN(model.runner, compiled->new_session());
   }
   if (options.need_tokenizer)
-    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), &model));
+    POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), options, &model));
   return model;
 }
 
@@ -156,6 +166,20 @@ Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
         .in(path)
         .hint("convert again, or give the .mlpackage itself, which is then not checked");
   return std::optional<ArtefactPaths>();
+}
+
+Result<uint64_t> constant_budget(const mil::Package& package) {
+  const DecodedSize size = decoded_size(package);
+  const uint64_t available = available_memory();
+  if (size.all <= available / 2) return std::numeric_limits<uint64_t>::max();
+  // The largest weight as codes, as floats, and once more for who compares.
+  const uint64_t least = 3 * size.largest;
+  if (least > available)
+    return does_not_fit("executing this package needs at least " + std::to_string(least) +
+                        " bytes of memory, " + std::to_string(available) + " are available")
+        .in(package.path)
+        .hint("close other programs; `pome verify` without --against checks the files alone");
+  return (available - least) / 2;
 }
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,

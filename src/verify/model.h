@@ -27,9 +27,12 @@ struct LoadOptions {
   int64_t context = 0;
   // The length for which rope factors are chosen (BuildOptions); 0 = context.
   int64_t declared_length = 0;
+  bool exact = true;       // PlanOptions::exact of the engine
   bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
   bool round_f16 = false;  // packages: fp16 rounding after every op
   bool need_tokenizer = true;
+  // Jinja source of a chat template instead of the model's own.
+  std::optional<std::string> chat_template;
 };
 
 struct LoadedModel {
@@ -51,6 +54,11 @@ struct ArtefactPaths {
 };
 // nullopt when `path` is not something convert wrote (then it is a checkpoint).
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& path);
+
+// How many bytes of decoded weights an interpreter of this package may keep on this machine: all of
+// them where half of the free memory has room, else a part, and the rest is decoded for each use.
+// kDoesNotFit, with an estimate, where the largest weight alone is too much.
+Result<uint64_t> constant_budget(const mil::Package& package);
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
                                const WorkContext& work);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
 
+#include "base/memory.h"
 #include "engine/engine.h"
 #include "interp/graph_eval.h"
 #include "models/models.h"
@@ -14,7 +14,6 @@ namespace pome {
 
 namespace {
 
-constexpr const char* kConstantsFunction = "pome_constants";
 constexpr int64_t kLocatedTokens = 4;  // at least, when looking for the first difference
 
 // A graph name as an identifier of ML Programs.
@@ -32,50 +31,65 @@ bool is_constant_op(const std::string& type) {
   return type == "const" || type.rfind("constexpr_", 0) == 0;
 }
 
-// A function without inputs that gives out the package's constants, so that the interpreter decodes
-// them once and shares them with the functions of the model.
-mil::Function constants_function(const mil::Function& source, const std::set<std::string>& wanted) {
-  mil::Function out;
-  out.name = kConstantsFunction;
-  out.opset = source.opset;
-  for (const mil::Operation& op : source.operations) {
-    if (!is_constant_op(op.type)) continue;
-    out.operations.push_back(op);
-    if (op.outputs.size() != 1 || !wanted.count(op.outputs[0].name)) continue;
-    mil::Operation copy;
-    copy.type = "identity";
-    copy.inputs = {{"x", {mil::Binding(op.outputs[0].name)}}};
-    copy.outputs = {{"out_" + op.outputs[0].name, op.outputs[0].type}};
-    copy.attributes["name"] = mil::ValueData::string(copy.outputs[0].name);
-    out.outputs.push_back(copy.outputs[0].name);
-    out.operations.push_back(std::move(copy));
+// A constant of the package, read by the reference evaluator (one thread at a time, as all of a
+// program is). Held in place where the program keeps all of them, else decoded on demand.
+class PackageConstant final : public ConstantData {
+ public:
+  PackageConstant(std::shared_ptr<MilProgram> program, std::string name, Shape shape, Tensor kept)
+      : ConstantData(std::move(shape), Encoding::plain(EncodingKind::kF32)),
+        program_(std::move(program)),
+        name_(std::move(name)),
+        kept_(std::move(kept)) {}
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    POME_ASSIGN_OR_RETURN(const Tensor values, program_->constant(name_));
+    const size_t row_bytes = static_cast<size_t>(columns()) * sizeof(float);
+    const auto from = values.bytes().subspan(static_cast<size_t>(row) * row_bytes,
+                                             static_cast<size_t>(rows) * row_bytes);
+    tile->row = row;
+    tile->rows = rows;
+    tile->storage.resize(1);
+    tile->storage[0].assign(from.begin(), from.end());
+    tile->parts.assign(1, tile->storage[0]);
+    return {};
   }
-  return out;
-}
+  std::optional<std::span<const std::byte>> view() const override {
+    return kept_.defined() ? std::optional(kept_.bytes()) : std::nullopt;
+  }
+
+ private:
+  std::shared_ptr<MilProgram> program_;
+  std::string name_;
+  Tensor kept_;
+};
 
 // The original's graph with the weights that the package holds. Tables that the package stores in
 // another form (inverse frequencies) stay.
-Result<Graph> rebuild(const Graph& original, MilProgram& program,
+Result<Graph> rebuild(const Graph& original, const std::shared_ptr<MilProgram>& program, bool keep,
                       std::vector<std::string>* problems) {
-  POME_ASSIGN_OR_RETURN(const NamedTensors values, program.run(kConstantsFunction, {}, nullptr));
-  std::map<std::string, Tensor> by_name;
-  for (const auto& [name, tensor] : values) by_name[name] = tensor;
+  std::map<std::string, const mil::Type*> types;
+  for (const mil::Operation& op : program->model().functions[0].operations)
+    if (is_constant_op(op.type) && op.outputs.size() == 1)
+      types[op.outputs[0].name] = &op.outputs[0].type;
   Graph graph = original;
   for (Constant& constant : graph.constants) {
     if (constant.role == Constant::Role::kTable) continue;
-    const auto found = by_name.find("out_" + identifier(constant.name));
-    if (found == by_name.end()) {
-      problems->push_back("the package has no constant " + identifier(constant.name));
+    const std::string name = identifier(constant.name);
+    const auto found = types.find(name);
+    if (found == types.end()) {
+      problems->push_back("the package has no constant " + name);
       continue;
     }
-    const Tensor& tensor = found->second;
-    if (tensor.shape() != constant.data->shape()) {
-      problems->push_back("constant " + identifier(constant.name) + " has shape " +
-                          to_string(tensor.shape()) + ", the original " +
-                          to_string(constant.data->shape()));
+    const Shape& shape = found->second->dims;
+    if (shape != constant.data->shape()) {
+      problems->push_back("constant " + name + " has shape " + to_string(shape) +
+                          ", the original " + to_string(constant.data->shape()));
       continue;
     }
-    constant.data = inline_constant(tensor);
+    Tensor kept;
+    if (keep) {
+      POME_ASSIGN_OR_RETURN(kept, program->constant(name));
+    }
+    constant.data = std::make_shared<PackageConstant>(program, name, shape, std::move(kept));
   }
   return graph;
 }
@@ -259,14 +273,14 @@ class Verifier {
   }
 
   Status semantics() {
-    std::set<std::string> wanted;
-    for (const Constant& constant : graph_.constants) wanted.insert(identifier(constant.name));
-    package_.model.functions.push_back(constants_function(package_.model.functions[0], wanted));
-    POME_ASSIGN_OR_RETURN(std::unique_ptr<MilProgram> program,
-                          MilProgram::create(std::move(package_), {options_.threads, false}));
+    POME_ASSIGN_OR_RETURN(const uint64_t budget, constant_budget(package_));
+    const bool keep = decoded_size(package_).all <= budget;
+    POME_ASSIGN_OR_RETURN(
+        std::unique_ptr<MilProgram> program,
+        MilProgram::create(std::move(package_), {options_.threads, false, budget}));
     program_ = std::move(program);
     std::vector<std::string> missing_constants;
-    POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, *program_, &missing_constants));
+    POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, program_, keep, &missing_constants));
     for (const std::string& problem : missing_constants)
       report_.problems.push_back("semantics: " + problem);
     POME_ASSIGN_OR_RETURN(artefact_, package_runner(program_));
@@ -279,7 +293,7 @@ class Verifier {
     report_.has_semantics = true;
     const int64_t capacity = artefact_->info().capacity;
     POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> reference,
-                          reference_runner({rebuilt}, {options_.threads, capacity}));
+                          reference_runner({rebuilt}, {options_.threads, capacity, budget}));
     const auto first = [&](int64_t count) {
       return std::span<const int32_t>(ids_).first(
           static_cast<size_t>(std::min({count, capacity, static_cast<int64_t>(ids_.size())})));
@@ -344,9 +358,9 @@ class Verifier {
     plan.capacity = artefact_->info().capacity;
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled, compile(graph_, plan, work_));
     POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> engine, compiled->new_session());
-    POME_ASSIGN_OR_RETURN(
-        const std::unique_ptr<Runner> reference,
-        reference_runner({graph_}, {options_.threads, artefact_->info().capacity}));
+    POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> reference,
+                          reference_runner({graph_}, {options_.threads, artefact_->info().capacity,
+                                                      available_memory() / 2}));
     ScoreOptions scoring;
     scoring.window = std::min<int64_t>(artefact_->info().capacity, 512);
     const std::span<const int32_t> few = std::span<const int32_t>(ids_).first(

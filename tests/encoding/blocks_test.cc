@@ -396,6 +396,12 @@ TEST(Blocks, PlainTypes) {
   EXPECT_EQ(decode_blocks(EncodingKind::kI32, {b(0xFF), b(0xFF), b(0xFF), b(0xFF)})[0], -1.0f);
   EXPECT_EQ(decode_blocks(EncodingKind::kF16, {b(1), b(0)})[0], 0x1p-24f);
   EXPECT_EQ(decode_blocks(EncodingKind::kBF16, {b(0xC0), b(0x3F)})[0], 1.5f);
+  EXPECT_EQ(decode_blocks(EncodingKind::kF8E4M3, {b(0x7E)})[0], 448.0f);
+  EXPECT_EQ(decode_blocks(EncodingKind::kF8E4M3, {b(0x81)})[0], -0x1p-9f);
+  EXPECT_TRUE(std::isnan(decode_blocks(EncodingKind::kF8E4M3, {b(0x7F)})[0]));
+  EXPECT_EQ(decode_blocks(EncodingKind::kF8E5M2, {b(0x7B)})[0], 57344.0f);
+  EXPECT_EQ(decode_blocks(EncodingKind::kF8E5M2, {b(0xFC)})[0],
+            -std::numeric_limits<float>::infinity());
   Bytes f64(8);
   const double tenth = 0.1;
   std::memcpy(f64.data(), &tenth, 8);

@@ -5,64 +5,16 @@
 #include <algorithm>
 #include <limits>
 
-#include "formats/tokenizer_json.h"
-#include "graph/runner.h"
+#include "engine/scripted_runner.h"
 
 namespace pome {
 namespace {
 
-// Says the given ids one after another, whatever it is told.
-class ScriptedRunner final : public Runner {
- public:
-  ScriptedRunner(std::vector<int32_t> script, int64_t capacity) : script_(std::move(script)) {
-    info_.kind = "script";
-    info_.vocab_size = 4096;
-    info_.capacity = capacity;
-    info_.chunk = 8;
-  }
-  const RunnerInfo& info() const override { return info_; }
-  Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
-    POME_RETURN_IF_ERROR(check_prefill(info_, position_, ids, which, logits.size()));
-    POME_RETURN_IF_ERROR(check_cancelled(cancel_));
-    position_ += static_cast<int64_t>(ids.size());
-    std::fill(logits.begin(), logits.end(), 0.0f);
-    if (!logits.empty()) logits[static_cast<size_t>(script_[said_++ % script_.size()])] = 5;
-    if (spoil_from >= 0 && position_ > spoil_from && !logits.empty()) logits[9] = spoiled;
-    return {};
-  }
-  Status decode(int32_t id, std::span<float> logits) override {
-    fed.push_back(id);
-    return prefill(std::span(&id, 1), LogitsOf::kLast, logits);
-  }
-  int64_t position() const override { return position_; }
-  Status truncate(int64_t position) override {
-    position_ = position;
-    return {};
-  }
-
-  std::vector<int32_t> fed;
-  int64_t spoil_from = -1;  // position from which one logit is `spoiled`
-  float spoiled = 0;
-
- private:
-  RunnerInfo info_;
-  std::vector<int32_t> script_;
-  size_t said_ = 0;
-  int64_t position_ = 0;
-};
+using test::ScriptedRunner;
 
 class GenerateTest : public ::testing::Test {
  protected:
-  static std::shared_ptr<const Tokenizer> tokenizer() {
-    static const auto loaded = [] {
-      auto source = read_hf_tokenizer(POME_SOURCE_DIR "/models/tales", Json(), Json());
-      EXPECT_TRUE(source.ok()) << source.status().to_string();
-      auto made = Tokenizer::create(std::move(*source));
-      EXPECT_TRUE(made.ok());
-      return *made;
-    }();
-    return loaded;
-  }
+  static std::shared_ptr<const Tokenizer> tokenizer() { return test::tales_tokenizer(); }
   static std::vector<int32_t> ids_of(const std::string& text) {
     return tokenizer()->encode(text, {false, false});
   }

@@ -1,8 +1,6 @@
-// The trained model of ../shared as a Core ML package, run from disk, against recorded logits.
+// The embedded model as a Core ML package, run from disk, against recorded logits.
 #include <chrono>
 #include <cmath>
-#include <cstring>
-#include <fstream>
 #include <memory>
 
 #include "export/coreml.h"
@@ -10,29 +8,12 @@
 #include "interp/graph_eval.h"
 #include "interp/mil_eval.h"
 #include "models/models.h"
+#include "support/zoo.h"
 
 namespace pome {
 namespace {
 
-const std::string kTales = std::string(POME_SOURCE_DIR) + "/../shared/models/tales";
-
-std::vector<int32_t> golden_ids() {
-  std::ifstream in(kTales + "/golden/ids.txt");
-  std::vector<int32_t> ids;
-  for (int32_t id; in >> id;) ids.push_back(id);
-  return ids;
-}
-
-// float32 [rows, vocab] of a version 1 .npy file.
-std::vector<float> golden_logits() {
-  std::ifstream in(kTales + "/golden/logits.npy", std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (text.size() < 10) return {};
-  const size_t header = 10 + static_cast<uint8_t>(text[8]) + 256u * static_cast<uint8_t>(text[9]);
-  std::vector<float> out((text.size() - header) / sizeof(float));
-  std::memcpy(out.data(), text.data() + header, out.size() * sizeof(float));
-  return out;
-}
+const std::string kTales = test::kModels + "tales";
 
 // Mean over rows of KL(p || q) of the softmaxes, and the largest difference of logits.
 struct Distance {
@@ -87,13 +68,12 @@ std::vector<float> run_package(const std::string& path, const std::vector<int32_
 }
 
 TEST(CoremlGolden, Tales) {
-  if (!std::filesystem::exists(kTales)) GTEST_SKIP() << kTales << " is not there";
   const auto checkpoint = open_checkpoint(kTales);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
   const auto graph = build_graph(*checkpoint);
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  const std::vector<int32_t> ids = golden_ids();
-  const std::vector<float> wanted = golden_logits();
+  const std::vector<int32_t> ids = test::read_ids(kTales + "/golden/ids.txt");
+  const std::vector<float> wanted = test::read_floats(kTales + "/golden/logits.npy");
   const size_t vocab = static_cast<size_t>(graph->info.vocab_size);
   ASSERT_EQ(wanted.size(), ids.size() * vocab);
   struct Case {

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "formats/checkpoint.h"
+#include "malformed/back_ends.h"
 
 namespace pome {
 namespace {
@@ -84,6 +85,58 @@ TEST(CheckpointOracle, ListsTheTensorsThatTheGgufPackageLists) {
 TEST(CheckpointOracle, ListsTheTensorsThatTheSafetensorsPackageLists) {
   if (!has_python("safetensors")) GTEST_SKIP() << "python3 has no module safetensors";
   compare(".safetensors", kSafetensorsScript);
+}
+
+// Tensors of the first file, in parts of three tensors: by the splitting writer of the gguf
+// package.
+constexpr const char* kSplitScript = R"(
+import sys, gguf
+r = gguf.GGUFReader(sys.argv[1])
+w = gguf.GGUFWriter(None, 'llama', split_max_tensors=3)
+for t in r.tensors:
+    w.add_tensor(t.name, t.data, raw_dtype=t.tensor_type)
+import os, pathlib
+w.write_header_to_file(pathlib.Path(os.environ['POME_OUT']))
+w.write_kv_data_to_file()
+w.write_tensors_to_file()
+w.close()
+)";
+
+std::vector<std::byte> bytes_of(const CheckpointTensor& tensor) {
+  std::vector<std::byte> out(static_cast<size_t>(tensor.bytes));
+  EXPECT_TRUE(tensor.source->read(tensor.offset, out).ok()) << tensor.name;
+  return out;
+}
+
+TEST(CheckpointOracle, JoinsWhatTheGgufPackageHasSplit) {
+  if (!has_python("gguf")) GTEST_SKIP() << "python3 has no module gguf";
+  const std::string whole = std::string(POME_SOURCE_DIR) +
+                            "/../shared/data/models/tinystories-656k-gguf/"
+                            "TinyStories-656K-Q8_0.gguf";
+  if (!std::filesystem::exists(whole)) GTEST_SKIP() << "the models of shared/data are not here";
+  const malformed::TempFolder folder;
+  ASSERT_EQ(setenv("POME_OUT", folder.file("m.gguf").c_str(), 1), 0);
+  ASSERT_EQ(setenv("POME_SCRIPT", kSplitScript, 1), 0);
+  lines_of(whole);
+  const auto original = open_checkpoint(whole);
+  ASSERT_TRUE(original.ok()) << original.status().to_string();
+  const size_t parts = (original->tensors.size() + 2) / 3;
+  ASSERT_GT(parts, 3u);
+  char name[64];
+  std::snprintf(name, sizeof(name), "m-%05zu-of-%05zu.gguf", parts - 1, parts);
+  for (const std::string& path : {folder.path(), folder.file(name)}) {
+    const auto split = open_checkpoint(path);
+    ASSERT_TRUE(split.ok()) << split.status().to_string();
+    ASSERT_EQ(split->tensors.size(), original->tensors.size());
+    EXPECT_EQ(split->gguf["general.architecture"], "llama");
+    for (const CheckpointTensor& tensor : original->tensors) {
+      const CheckpointTensor* other = split->find(tensor.name);
+      ASSERT_NE(other, nullptr) << tensor.name;
+      EXPECT_EQ(other->shape, tensor.shape);
+      EXPECT_EQ(other->encoding, tensor.encoding);
+      EXPECT_TRUE(bytes_of(*other) == bytes_of(tensor)) << tensor.name;
+    }
+  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "formats/gguf.h"
 #include "malformed/back_ends.h"
+#include "malformed/pytorch_bytes.h"
 #include "malformed/safetensors_bytes.h"
 
 namespace pome {
@@ -76,7 +77,7 @@ TEST(Checkpoint, OpensAFolderOrTheFileInIt) {
   }
 }
 
-TEST(Checkpoint, KeepsBuffersOfOtherTypesAndRefusesSmallFloats) {
+TEST(Checkpoint, KeepsBuffersOfOtherTypesAndRefusesUnknownFloats) {
   const TempFolder folder;
   const auto with = [&](const std::string& dtype, int bytes) {
     const std::string span = "[0," + std::to_string(bytes) + "]";
@@ -87,20 +88,21 @@ TEST(Checkpoint, KeepsBuffersOfOtherTypesAndRefusesSmallFloats) {
             .build()));
   };
   const std::tuple<std::string, int, EncodingKind> cases[] = {
-      {"I64", 8, EncodingKind::kI64},   {"U64", 8, EncodingKind::kI64},
-      {"BOOL", 1, EncodingKind::kI8},   {"U8", 1, EncodingKind::kI8},
-      {"U16", 2, EncodingKind::kI16},   {"U32", 4, EncodingKind::kI32},
-      {"BF16", 2, EncodingKind::kBF16}, {"F64", 8, EncodingKind::kF64}};
+      {"I64", 8, EncodingKind::kI64},        {"U64", 8, EncodingKind::kI64},
+      {"BOOL", 1, EncodingKind::kI8},        {"U8", 1, EncodingKind::kI8},
+      {"U16", 2, EncodingKind::kI16},        {"U32", 4, EncodingKind::kI32},
+      {"BF16", 2, EncodingKind::kBF16},      {"F64", 8, EncodingKind::kF64},
+      {"F8_E4M3", 1, EncodingKind::kF8E4M3}, {"F8_E5M2", 1, EncodingKind::kF8E5M2}};
   for (const auto& [dtype, bytes, kind] : cases) {
     const auto checkpoint = with(dtype, bytes);
     ASSERT_TRUE(checkpoint.ok()) << dtype << checkpoint.status().to_string();
     EXPECT_EQ(checkpoint->tensors[0].encoding, Encoding::plain(kind)) << dtype;
     EXPECT_TRUE(warns_of(*checkpoint, "config.json")) << dtype;
   }
-  const auto small = with("F8_E4M3", 1);
+  const auto small = with("F8_E8M0", 1);
   ASSERT_FALSE(small.ok());
   EXPECT_EQ(small.status().code(), StatusCode::kUnsupported);
-  EXPECT_NE(small.status().message().find("F8_E4M3"), std::string::npos);
+  EXPECT_NE(small.status().message().find("F8_E8M0"), std::string::npos);
 }
 
 TEST(Checkpoint, OpensShardsByTheirIndex) {
@@ -218,10 +220,9 @@ TEST(Checkpoint, SaysWhatAFolderHolds) {
 
   const TempFolder pickles;
   pickles.write("pytorch_model.bin", "x");
-  EXPECT_EQ(status_of(pickles).code(), StatusCode::kUnsupported);
-  EXPECT_NE(status_of(pickles).hint().find("safetensors"), std::string_view::npos);
+  EXPECT_EQ(status_of(pickles).refusal(), Refusal::kTrunc);
   const std::string zip = pickles.write("model.pth", std::string("PK\3\4") + std::string(40, '\0'));
-  EXPECT_EQ(open_checkpoint(zip).status().code(), StatusCode::kUnsupported);
+  EXPECT_EQ(open_checkpoint(zip).status().refusal(), Refusal::kTrunc);
   const std::string noise = pickles.write("noise", std::string(40, '\x05'));
   EXPECT_EQ(open_checkpoint(noise).status().refusal(), Refusal::kMagic);
 
@@ -247,6 +248,124 @@ TEST(Checkpoint, TellsTheFormatFromTheContent) {
   EXPECT_NE(open_checkpoint(pointer).status().message().find("Git LFS"), std::string::npos);
   EXPECT_EQ(open_checkpoint(folder.write("empty.gguf", "")).status().refusal(), Refusal::kTrunc);
   EXPECT_EQ(open_checkpoint(folder.write("e.safetensors", "")).status().refusal(), Refusal::kTrunc);
+}
+
+TEST(Checkpoint, SaysWhereATensorIsThatTheIndexMisplaces) {
+  const TempFolder folder;
+  write_two_shards(folder, index_of(R"("b":"model-00001-of-00002.safetensors",)"
+                                    R"("a":"model-00002-of-00002.safetensors")",
+                                    "8"));
+  const Status status = open_checkpoint(folder.path()).status();
+  EXPECT_EQ(status.refusal(), Refusal::kRange);
+  EXPECT_NE(status.message().find("but it is in \"model-0000"), std::string_view::npos)
+      << status.to_string();
+}
+
+TEST(Checkpoint, NamesAllMissingShardsAndTensorsThatTheIndexDoesNotKnow) {
+  const TempFolder folder;
+  write_two_shards(folder, index_of(kTwoShards, "8"));
+  std::filesystem::remove(folder.file("model-00001-of-00002.safetensors"));
+  std::filesystem::remove(folder.file("model-00002-of-00002.safetensors"));
+  const Status missing = open_checkpoint(folder.path()).status();
+  EXPECT_EQ(missing.code(), StatusCode::kMissing);
+  EXPECT_NE(missing.message().find("00001-of"), std::string_view::npos) << missing.to_string();
+  EXPECT_NE(missing.message().find("00002-of"), std::string_view::npos) << missing.to_string();
+
+  write_two_shards(folder, index_of(kTwoShards, "10"));
+  folder.write("model-00002-of-00002.safetensors",
+               SafetensorsBytes{"{" + tensor_json("b", "I8", "[5]", "[0,5]") + "," +
+                                    tensor_json("extra", "I8", "[2]", "[5,7]") + "}",
+                                7,
+                                {}}
+                   .build());
+  const auto checkpoint = open_checkpoint(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+  EXPECT_TRUE(warns_of(*checkpoint, "\"extra\""));
+  OpenOptions options;
+  options.strict = true;
+  EXPECT_EQ(open_checkpoint(folder.path(), options).status().refusal(), Refusal::kRange);
+}
+
+TEST(Checkpoint, NeedsAllShardsAlsoWithoutAnIndex) {
+  const TempFolder folder;
+  write_two_shards(folder, "");
+  std::filesystem::remove(folder.file("model.safetensors.index.json"));
+  const std::string second = folder.file("model-00002-of-00002.safetensors");
+  EXPECT_EQ(open_checkpoint(second)->tensors.size(), 2u);
+  std::filesystem::remove(folder.file("model-00001-of-00002.safetensors"));
+  for (const std::string& path : {second, folder.path()}) {
+    const Status status = open_checkpoint(path).status();
+    EXPECT_EQ(status.code(), StatusCode::kMissing);
+    EXPECT_NE(status.message().find("model-00001-of-00002"), std::string_view::npos)
+        << status.to_string();
+  }
+}
+
+// ---- PyTorch -----------------------------------------------------------------------------------
+
+std::string pytorch_shard(const std::string& name, int64_t elements) {
+  return torch_archive(
+             pickle_of(py_dict({py_text(name), py_tensor(py_storage("CharStorage", "0", elements),
+                                                         0, {elements}, {1})})),
+             {counting_bytes(static_cast<size_t>(elements))})
+      .build();
+}
+
+TEST(Checkpoint, OpensPytorchFilesAndFoldersOfThem) {
+  const TempFolder folder;
+  folder.write("config.json", kConfig);
+  folder.write("training_args.bin", "not a model");
+  folder.write("optimizer.pt", "not a model");
+  const std::string file = folder.write("pytorch_model.bin", valid_pytorch().build());
+  for (const std::string& path : {folder.path(), file}) {
+    for (const bool mapped : {true, false}) {
+      OpenOptions options;
+      options.strict = options.checksums = true;
+      options.mapped = mapped;
+      const auto checkpoint = open_checkpoint(path, options);
+      ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+      EXPECT_EQ(checkpoint->format, "pytorch");
+      EXPECT_EQ(checkpoint->config["hidden_size"], 4);
+      ASSERT_EQ(checkpoint->tensors.size(), 5u);
+      EXPECT_EQ(checkpoint->find("a")->encoding, Encoding::plain(EncodingKind::kF32));
+      EXPECT_EQ(checkpoint->find("b")->encoding, Encoding::plain(EncodingKind::kBF16));
+      EXPECT_EQ(checkpoint->find("t")->shape, (Shape{3, 2}));
+    }
+  }
+  // Told by its content, and behind safetensors where a folder has both.
+  EXPECT_EQ(open_checkpoint(folder.write("weights", valid_pytorch().build()))->format, "pytorch");
+  folder.write("model.safetensors", valid_safetensors().build());
+  EXPECT_EQ(open_checkpoint(folder.path())->format, "safetensors");
+}
+
+TEST(Checkpoint, OpensPytorchShards) {
+  const std::string map =
+      R"("a":"pytorch_model-00001-of-00002.bin","b":"pytorch_model-00002-of-00002.bin")";
+  const TempFolder folder;
+  folder.write("config.json", kConfig);
+  folder.write("pytorch_model-00001-of-00002.bin", pytorch_shard("a", 3));
+  const std::string second =
+      folder.write("pytorch_model-00002-of-00002.bin", pytorch_shard("b", 5));
+  const std::string index = folder.write("pytorch_model.bin.index.json", index_of(map, "8"));
+  OpenOptions options;
+  options.strict = true;
+  for (const std::string& path : {folder.path(), second, index}) {
+    const auto checkpoint = open_checkpoint(path, options);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+    EXPECT_EQ(checkpoint->format, "pytorch");
+    ASSERT_EQ(checkpoint->tensors.size(), 2u);
+    EXPECT_EQ(checkpoint->find("b")->bytes, 5u);
+  }
+  folder.write("pytorch_model-00002-of-00002.bin", pytorch_shard("a", 5));
+  EXPECT_EQ(open_checkpoint(folder.path()).status().refusal(), Refusal::kRange);
+  std::filesystem::remove(second);
+  EXPECT_EQ(open_checkpoint(folder.path()).status().code(), StatusCode::kMissing);
+  std::filesystem::remove(index);
+  EXPECT_EQ(open_checkpoint(folder.path()).status().code(), StatusCode::kMissing);
+  const TempFolder several;
+  several.write("one.pth", pytorch_shard("a", 3));
+  several.write("two.pth", pytorch_shard("a", 3));
+  EXPECT_EQ(open_checkpoint(several.path()).status().code(), StatusCode::kUsage);
 }
 
 // ---- GGUF --------------------------------------------------------------------------------------
@@ -338,6 +457,12 @@ TEST(Checkpoint, RefusesBrokenSplits) {  // rows 47 and 48
   ASSERT_FALSE(missing_part.ok());
   EXPECT_EQ(missing_part.status().code(), StatusCode::kMissing);
   EXPECT_NE(missing_part.status().message().find("missing shard 2"), std::string::npos);
+  // A folder with some of the parts holds one model, not several.
+  const Status in_folder = open_checkpoint(folder.path()).status();
+  EXPECT_EQ(in_folder.code(), StatusCode::kMissing) << in_folder.to_string();
+  std::filesystem::remove(folder.file("m-00001-of-00003.gguf"));
+  EXPECT_NE(open_checkpoint(folder.path()).status().message().find("missing shard 1, 2 of 3"),
+            std::string_view::npos);
 
   GgufBytes text = valid_gguf();
   text.pairs.push_back(pair_of("split.count", kString, gguf_string("3")));

@@ -54,9 +54,12 @@ struct RandomWeight {
         top = (top & std::byte{0x80}) | std::byte{0x3D};
       }
     }
-    if (encoding.kind == EncodingKind::kQ8_0 || encoding.kind == EncodingKind::kQ4_0)
+    for (const int at : half_fields(encoding.kind))
       for (size_t i = 0; i < parts[0].size(); i += static_cast<size_t>(t.block_bytes))
-        set_half(parts[0], i);
+        set_half(parts[0], i + static_cast<size_t>(at));
+    if (encoding.kind == EncodingKind::kMXFP4)
+      for (size_t i = 0; i < parts[0].size(); i += static_cast<size_t>(t.block_bytes))
+        parts[0][i] = static_cast<std::byte>(118 + random() % 10);
     std::vector<const std::byte*> starts;
     for (const auto& part : parts) starts.push_back(part.data());
     view = weight_view(encoding, rows, columns, starts);
@@ -64,6 +67,30 @@ struct RandomWeight {
     std::vector<std::span<const std::byte>> spans(parts.begin(), parts.end());
     values.resize(static_cast<size_t>(rows * columns));
     valid = decode_rows(encoding, rows, columns, spans, values.data()).ok();
+  }
+  // Where the blocks of a kind hold binary16 numbers.
+  static std::vector<int> half_fields(EncodingKind kind) {
+    switch (kind) {
+      case EncodingKind::kQ8_0:
+      case EncodingKind::kQ4_0:
+      case EncodingKind::kQ5_0:
+      case EncodingKind::kIQ4_NL:
+      case EncodingKind::kIQ4_XS:
+        return {0};
+      case EncodingKind::kQ4_1:
+      case EncodingKind::kQ5_1:
+      case EncodingKind::kQ4_K:
+      case EncodingKind::kQ5_K:
+        return {0, 2};
+      case EncodingKind::kQ2_K:
+        return {80, 82};
+      case EncodingKind::kQ3_K:
+        return {108};
+      case EncodingKind::kQ6_K:
+        return {208};
+      default:
+        return {};
+    }
   }
   bool valid = false;
   std::vector<std::vector<std::byte>> parts;

@@ -12,13 +12,13 @@
 
 #include "formats/checkpoint.h"
 #include "interp/graph_eval.h"
-#include "models/config.h"
 #include "models/models.h"
+#include "models/rope.h"
 
 namespace pome {
 namespace {
 
-const std::string kZoo = POME_SOURCE_DIR "/../shared/models/zoo/";
+const std::string kZoo = POME_SOURCE_DIR "/models/zoo/";
 #define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
 
 Checkpoint with_config(const std::string& model_type, const std::string& extra) {
@@ -51,8 +51,20 @@ TEST(DenseFamilies, NameWhatTheyDoNotSupport) {
       {"qwen2", R"("rope_scaling": {"type": "mrope", "mrope_section": [1]})", "rope type 'mrope'"},
       {"qwen3", R"("quantization_config": {"quant_method": "awq"})", "quantization_config"},
       {"phi3", R"("mlp_bias": true)", "mlp_bias in this family"},
-      {"gemma", R"("hidden_act": "relu")", "hidden_act 'relu'"},
-      {"gemma2", R"("hidden_activation": "quick_gelu")", "hidden_activation 'quick_gelu'"},
+      {"llama", R"("partial_rotary_factor": 0.5)", "partial_rotary_factor in this family"},
+      {"llama", R"("rope_parameters": {"full_attention": {"rope_theta": 5}})",
+       "rope_parameters by layer type"},
+      {"mistral", R"("layer_types": ["full_attention", "full_attention", "full_attention",
+                                     "full_attention"])",
+       "layer_types that differ from sliding_window"},
+      {"phi3", R"("rope_scaling": {"type": "linear", "factor": 2})", "rope type 'linear'"},
+      {"gemma", R"("hidden_act": "xielu")", "hidden_act 'xielu'"},
+      {"gemma", R"("hidden_act": "relu", "hidden_activation": "gelu_pytorch_tanh")",
+       "hidden_activation 'gelu_pytorch_tanh' beside another"},
+      {"gemma2", R"("hidden_activation": "mish")", "hidden_activation 'mish'"},
+      {"gemma3_text", R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping"},
+      {"gemma3_text", R"("rope_parameters": {"rope_type": "linear", "factor": 8})",
+       "rope_parameters that do not name layer types"},
       {"gemma3_text", R"("use_bidirectional_attention": true)", "use_bidirectional_attention"},
   };
   for (const auto& [type, extra, message] : cases) {
@@ -64,7 +76,7 @@ TEST(DenseFamilies, NameWhatTheyDoNotSupport) {
 
 TEST(DenseFamilies, RefuseMalformedValues) {
   const std::vector<std::array<std::string, 3>> cases = {
-      {"mistral", R"("sliding_window": -1)", "sliding_window must not be negative"},
+      {"mistral", R"("sliding_window": -1)", "sliding_window must be positive or null"},
       {"mistral", R"("sliding_window": "x")", "sliding_window must be an integer"},
       {"qwen2", R"("layer_types": ["full_attention"])", "layer_types must list"},
       {"smollm3", R"("no_rope_layers": [1, 0])", "no_rope_layers must list"},
@@ -73,8 +85,13 @@ TEST(DenseFamilies, RefuseMalformedValues) {
       {"gemma2", R"("query_pre_attn_scalar": 0)", "query_pre_attn_scalar must be positive"},
       {"gemma2", R"("final_logit_softcapping": -3)", "final_logit_softcapping must not be"},
       {"gemma3_text", R"("sliding_window_pattern": 0)", "sliding_window_pattern"},
+      {"mistral", R"("sliding_window": 0)", "sliding_window must be positive or null"},
+      {"qwen2", R"("layer_types": ["full_attention", "full_attention", "full_attention",
+                                   "sliding_attention"])",
+       "no sliding_window"},
+      {"gemma2", R"("sliding_window": null)", "no sliding_window"},
       {"phi3", R"("rope_scaling": {"type": "longrope", "short_factor": [1, 1]})",
-       "original_max_position_embeddings is missing"},
+       "long_factor must be a list"},
       {"phi3", R"("original_max_position_embeddings": 16, "rope_scaling": {"type": "su",
                "short_factor": [1, 1], "long_factor": [1]})",
        "1 factors for a rotary dimension of 4"},
@@ -91,7 +108,29 @@ TEST(DenseFamilies, RefuseMalformedValues) {
   }
 }
 
+// A key that is absent has the value of the family's class, null one that is derived.
 TEST(DenseFamilies, DefaultsOfTheirClasses) {
+  const auto heads = [](const std::string& type, const char* key_heads) {
+    Checkpoint checkpoint = with_config(type, R"("num_attention_heads": 32, "hidden_size": 64)");
+    checkpoint.config.erase("num_key_value_heads");
+    if (key_heads) checkpoint.config.update(*parse_json(key_heads, "change"));
+    const auto info = read_model_info(checkpoint);
+    EXPECT_TRUE(info.ok()) << info.status().to_string();
+    return info.ok() ? info->num_key_value_heads : 0;
+  };
+  EXPECT_EQ(heads("llama", nullptr), 32);
+  EXPECT_EQ(heads("mistral", nullptr), 8);
+  EXPECT_EQ(heads("mistral", R"({"num_key_value_heads": null})"), 32);
+  EXPECT_EQ(heads("smollm3", nullptr), 4);
+  EXPECT_EQ(heads("gemma", nullptr), 16);
+  EXPECT_EQ(heads("gemma2", R"({"num_key_value_heads": 2.0})"), 2);
+  const auto theta = [](const std::string& type, const std::string& extra) {
+    return std::get<double>(read_model_info(with_config(type, extra))->config.at("rope_theta"));
+  };
+  EXPECT_EQ(theta("llama", ""), 1e4);
+  EXPECT_EQ(theta("smollm3", ""), 2e6);
+  EXPECT_EQ(theta("gemma3_text", ""), 1e6);
+  EXPECT_EQ(theta("llama", R"("rope_theta": 7, "rope_parameters": {"rope_theta": 5})"), 5);
   EXPECT_EQ(read_model_info(with_config("qwen3", ""))->head_dim, 128);
   EXPECT_EQ(read_model_info(with_config("qwen2", ""))->head_dim, 4);
   EXPECT_TRUE(read_model_info(with_config("gemma", R"("head_dim": 4)"))->tie_word_embeddings);
@@ -120,7 +159,7 @@ TEST(Rope, YarnBlendsByDimension) {
 RopeConfig rope_of(const std::string& extra) {
   const Checkpoint checkpoint = with_config("llama", extra);
   ConfigReader config(checkpoint);
-  RopeConfig rope = read_rope(config, 4);
+  RopeConfig rope = read_rope(config, {.head_dim = 4});
   EXPECT_TRUE(config.finish("fake").ok()) << config.finish("fake").to_string();
   return rope;
 }
@@ -145,13 +184,67 @@ TEST(Rope, AttentionFactors) {
             inverse_frequencies(rope_of("")));
 }
 
+// theta (factor N / max - (factor - 1))^(d / (d - 2)) for N positions.
+TEST(Rope, DynamicScalingFollowsTheDeclaredLength) {
+  const std::string extra = R"("rope_scaling": {"type": "dynamic", "factor": 4})";
+  const RopeConfig original = rope_of(extra);
+  for (const int64_t within : {0, 1, 64}) {
+    RopeConfig rope = original;
+    declare_length(64, within, &rope);
+    EXPECT_EQ(rope.theta, original.theta) << within;
+  }
+  RopeConfig rope = original;
+  declare_length(64, 128, &rope);
+  EXPECT_NEAR(rope.theta, 10000 * 25.0, 1e-6);  // a rotary dimension of 4
+  const auto positions = [&](int64_t context, const std::string& keys) {
+    return read_model_info(with_config("llama", keys), {context})->max_position_embeddings;
+  };
+  EXPECT_EQ(positions(0, extra), 64);
+  EXPECT_EQ(positions(100, extra), 100);
+  EXPECT_EQ(positions(1000, extra), 256);
+  EXPECT_EQ(positions(100, ""), 64);
+}
+
+// An odd part of a head rotates one dimension more, at the frequencies of the odd number.
+TEST(Rope, OddPartsOfAHead) {
+  const Checkpoint checkpoint = with_config("llama", R"("partial_rotary_factor": 0.4)");
+  ConfigReader config(checkpoint);
+  const RopeConfig rope = read_rope(config, {.head_dim = 8, .partial_rotary_factor = 1});
+  EXPECT_EQ(rope.rotary_dim, 4);
+  EXPECT_EQ(rope.frequency_dim, 3);
+  EXPECT_NEAR(inverse_frequencies(rope)[1], std::pow(10000.0, -2.0 / 3), 1e-9);
+}
+
+// The parameters of the two styles and what stands beside them, in the order of transformers.
+TEST(Rope, WhatWins) {
+  const std::string longrope = R"("short_factor": [1, 1], "long_factor": [2, 2])";
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"rope_type": "linear", "factor": 2},
+                       "rope_parameters": {"rope_type": "dynamic", "factor": 3})")
+                .factor,
+            2);
+  EXPECT_EQ(
+      rope_of(R"("rope_scaling": null, "rope_parameters": {"type": "linear", "factor": 3})").factor,
+      3);
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"rope_type": "linear", "type": "yarn", "factor": 2})").type,
+            "linear");
+  EXPECT_EQ(rope_of(R"("original_max_position_embeddings": 16, "rope_scaling": {"type": "longrope",
+                       "original_max_position_embeddings": 32, )" +
+                    longrope + "}")
+                .original_max_position_embeddings,
+            16);
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"type": "longrope", )" + longrope + "}")
+                .original_max_position_embeddings,
+            64);
+  EXPECT_EQ(rope_of(R"("rope_scaling": {"type": "yarn", "factor": null,
+                       "original_max_position_embeddings": 16})")
+                .factor,
+            4);
+}
+
 // ---- with the weights of the collection -------------------------------------------------------
 
 class Collection : public testing::Test {
  protected:
-  void SetUp() override {
-    if (!std::filesystem::exists(kZoo)) GTEST_SKIP() << "needs ../shared/models/zoo";
-  }
   static Checkpoint open(const std::string& name) {
     auto out = open_checkpoint(kZoo + name);
     EXPECT_TRUE(out.ok()) << out.status().to_string();

@@ -8,20 +8,13 @@
 #include "formats/checkpoint.h"
 #include "interp/graph_eval.h"
 #include "models/models.h"
-#include "support/npy.h"
+#include "support/zoo.h"
 
 namespace pome {
 namespace {
 
 const std::string kTales = POME_SOURCE_DIR "/models/tales";
 const std::string kData = POME_SOURCE_DIR "/../shared/data/models";
-
-std::vector<int32_t> read_ids(const std::string& path) {
-  std::ifstream in(path);
-  std::vector<int32_t> ids;
-  for (int32_t id; in >> id;) ids.push_back(id);
-  return ids;
-}
 
 std::unique_ptr<Runner> open(const std::string& path) {
   auto checkpoint = open_checkpoint(path);
@@ -40,24 +33,16 @@ std::vector<float> logits_of(Runner& runner, const std::vector<int32_t>& ids) {
   return out;
 }
 
-double max_difference(std::span<const float> a, std::span<const float> b) {
-  EXPECT_EQ(a.size(), b.size());
-  double largest = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
-    largest = std::max(largest, std::fabs(static_cast<double>(a[i]) - b[i]));
-  return largest;
-}
-
 TEST(Tales, LogitsEqualTheRecordedOnes) {
   const auto runner = open(kTales);
   const Tensor expected = *test::read_npy(kTales + "/golden/logits.npy");
-  const auto ids = read_ids(kTales + "/golden/ids.txt");
-  EXPECT_LE(max_difference(logits_of(*runner, ids), expected.f32()), 1e-3);
+  const auto ids = test::read_ids(kTales + "/golden/ids.txt");
+  EXPECT_LE(test::largest_difference(logits_of(*runner, ids), expected.f32()), 1e-3);
 }
 
 TEST(Tales, LossOverALongContext) {
   const auto runner = open(kTales);
-  const auto ids = read_ids(kTales + "/golden/long_ids.txt");
+  const auto ids = test::read_ids(kTales + "/golden/long_ids.txt");
   const Tensor nll = *test::read_npy(kTales + "/golden/long_nll.npy"),
                rows = *test::read_npy(kTales + "/golden/long_rows.npy");
   const auto logits = logits_of(*runner, ids);
@@ -71,14 +56,14 @@ TEST(Tales, LossOverALongContext) {
   }
   const size_t at[] = {99, 199, 255, ids.size() - 1};
   for (size_t r = 0; r < 4; ++r)
-    EXPECT_LE(max_difference(std::span(logits).subspan(at[r] * vocab, vocab),
-                             rows.f32().subspan(r * vocab, vocab)),
+    EXPECT_LE(test::largest_difference(std::span(logits).subspan(at[r] * vocab, vocab),
+                                       rows.f32().subspan(r * vocab, vocab)),
               1e-3);
 }
 
 TEST(Tales, GreedyContinuationIsTheRecordedOne) {
   const auto runner = open(kTales);
-  const auto expected = read_ids(kTales + "/golden/greedy.txt");
+  const auto expected = test::read_ids(kTales + "/golden/greedy.txt");
   std::vector<float> logits(static_cast<size_t>(runner->info().vocab_size));
   ASSERT_TRUE(runner->prefill(std::span(expected).first(16), LogitsOf::kLast, logits).ok());
   for (size_t i = 16; i < expected.size(); ++i) {

@@ -1,9 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
-#include "models/config.h"
 #include "models/models.h"
+#include "models/rope.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -124,6 +125,24 @@ TEST(Llama, TiedMatrixMayBeStoredAsTheHead) {
   EXPECT_EQ(error_of(fake), "ok");
 }
 
+// As transformers goes by the values: a head of its own is one, whatever the configuration says.
+TEST(Llama, TiedHeadWithOtherValuesIsNotTied) {
+  FakeCheckpoint fake = hugging_face();
+  const auto embedding = std::find_if(
+      fake.checkpoint.tensors.begin(), fake.checkpoint.tensors.end(),
+      [](const CheckpointTensor& tensor) { return tensor.name == "model.embed_tokens.weight"; });
+  CheckpointTensor same = *embedding;
+  same.name = "lm_head.weight";
+  fake.checkpoint.tensors.push_back(same);
+  EXPECT_TRUE(build_graph(fake.checkpoint)->info.tie_word_embeddings);
+  fake.remove("lm_head.weight");
+  fake.add("lm_head.weight", {kVocab, kHidden});
+  const auto graph = build_graph(fake.checkpoint);
+  ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+  EXPECT_FALSE(graph->info.tie_word_embeddings);
+  EXPECT_EQ(constant(*graph, "head.weight").hf_name, "lm_head.weight");
+}
+
 TEST(Llama, BaseModelWithoutPrefix) {
   FakeCheckpoint fake = hugging_face();
   for (CheckpointTensor& tensor : fake.checkpoint.tensors)
@@ -183,7 +202,7 @@ TEST(Llama, RefusesBadConfigurations) {
       {R"("rope_scaling": 5)", "rope scaling must be an object"},
       {R"("rope_scaling": {"rope_type": "linear"})", "factor is missing"},
       {R"("rope_scaling": {"type": "linear", "factor": 0})", "factor must be positive"},
-      {R"("partial_rotary_factor": 0.3)", "rotary dimension"},
+      {R"("partial_rotary_factor": 1.5)", "partial_rotary_factor must lie in"},
   };
   for (const auto& [change, message] : cases) {
     FakeCheckpoint fake = hugging_face();

@@ -241,7 +241,8 @@ std::string refusal(const std::string& config, StatusCode* code = nullptr) {
 }
 std::string with(const std::string& type, const std::string& more) {
   return R"({"vocab_size": 10, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "max_position_embeddings": 64, "num_experts_per_tok": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "num_experts_per_tok": 2,
     "model_type": ")" +
          type + "\", " + more + "}";
 }
@@ -273,10 +274,16 @@ TEST(MoeConfig, RefusesByName) {
                  R"("num_local_experts": 4, "quantization_config": {"quant_method": "awq"})",
                  "quantization_config");
   expect_refused("mixtral", R"("num_local_experts": 1)", "num_experts_per_tok", bad);
-  expect_refused("mixtral", R"("hidden_act": "silu")", "num_local_experts", bad);
+  expect_refused("mixtral", R"("num_local_experts": null)", "num_local_experts", bad);
+  expect_refused("mixtral", R"("hidden_act": "relu2")", "hidden_act");
+  expect_refused("mixtral", R"("sliding_window": 0)", "sliding_window must be positive", bad);
   expect_refused("qwen3_moe",
-                 R"("num_experts": 4, "moe_intermediate_size": 8, "use_sliding_window": true)",
-                 "use_sliding_window");
+                 R"("num_experts": 4, "moe_intermediate_size": 8, "use_sliding_window": true,
+                    "layer_types": ["full_attention", "sliding_attention"])",
+                 "layer_types that differ from sliding_window");
+  expect_refused("qwen2_moe",
+                 R"("num_experts": 4, "layer_types": ["full_attention", "sliding_attention"])",
+                 "no sliding_window", bad);
   expect_refused("qwen3_moe",
                  R"("num_experts": 4, "moe_intermediate_size": 8, "mlp_only_layers": ["a"])",
                  "mlp_only_layers", bad);
@@ -292,6 +299,7 @@ TEST(MoeConfig, RefusesByName) {
       R"("num_local_experts": 4, "sliding_window": 8, "layer_types": ["linear", "linear"])",
       "linear");
   expect_refused("deepseek_v2", kDeepseek + R"(, "topk_method": "dice")", "topk_method");
+  expect_refused("deepseek_v2", kDeepseek + R"(, "rope_interleave": false)", "rope_interleave");
   expect_refused("deepseek_v2", kDeepseek + R"(, "norm_topk_prob": true)", "norm_topk_prob");
   expect_refused("deepseek_v3", kDeepseek + R"(, "n_group": 3, "topk_group": 1)", "n_group", bad);
   expect_refused("deepseek_v3", kDeepseek + R"(, "scoring_func": "softmax")", "scoring_func");
@@ -300,6 +308,44 @@ TEST(MoeConfig, RefusesByName) {
                  R"("num_experts": 4, "kv_latent_dim": 8, "moe_intermediate_size": 8,
                     "tie_word_embeddings": true)",
                  "tied");
+}
+
+// The tensor that only a sigmoid router has tells it where the metadata does not.
+TEST(MoeConfig, GgufRouterWithoutAName) {
+  Checkpoint file;
+  file.format = "gguf";
+  file.path = "fake";
+  file.gguf = {{"general.architecture", "deepseek2"}};
+  const auto set = [&](const std::string& key, Json value) {
+    file.gguf["deepseek2." + key] = value;
+  };
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, int>>{{"block_count", 1},
+                                                {"context_length", 64},
+                                                {"embedding_length", 32},
+                                                {"feed_forward_length", 32},
+                                                {"attention.head_count", 2},
+                                                {"attention.head_count_kv", 1},
+                                                {"attention.key_length_mla", 16},
+                                                {"attention.value_length_mla", 8},
+                                                {"attention.kv_lora_rank", 16},
+                                                {"rope.dimension_count", 8},
+                                                {"expert_count", 8},
+                                                {"expert_used_count", 2},
+                                                {"expert_feed_forward_length", 8}})
+    set(key, value);
+  set("attention.layer_norm_rms_epsilon", 1e-6);
+  CheckpointTensor tensor;
+  tensor.name = "blk.0.exp_probs_b.bias";
+  tensor.shape = {8};
+  tensor.encoding = Encoding::plain(EncodingKind::kF32);
+  file.tensors.push_back(tensor);
+  const std::string unused = "unused: blk.0.exp_probs_b.bias";
+  const std::string text = build_graph(file).status().to_string();
+  EXPECT_NE(text.find("missing: blk.0.ffn_gate_inp.weight [8, 32]"), std::string::npos) << text;
+  EXPECT_EQ(text.find(unused), std::string::npos) << text;
+  set("expert_gating_func", 1);
+  EXPECT_NE(build_graph(file).status().to_string().find(unused), std::string::npos);
 }
 
 }  // namespace

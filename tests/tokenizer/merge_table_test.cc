@@ -44,7 +44,7 @@ TEST(MergeTable, HeapAndScanAgree) {
     }
     const MergeTable table(merges);
     std::vector<int32_t> ids;
-    const size_t size = random() % 200;
+    const size_t size = 1 + random() % MergeTable::kScanLimit;
     for (size_t i = 0; i < size; ++i) {
       ids.push_back(static_cast<int32_t>(random() % static_cast<uint32_t>(symbols)));
     }
@@ -53,7 +53,7 @@ TEST(MergeTable, HeapAndScanAgree) {
     auto ids_b = ids;
     auto starts_b = starts;
     MergeTable::Scratch scratch;
-    table.apply_by_scanning(ids, &starts, scratch);
+    table.apply_by_scanning(ids, &starts);
     table.apply_by_heap(ids_b, &starts_b, scratch);
     ASSERT_EQ(ids, ids_b);
     ASSERT_EQ(starts, starts_b);

@@ -97,8 +97,9 @@ TEST(TokenizerJson, SequencesOfPreTokenizers) {
           {{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}}}}}}};
   const auto source = parse_tokenizer_json(json, "x");
   ASSERT_TRUE(source.ok()) << source.status().to_string();
-  EXPECT_EQ(source->pre_patterns.size(), 2u);
-  EXPECT_EQ(source->pre_patterns[0], "\\p{N}");
+  ASSERT_EQ(source->pre_tokenizer.size(), 2u);
+  EXPECT_TRUE(std::get<pretokenizer::Digits>(source->pre_tokenizer[0]).individual);
+  EXPECT_TRUE(std::get<pretokenizer::ByteLevel>(source->pre_tokenizer[1]).use_regex);
 }
 
 TEST(TokenizerJson, TemplateProcessingPutsBosAndEos) {
@@ -116,6 +117,10 @@ TEST(TokenizerJson, TemplateProcessingPutsBosAndEos) {
   json["post_processor"]["processors"][1]["single"] = {sequence};
   EXPECT_EQ(make(json)->encode("a"), (Ids{'a'}));
   json["post_processor"]["processors"][1]["single"] = {special, special, sequence};
+  EXPECT_EQ(make(json)->encode("a"), (Ids{257, 257, 'a'}));
+  json["post_processor"]["processors"][1]["single"] = {sequence, sequence};
+  EXPECT_EQ(parse_tokenizer_json(json, "x").status().code(), StatusCode::kUnsupported);
+  json["post_processor"]["processors"][1]["single"] = {special};
   EXPECT_EQ(parse_tokenizer_json(json, "x").status().code(), StatusCode::kUnsupported);
   json["post_processor"]["processors"][1]["single"] = {special, sequence};
   json["post_processor"]["processors"][1]["special_tokens"]["<end>"]["ids"] = {9999};
@@ -189,13 +194,29 @@ TEST(TokenizerJson, RefusesMalformedFiles) {
        [](Json& j) {
          j["pre_tokenizer"] = {{"type", "Sequence"}};
        }},
-      {"regex", Refusal::kRegex, "/pre_tokenizer/pattern",
+      {"charsmap", Refusal::kType, "/normalizer/precompiled_charsmap",
        [](Json& j) {
-         j["pre_tokenizer"] = {{"type", "Split"},
-                               {"pattern", {{"Regex", "(a+)+$"}}},
-                               {"behavior", "Isolated"},
-                               {"invert", false}};
+         j["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", "?"}};
        }},
+      {"delimiter", Refusal::kType, "/pre_tokenizer/delimiter",
+       [](Json& j) {
+         j["pre_tokenizer"] = {{"type", "CharDelimiterSplit"}, {"delimiter", "ab"}};
+       }},
+      {"length", Refusal::kRange, "/pre_tokenizer/length",
+       [](Json& j) {
+         j["pre_tokenizer"] = {{"type", "FixedLength"}, {"length", -1}};
+       }},
+      {"cls", Refusal::kType, "/post_processor/cls",
+       [](Json& j) {
+         j["post_processor"] = {{"type", "BertProcessing"}, {"sep", {"<end>", 257}}};
+       }},
+      {"sep", Refusal::kRange, "/post_processor/sep",
+       [](Json& j) {
+         j["post_processor"] = {
+             {"type", "RobertaProcessing"}, {"cls", {"a", 97}}, {"sep", {"x", 999}}};
+       }},
+      {"word length", Refusal::kRange, "/model/max_input_chars_per_word",
+       [](Json& j) { j["model"]["max_input_chars_per_word"] = -3; }},
       {"empty pattern", Refusal::kRange, "/pre_tokenizer/pattern",
        [](Json& j) {
          j["pre_tokenizer"] = {{"type", "Split"},
@@ -221,33 +242,42 @@ TEST(TokenizerJson, RefusesMalformedFiles) {
   }
   Json unknown_merge = byte_level_json();
   unknown_merge["model"]["merges"].push_back("ab q\u00ff\u00ff");
-  const auto source = parse_tokenizer_json(unknown_merge, "x");
+  auto source = parse_tokenizer_json(unknown_merge, "x");
   ASSERT_TRUE(source.ok());
   EXPECT_EQ(Tokenizer::create(*source).status().refusal(), Refusal::kRange);
+  Json regex = byte_level_json();
+  regex["pre_tokenizer"] = {{"type", "Split"},
+                            {"pattern", {{"Regex", "(?<=a*)b"}}},
+                            {"behavior", "Isolated"},
+                            {"invert", false}};
+  source = parse_tokenizer_json(regex, "x");
+  ASSERT_TRUE(source.ok());
+  EXPECT_EQ(Tokenizer::create(*source).status().refusal(), Refusal::kRegex);
 }
 
 TEST(TokenizerJson, NamesWhatItCannotDo) {
   const std::pair<const char*, std::function<void(Json&)>> cases[] = {
-      {"/model/type", [](Json& j) { j["model"]["type"] = "Unigram"; }},
-      {"/model/type", [](Json& j) { j["model"]["type"] = "WordPiece"; }},
+      {"/model/type", [](Json& j) { j["model"]["type"] = "Backtracking"; }},
       {"/model/dropout", [](Json& j) { j["model"]["dropout"] = 0.1; }},
-      {"/model/end_of_word_suffix", [](Json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }},
       {"/normalizer",
        [](Json& j) {
-         j["normalizer"] = {{"type", "Lowercase"}};
+         j["normalizer"] = {{"type", "Shout"}};
        }},
       {"/pre_tokenizer",
        [](Json& j) {
-         j["pre_tokenizer"] = {{"type", "Whitespace"}};
+         j["pre_tokenizer"] = {{"type", "Guess"}};
        }},
-      {"/pre_tokenizer", [](Json& j) { j["pre_tokenizer"] = nullptr; }},
+      {"/pre_tokenizer",
+       [](Json& j) {
+         j["pre_tokenizer"] = {{"type", "Punctuation"}, {"behavior", "Sometimes"}};
+       }},
       {"/decoder",
        [](Json& j) {
-         j["decoder"] = {{"type", "WordPiece"}};
+         j["decoder"] = {{"type", "Speak"}};
        }},
       {"/post_processor",
        [](Json& j) {
-         j["post_processor"] = {{"type", "BertProcessing"}};
+         j["post_processor"] = {{"type", "Sign"}};
        }},
   };
   for (const auto& [where, damage] : cases) {
@@ -295,7 +325,7 @@ TEST(HfFolder, ReadsConfigTemplateAndStopIds) {
   EXPECT_EQ(source->eos, 257);
   EXPECT_EQ(source->chat_template, "yes");
   EXPECT_EQ(source->stop_ids, (Ids{5, 257}));
-  EXPECT_FALSE(source->add_bos);
+  EXPECT_FALSE(source->add_bos());
   folder.write("chat_template.jinja", "file");
   EXPECT_EQ(read_hf_tokenizer(folder.path(), Json(), Json())->chat_template, "file");
 }

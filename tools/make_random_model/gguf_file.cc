@@ -133,6 +133,7 @@ Result<Metadata> make_metadata(const ModelShape& model, const OutputOptions& opt
 }  // namespace
 
 Result<uint64_t> write_gguf_file(const ModelShape& model, const OutputOptions& options) {
+  if (!model.has_gguf_names) return unsupported("--format gguf for " + model.family);
   std::vector<GgufWriter::Declared> declared;
   bool quantised = false;
   for (const TensorSpec& spec : model.tensors) {

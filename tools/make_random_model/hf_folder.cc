@@ -28,14 +28,17 @@ Result<DType> dtype_of(EncodingKind kind) {
                      std::string(traits(kind).name));
 }
 
+DType stored_dtype(const TensorSpec& spec, DType dtype) {
+  return spec.stored == Stored::kFloat ? dtype : DType::kU8;
+}
+
 // In order of the tensors; one that is larger than a shard has a shard of its own.
-std::vector<Shard> cut_into_shards(const ModelShape& model, uint64_t element_bytes,
-                                   uint64_t shard_bytes) {
+std::vector<Shard> cut_into_shards(const ModelShape& model, DType dtype, uint64_t shard_bytes) {
   std::vector<Shard> shards;
   for (const TensorSpec& spec : model.tensors) {
     if (spec.hf_name.empty()) continue;
-    const uint64_t bytes =
-        static_cast<uint64_t>(element_count(spec.shape).value_or(0)) * element_bytes;
+    const uint64_t bytes = static_cast<uint64_t>(element_count(spec.shape).value_or(0)) *
+                           static_cast<uint64_t>(bits_of(stored_dtype(spec, dtype))) / 8;
     if (shards.empty() || shards.back().bytes + bytes > shard_bytes) shards.emplace_back();
     shards.back().tensors.push_back(&spec);
     shards.back().bytes += bytes;
@@ -52,7 +55,7 @@ Status write_shard(const ModelShape& model, const OutputOptions& options, DType 
                    const Shard& shard, const std::string& folder) {
   std::vector<SafetensorsWriter::Declared> declared;
   for (const TensorSpec* spec : shard.tensors) {
-    declared.push_back({spec->hf_name, dtype, spec->shape});
+    declared.push_back({spec->hf_name, stored_dtype(*spec, dtype), spec->shape});
   }
   POME_ASSIGN_OR_RETURN(
       const std::unique_ptr<SafetensorsWriter> writer,
@@ -71,6 +74,15 @@ Status write_shard(const ModelShape& model, const OutputOptions& options, DType 
     }
   }
   return writer->finish();
+}
+
+Status check_room(uint64_t needed, const std::string& folder) {
+  POME_ASSIGN_OR_RETURN(const uint64_t available, io::free_bytes(folder));
+  if (available > needed) return {};
+  return does_not_fit("needs " + std::to_string(needed) + " bytes on disk, " +
+                      std::to_string(available) + " are free")
+      .in(folder)
+      .hint("free some space or write fewer --layers");
 }
 
 Status write_index(const std::vector<Shard>& shards, const std::string& folder) {
@@ -105,15 +117,19 @@ Result<uint64_t> write_hf_folder(const ModelShape& model, Json config,
   POME_ASSIGN_OR_RETURN(const DType dtype, dtype_of(options.type.base));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::Staged> staged,
                         io::Staged::create(options.path, io::Staged::Kind::kFolder, options.force));
-  const std::vector<Shard> shards =
-      cut_into_shards(model, static_cast<uint64_t>(bits_of(dtype)) / 8, options.shard_bytes);
+  const std::vector<Shard> shards = cut_into_shards(model, dtype, options.shard_bytes);
   uint64_t total = 0;
+  for (const Shard& shard : shards) total += shard.bytes;
+  POME_RETURN_IF_ERROR(check_room(total, staged->path()));
   for (const Shard& shard : shards) {
     POME_RETURN_IF_ERROR(write_shard(model, options, dtype, shard, staged->path()));
-    total += shard.bytes;
   }
   if (shards.size() > 1) POME_RETURN_IF_ERROR(write_index(shards, staged->path()));
   config["num_hidden_layers"] = model.num_hidden_layers;
+  if (const auto types = config.find("layer_types"); types != config.end() && types->is_array()) {
+    const auto layers = static_cast<size_t>(model.num_hidden_layers);
+    while (types->size() > layers) types->erase(types->size() - 1);
+  }
   config["torch_dtype"] = dtype == DType::kF32   ? "float32"
                           : dtype == DType::kF16 ? "float16"
                                                  : "bfloat16";

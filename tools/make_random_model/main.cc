@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "families.h"
 #include "outputs.h"
 
 namespace pome::random_model {
@@ -64,7 +65,8 @@ Status run(Arguments& arguments) {
 
 int main(int argc, char** argv) {
   pome::random_model::Arguments arguments;
-  CLI::App app("Writes a model with random weights of the shapes in a config.json (llama, phi3)");
+  CLI::App app("Writes a model with random weights of the shapes in a config.json (" +
+               pome::random_model::family_names() + ")");
   app.add_option("config", arguments.config, "config.json of Hugging Face")->required();
   app.add_option("-o,--output", arguments.output.path, "folder or .gguf file to write")->required();
   app.add_option("--format", arguments.format)

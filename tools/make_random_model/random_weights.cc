@@ -74,7 +74,10 @@ void put_student(uint64_t key, std::span<float> out) {
 // smaller the more of them there are, so that the stream stays of order one.
 double deviation(const TensorSpec& spec, const ModelShape& model) {
   if (spec.role == Role::kEmbedding) return 0.02;
-  const double unit = 1 / std::sqrt(static_cast<double>(spec.shape.back()));
+  if (spec.role == Role::kSmall) return 0.05;
+  const int64_t inputs =
+      spec.stored == Stored::kFloat ? spec.shape.back() : spec.shape[2] * kMxfp4Weights;
+  const double unit = 1 / std::sqrt(static_cast<double>(inputs));
   if (spec.role == Role::kInput) return unit;
   return unit / std::sqrt(2.0 * static_cast<double>(model.num_hidden_layers));
 }
@@ -84,21 +87,30 @@ double deviation(const TensorSpec& spec, const ModelShape& model) {
 Result<RandomTensor> RandomTensor::create(const TensorSpec& spec, const ModelShape& model,
                                           uint64_t seed, EncodingKind encoding) {
   RandomTensor tensor;
+  const bool blocks = spec.stored != Stored::kFloat;
+  if (blocks) encoding = EncodingKind::kMXFP4;
   const EncodingTraits& type = traits(encoding);
   const BlockStyle* style = block_style(encoding);
   const bool plain = encoding == EncodingKind::kF32 || encoding == EncodingKind::kF16 ||
                      encoding == EncodingKind::kBF16;
-  const bool matrix = spec.shape.size() == 2;
+  const bool matrix = spec.shape.size() >= 2;
   if (!plain && (style == nullptr || !matrix)) {
     return unsupported(std::string(type.name) + " for " + spec.gguf_name);
   }
   tensor.encoding_ = encoding;
+  tensor.stored_ = spec.stored;
   tensor.role_ = spec.role;
-  tensor.rows_ = matrix ? spec.shape[0] : 1;
-  tensor.columns_ = spec.shape.back();
+  tensor.rows_ = 1;
+  const size_t row_dims = blocks ? 2 : spec.shape.size() - 1;
+  for (size_t i = 0; i < row_dims; ++i) tensor.rows_ *= spec.shape[i];
+  tensor.columns_ = blocks ? spec.shape[2] * kMxfp4Weights : spec.shape.back();
   POME_ASSIGN_OR_RETURN(const EncodedLayout layout,
                         encoded_layout(Encoding::plain(encoding), 1, tensor.columns_));
   tensor.row_bytes_ = layout.total_bytes();
+  if (blocks) {
+    const auto groups = static_cast<uint64_t>(spec.shape[2]);
+    tensor.row_bytes_ = spec.stored == Stored::kMxfp4Scales ? groups : 16 * groups;
+  }
   tensor.key_ = mix(seed + kStride) ^ hash(spec.hf_name);
   tensor.values_ = spec.values;
   if (!matrix) return tensor;
@@ -131,6 +143,8 @@ void RandomTensor::fill_plain_row(int64_t row, std::byte* out, std::vector<float
     put_student(key, values);
     if (role_ == Role::kNorm) {
       for (float& value : values) value = 1.0f + 0.1f * value;
+    } else if (column_factor_.empty()) {
+      for (float& value : values) value *= 0.05f;
     } else {
       const float factor = deviation_ * lognormal(mix(key ^ 1), kRowSigma);
       for (size_t i = 0; i < values.size(); ++i) values[i] *= factor * column_factor_[i];
@@ -166,12 +180,27 @@ void RandomTensor::fill_block_row(int64_t row, std::byte* out) const {
   }
 }
 
+// Any codes will do; exponents are those of whole blocks.
+void RandomTensor::fill_mxfp4_row(int64_t row, std::byte* out) const {
+  const uint64_t key = row_key(row);
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(out);
+  if (stored_ == Stored::kMxfp4Blocks) return random_bytes(key, bytes, row_bytes_);
+  const float factor = deviation_ * lognormal(mix(key ^ 1), kRowSigma);
+  uint8_t block[17] = {};
+  for (size_t i = 0; i < column_factor_.size(); ++i) {
+    finish_block(*block_style(encoding_), factor * column_factor_[i], block);
+    bytes[i] = block[0];
+  }
+}
+
 void RandomTensor::fill(int64_t first, std::span<std::byte> out) const {
   const int64_t count = static_cast<int64_t>(out.size() / row_bytes_);
   std::vector<float> values;
   for (int64_t i = 0; i < count; ++i) {
     std::byte* to = out.data() + static_cast<uint64_t>(i) * row_bytes_;
-    if (block_style(encoding_) != nullptr) {
+    if (stored_ != Stored::kFloat) {
+      fill_mxfp4_row(first + i, to);
+    } else if (block_style(encoding_) != nullptr) {
       fill_block_row(first + i, to);
     } else {
       fill_plain_row(first + i, to, values);

@@ -19,7 +19,8 @@ namespace pome::random_model {
 
 class RandomTensor {
  public:
-  // kUnsupported for an encoding that cannot hold weights (integers, f64).
+  // `encoding` is that of tensors stored as floats. kUnsupported for one that cannot hold weights
+  // (integers, f64).
   static Result<RandomTensor> create(const TensorSpec& spec, const ModelShape& model, uint64_t seed,
                                      EncodingKind encoding);
   int64_t rows() const { return rows_; }
@@ -31,9 +32,11 @@ class RandomTensor {
   RandomTensor() = default;
   void fill_plain_row(int64_t row, std::byte* out, std::vector<float>& values) const;
   void fill_block_row(int64_t row, std::byte* out) const;
+  void fill_mxfp4_row(int64_t row, std::byte* out) const;
   uint64_t row_key(int64_t row) const;
 
   EncodingKind encoding_ = EncodingKind::kF32;
+  Stored stored_ = Stored::kFloat;
   Role role_ = Role::kInput;
   int64_t rows_ = 1, columns_ = 0;
   uint64_t row_bytes_ = 0, key_ = 0;

@@ -3,70 +3,15 @@
 #include <cmath>
 #include <numbers>
 #include <optional>
-#include <span>
 #include <string_view>
+#include <utility>
+
+#include "families.h"
 
 namespace pome::random_model {
 namespace {
 
-// Symbols of the shapes in the tables below.
-enum class Dim : uint8_t { kNone, kVocab, kHidden, kFf, kTwoFf, kQ, kKv, kQkv };
-
-struct Row {
-  std::string_view hf_name, gguf_name;  // '#' is the layer
-  Dim rows, columns;
-  Role role;
-  Part part;
-};
-
 constexpr std::string_view kHfLayer = "model.layers.#.", kGgufLayer = "blk.#.";
-
-constexpr Row kBefore[] = {
-    {"model.embed_tokens.weight", "token_embd.weight", Dim::kVocab, Dim::kHidden, Role::kEmbedding,
-     Part::kTokenEmbedding},
-};
-constexpr Row kAfter[] = {
-    {"model.norm.weight", "output_norm.weight", Dim::kHidden, Dim::kNone, Role::kNorm,
-     Part::kOther},
-    {"lm_head.weight", "output.weight", Dim::kVocab, Dim::kHidden, Role::kInput, Part::kHead},
-};
-constexpr Row kLlamaLayer[] = {
-    {"input_layernorm.weight", "attn_norm.weight", Dim::kHidden, Dim::kNone, Role::kNorm,
-     Part::kOther},
-    {"self_attn.q_proj.weight", "attn_q.weight", Dim::kQ, Dim::kHidden, Role::kInput, Part::kOther},
-    {"self_attn.k_proj.weight", "attn_k.weight", Dim::kKv, Dim::kHidden, Role::kInput,
-     Part::kOther},
-    {"self_attn.v_proj.weight", "attn_v.weight", Dim::kKv, Dim::kHidden, Role::kInput,
-     Part::kAttentionV},
-    {"self_attn.o_proj.weight", "attn_output.weight", Dim::kHidden, Dim::kQ, Role::kResidual,
-     Part::kAttentionOutput},
-    {"post_attention_layernorm.weight", "ffn_norm.weight", Dim::kHidden, Dim::kNone, Role::kNorm,
-     Part::kOther},
-    {"mlp.gate_proj.weight", "ffn_gate.weight", Dim::kFf, Dim::kHidden, Role::kInput, Part::kOther},
-    {"mlp.up_proj.weight", "ffn_up.weight", Dim::kFf, Dim::kHidden, Role::kInput, Part::kOther},
-    {"mlp.down_proj.weight", "ffn_down.weight", Dim::kHidden, Dim::kFf, Role::kResidual,
-     Part::kDown},
-};
-constexpr Row kPhi3Layer[] = {
-    {"input_layernorm.weight", "attn_norm.weight", Dim::kHidden, Dim::kNone, Role::kNorm,
-     Part::kOther},
-    {"self_attn.qkv_proj.weight", "attn_qkv.weight", Dim::kQkv, Dim::kHidden, Role::kInput,
-     Part::kAttentionV},
-    {"self_attn.o_proj.weight", "attn_output.weight", Dim::kHidden, Dim::kQ, Role::kResidual,
-     Part::kAttentionOutput},
-    {"post_attention_layernorm.weight", "ffn_norm.weight", Dim::kHidden, Dim::kNone, Role::kNorm,
-     Part::kOther},
-    {"mlp.gate_up_proj.weight", "ffn_up.weight", Dim::kTwoFf, Dim::kHidden, Role::kInput,
-     Part::kOther},
-    {"mlp.down_proj.weight", "ffn_down.weight", Dim::kHidden, Dim::kFf, Role::kResidual,
-     Part::kDown},
-};
-
-struct Family {
-  std::string_view model_type;
-  std::span<const Row> layer;
-};
-constexpr Family kFamilies[] = {{"llama", kLlamaLayer}, {"phi3", kPhi3Layer}};
 
 int64_t size_of(const ModelShape& model, Dim dim) {
   const int64_t q = model.num_attention_heads * model.head_dim;
@@ -86,30 +31,64 @@ int64_t size_of(const ModelShape& model, Dim dim) {
       return kv;
     case Dim::kQkv:
       return q + 2 * kv;
+    case Dim::kHeads:
+      return model.num_attention_heads;
+    case Dim::kExperts:
+      return model.num_experts;
+    case Dim::kExpertFf:
+      return model.expert_size;
+    case Dim::kTwoExpertFf:
+      return 2 * model.expert_size;
+    case Dim::kSharedFf:
+      return model.num_shared_experts * model.expert_size;
+    case Dim::kLatentQ:
+      return model.num_attention_heads * (model.qk_nope_head_dim + model.qk_rope_head_dim);
+    case Dim::kLatentIn:
+      return model.kv_lora_rank + model.qk_rope_head_dim;
+    case Dim::kLatent:
+      return model.kv_lora_rank;
+    case Dim::kLatentOut:
+      return model.num_attention_heads * (model.qk_nope_head_dim + model.v_head_dim);
+    case Dim::kLatentHeads:
+      return model.num_attention_heads * model.v_head_dim;
     case Dim::kNone:
       break;
   }
   return 0;
 }
 
-std::string with_layer(std::string_view prefix, std::string_view name, int64_t layer) {
-  std::string text = std::string(prefix) + std::string(name);
-  if (const size_t at = text.find('#'); at != std::string::npos) {
-    text.replace(at, 1, std::to_string(layer));
+std::string with_numbers(std::string_view prefix, std::string_view name, int64_t layer,
+                         int64_t expert) {
+  std::string text = name.empty() ? "" : std::string(prefix) + std::string(name);
+  for (const auto& [symbol, number] : {std::pair{'#', layer}, std::pair{'@', expert}}) {
+    if (const size_t at = text.find(symbol); at != std::string::npos) {
+      text.replace(at, 1, std::to_string(number));
+    }
   }
   return text;
 }
 
-void add(ModelShape& model, const Row& row, int64_t layer) {
+void add_one(ModelShape& model, const Row& row, int64_t layer, int64_t expert) {
   TensorSpec spec;
-  spec.hf_name = with_layer(layer < 0 ? "" : kHfLayer, row.hf_name, layer);
-  spec.gguf_name = with_layer(layer < 0 ? "" : kGgufLayer, row.gguf_name, layer);
-  spec.shape = {size_of(model, row.rows)};
+  spec.hf_name = with_numbers(layer < 0 ? "" : kHfLayer, row.hf_name, layer, expert);
+  spec.gguf_name = with_numbers(layer < 0 ? "" : kGgufLayer, row.gguf_name, layer, expert);
+  if (row.outer != Dim::kNone) spec.shape.push_back(size_of(model, row.outer));
+  spec.shape.push_back(size_of(model, row.rows));
   if (row.columns != Dim::kNone) spec.shape.push_back(size_of(model, row.columns));
   spec.role = row.role;
   spec.part = row.part;
   spec.layer = layer;
+  spec.stored = row.stored;
+  if (row.stored != Stored::kFloat) {
+    spec.shape.back() /= kMxfp4Weights;
+    if (row.stored == Stored::kMxfp4Blocks) spec.shape.push_back(kMxfp4Weights / 2);
+  }
   model.tensors.push_back(std::move(spec));
+}
+
+void add(ModelShape& model, const Row& row, int64_t layer) {
+  const bool per_expert = row.hf_name.find('@') != std::string_view::npos;
+  for (int64_t e = 0; e < (per_expert ? model.num_experts : 1); ++e) add_one(model, row, layer, e);
 }
 
 Status read_integer(const Json& config, std::string_view key, std::optional<int64_t> otherwise,
@@ -175,6 +154,40 @@ Status read_sizes(const Json& config, int64_t layers, ModelShape& model) {
   POME_RETURN_IF_ERROR(read_integer(config, "sliding_window", 0, model.sliding_window));
   POME_RETURN_IF_ERROR(read_token(config, "bos_token_id", 1, model.bos_token_id));
   return read_token(config, "eos_token_id", 2, model.eos_token_id);
+}
+
+// Sizes of mixtures of experts and of latent attention; 0 where the config has none.
+Status read_mixture(const Json& config, const Family& family, ModelShape& model) {
+  struct Field {
+    std::string_view key;
+    int64_t& out;
+  };
+  for (const Field& field :
+       {Field{"n_shared_experts", model.num_shared_experts},
+        Field{"first_k_dense_replace", model.dense_layers},
+        Field{"kv_lora_rank", model.kv_lora_rank},
+        Field{"qk_nope_head_dim", model.qk_nope_head_dim},
+        Field{"qk_rope_head_dim", model.qk_rope_head_dim}, Field{"v_head_dim", model.v_head_dim}}) {
+    POME_RETURN_IF_ERROR(read_integer(config, field.key, 0, field.out));
+  }
+  int64_t routed = 0, q_rank = 0;
+  POME_RETURN_IF_ERROR(read_integer(config, "n_routed_experts", 0, routed));
+  POME_RETURN_IF_ERROR(read_integer(config, "num_local_experts", routed, model.num_experts));
+  POME_RETURN_IF_ERROR(
+      read_integer(config, "moe_intermediate_size", model.intermediate_size, model.expert_size));
+  POME_RETURN_IF_ERROR(read_integer(config, "q_lora_rank", 0, q_rank));
+  if (q_rank > 0) return unsupported("a model with q_lora_rank");
+  if (model.num_experts > 4096) return bad_input(Refusal::kRange, "more than 4096 experts");
+  for (const Row& row : family.layer) {
+    if (size_of(model, row.rows) == 0 ||
+        (row.columns != Dim::kNone && size_of(model, row.columns) == 0)) {
+      return bad_input(Refusal::kRange, "the config gives no size for " + std::string(row.hf_name));
+    }
+    if (row.stored != Stored::kFloat && size_of(model, row.columns) % kMxfp4Weights != 0) {
+      return unsupported("MXFP4 rows that are no multiple of 32");
+    }
+  }
+  return {};
 }
 
 Status refuse_biases(const Json& config) {
@@ -258,17 +271,16 @@ Status add_rope_tables(ModelShape& model) {
 Result<ModelShape> read_shape(const Json& config, int64_t layers) {
   POME_ASSIGN_OR_RETURN(const auto stated_type, json_string(config, "model_type"));
   const std::string model_type = stated_type.value_or("");
-  const Family* family = nullptr;
-  for (const Family& known : kFamilies) {
-    if (model_type == known.model_type) family = &known;
-  }
+  const Family* family = find_family(model_type);
   if (family == nullptr) {
-    return unsupported("model_type \"" + model_type + "\"; known are llama and phi3");
+    return unsupported("model_type \"" + model_type + "\"; known are " + family_names());
   }
   ModelShape model;
   model.family = family->model_type;
+  model.has_gguf_names = family->has_gguf_names;
   POME_RETURN_IF_ERROR(read_sizes(config, layers, model));
-  POME_RETURN_IF_ERROR(refuse_biases(config));
+  POME_RETURN_IF_ERROR(read_mixture(config, *family, model));
+  if (!family->has_biases) POME_RETURN_IF_ERROR(refuse_biases(config));
   POME_ASSIGN_OR_RETURN(const auto eps, json_number(config, "rms_norm_eps"));
   POME_ASSIGN_OR_RETURN(const auto theta, json_number(config, "rope_theta"));
   POME_ASSIGN_OR_RETURN(const auto tied, json_bool(config, "tie_word_embeddings"));
@@ -278,12 +290,13 @@ Result<ModelShape> read_shape(const Json& config, int64_t layers) {
   if (const auto scaling = config.find("rope_scaling"); scaling != config.end()) {
     model.rope_scaling = *scaling;
   }
-  for (const Row& row : kBefore) add(model, row, -1);
-  POME_RETURN_IF_ERROR(add_rope_tables(model));
+  for (const Row& row : family->before) add(model, row, -1);
+  if (model.has_gguf_names) POME_RETURN_IF_ERROR(add_rope_tables(model));
   for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
-    for (const Row& row : family->layer) add(model, row, layer);
+    const bool dense = !family->dense_layer.empty() && layer < model.dense_layers;
+    for (const Row& row : dense ? family->dense_layer : family->layer) add(model, row, layer);
   }
-  for (const Row& row : kAfter) {
+  for (const Row& row : family->after) {
     if (row.part != Part::kHead || !model.tied) add(model, row, -1);
   }
   return model;

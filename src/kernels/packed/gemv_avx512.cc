@@ -1,0 +1,189 @@
+// AVX-512 VNNI: quantising activations, and products of a few tokens with packed weights.
+#include <algorithm>
+#include <limits>
+
+#include "kernels/packed/tile.h"
+#include "kernels/packed/unpack_avx512.h"
+
+#if defined(POME_HAVE_AVX512_KERNELS)
+namespace pome::kernels {
+
+namespace {
+
+// Weights to come are asked for this many bytes ahead of their use.
+constexpr int64_t kAhead = 4096;
+
+POME_INLINE_VNNI __m512i four(const int8_t* at) {
+  int32_t bytes;
+  __builtin_memcpy(&bytes, at, 4);
+  return _mm512_set1_epi32(bytes);
+}
+
+// One tile times M tokens, beginning with token m0.
+template <int kBits, PackedScales kScales, bool kTable, bool kFine, int M>
+POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t m0) {
+  const PackedLayout& layout = args.w.layout;
+  const std::byte* data = args.w.tile(tile);
+  using Reader = TileReader<kBits, kScales>;
+  Reader reader(data + layout.head_bytes);
+  __m512i table = _mm512_setzero_si512();
+  if constexpr (kTable) {
+    table = table_register(args.w, data);
+  }
+  const int8_t *high[M], *low[M];
+  const float *xs[M], *scaled_sum[M];
+  const int32_t* sum[M];
+  __m512 total[M];
+  POME_UNROLL
+  for (int m = 0; m < M; ++m) {
+    high[m] = args.x.high + (m0 + m) * args.x.columns;
+    low[m] = kFine ? args.x.low + (m0 + m) * args.x.columns : nullptr;
+    xs[m] = args.x.scale + (m0 + m) * args.x.scales();
+    sum[m] = args.x.sum + (m0 + m) * args.x.sums();
+    scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
+    total[m] = _mm512_setzero_ps();
+  }
+  const int offset = args.w.format.offset;
+  for (int64_t block = 0; block < layout.blocks; ++block) {
+    const std::byte* codes = reader.next();
+    Quads quads;
+    Codes<kBits>::load(codes, &quads);
+    if constexpr (kTable) {
+      POME_UNROLL
+      for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table, quads.v[t]);
+    }
+    POME_UNROLL
+    for (int i = 0; i < Reader::kBlockBytes; i += 64)
+      _mm_prefetch(reinterpret_cast<const char*>(codes) + kAhead + i, _MM_HINT_T0);
+    POME_UNROLL
+    for (int m = 0; m < M; ++m) {
+      // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
+      __m512i part[2];
+      POME_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        // (256 high +) low, less the offset of the codes.
+        const int at = 32 * static_cast<int>(block);
+        __m512i both = _mm512_set1_epi32(-offset * sum[m][2 * block + h]);
+        if constexpr (kFine) {
+          __m512i first = _mm512_setzero_si512();
+          POME_UNROLL
+          for (int t = 4 * h; t < 4 * h + 4; ++t)
+            first = _mm512_dpbusd_epi32(first, quads.v[t], four(high[m] + at + 4 * t));
+          both = _mm512_add_epi32(both, _mm512_slli_epi32(first, 8));
+        }
+        const int8_t* const last = kFine ? low[m] : high[m];
+        POME_UNROLL
+        for (int t = 4 * h; t < 4 * h + 4; ++t)
+          both = _mm512_dpbusd_epi32(both, quads.v[t], four(last + at + 4 * t));
+        part[h] = both;
+      }
+      const __m512 x = _mm512_set1_ps(xs[m][block]);
+      if constexpr (Reader::kParts == 2) {
+        POME_UNROLL
+        for (int h = 0; h < 2; ++h) {
+          const __m512 factor = _mm512_mul_ps(reader.scale[h], x);
+          total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[h]), factor, total[m]);
+          if constexpr (Reader::kBias) {
+            total[m] = _mm512_fmadd_ps(reader.bias[h], _mm512_set1_ps(scaled_sum[m][2 * block + h]),
+                                       total[m]);
+          }
+        }
+      } else {
+        const __m512 both = _mm512_cvtepi32_ps(_mm512_add_epi32(part[0], part[1]));
+        const __m512 factor = kScales == PackedScales::kRow ? x : _mm512_mul_ps(reader.scale[0], x);
+        total[m] = _mm512_fmadd_ps(both, factor, total[m]);
+        if constexpr (Reader::kBias) {
+          const float s = scaled_sum[m][2 * block] + scaled_sum[m][2 * block + 1];
+          total[m] = _mm512_fmadd_ps(reader.bias[0], _mm512_set1_ps(s), total[m]);
+        }
+      }
+    }
+  }
+  const int64_t row = tile * kTileRows;
+  const int64_t rows = std::min(kTileRows, layout.rows - row);
+  const auto mask = static_cast<__mmask16>((1u << rows) - 1);
+  __m512 bias = _mm512_setzero_ps();
+  if (args.bias) bias = _mm512_maskz_loadu_ps(mask, args.bias + row);
+  POME_UNROLL
+  for (int m = 0; m < M; ++m) {
+    __m512 y = total[m];
+    if constexpr (kScales == PackedScales::kRow) y = _mm512_mul_ps(y, _mm512_loadu_ps(data));
+    _mm512_mask_storeu_ps(args.y + (m0 + m) * args.ldy + row, mask, _mm512_add_ps(y, bias));
+  }
+}
+
+template <int kBits, PackedScales kScales, bool kTable, bool kFine>
+void tiles_times(const ProductArgs& args) {
+  for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
+    int64_t m = 0;
+    for (; m + 4 <= args.x.m; m += 4) tile_times<kBits, kScales, kTable, kFine, 4>(args, tile, m);
+    for (; m + 2 <= args.x.m; m += 2) tile_times<kBits, kScales, kTable, kFine, 2>(args, tile, m);
+    for (; m < args.x.m; ++m) tile_times<kBits, kScales, kTable, kFine, 1>(args, tile, m);
+  }
+}
+
+struct Gemv {
+  const ProductArgs& args;
+  template <int kBits, PackedScales kScales, bool kTable>
+  void operator()() const {
+    if (args.x.bits == ActivationBits::kFine) {
+      tiles_times<kBits, kScales, kTable, true>(args);
+    } else {
+      tiles_times<kBits, kScales, kTable, false>(args);
+    }
+  }
+};
+
+}  // namespace
+
+void packed_gemv_avx512vnni(const ProductArgs& args) { with_format(args.w.format, Gemv{args}); }
+
+POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const Activations& to,
+                                        int64_t row) {
+  const bool fine = to.bits == ActivationBits::kFine;
+  const float steps = fine ? 127.0f * 256.0f : 127.0f;
+  int8_t* high = to.high + row * to.columns;
+  const int64_t per_sum = to.columns / to.sums();
+  const auto vectors = static_cast<int>(to.block / 16);
+  for (int64_t begin = 0; begin < to.columns; begin += to.block) {
+    __m512 values[kPanelColumns / 16];
+    __m512i largest = _mm512_setzero_si512();
+    for (int i = 0; i < vectors; ++i) {
+      const int64_t k = begin + 16 * i;
+      const int64_t n = std::clamp<int64_t>(columns - k, 0, 16);
+      values[i] = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), x + k);
+      // Compared as bits: NaN is larger than infinity, infinity than all numbers.
+      largest = _mm512_max_epu32(
+          largest, _mm512_and_si512(_mm512_castps_si512(values[i]), _mm512_set1_epi32(0x7FFFFFFF)));
+    }
+    const uint32_t bits = _mm512_reduce_max_epu32(largest);
+    const bool finite = bits < 0x7F800000u;
+    float size;
+    __builtin_memcpy(&size, &bits, 4);
+    const float scale = finite ? size / steps : std::numeric_limits<float>::quiet_NaN();
+    const float inverse = finite && size >= 1e-33f ? steps / size : 0.0f;
+    to.scale[row * to.scales() + begin / to.block] = scale;
+    int32_t sum = 0;
+    for (int i = 0; i < vectors; ++i) {
+      const int64_t k = begin + 16 * i;
+      const __m512i v = inverse > 0
+                            ? _mm512_cvtps_epi32(_mm512_mul_ps(values[i], _mm512_set1_ps(inverse)))
+                            : _mm512_setzero_si512();
+      __m512i top = v;
+      if (fine) {
+        top = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to.low + row * to.columns + k),
+                         _mm512_cvtepi32_epi8(v));
+      }
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(high + k), _mm512_cvtepi32_epi8(top));
+      sum += _mm512_reduce_add_epi32(v);
+      if ((k + 16) % per_sum != 0) continue;
+      to.sum[row * to.sums() + k / per_sum] = sum;
+      to.scaled_sum[row * to.sums() + k / per_sum] = scale * static_cast<float>(sum);
+      sum = 0;
+    }
+  }
+}
+
+}  // namespace pome::kernels
+#endif

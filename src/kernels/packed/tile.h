@@ -1,0 +1,49 @@
+// Inside a tile: what packing, the kernels and the tests share. The layout is drawn in packed.h.
+#pragma once
+
+#include "kernels/packed/packed.h"
+
+namespace pome::kernels {
+
+// The bytes that the codes of a tile stand for: value + offset. Without a table the identity.
+void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[16]);
+// The codes of one block, whatever the planes.
+void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlockColumns]);
+
+// Calls body.template operator()<bits, scales, table>() for the format: every combination that
+// packed_format() gives. Kernels instantiate themselves through it.
+template <typename Body>
+void with_format(const PackedFormat& format, const Body& body) {
+  using S = PackedScales;
+  const auto key = [](int bits, S scales, bool table) {
+    return bits * 100 + static_cast<int>(scales) * 2 + (table ? 1 : 0);
+  };
+  switch (key(format.bits, format.scales, format.table != PackedTable::kNone)) {
+#define POME_FORMAT(bits, scales, table)                            \
+  case bits * 100 + static_cast<int>(scales) * 2 + (table ? 1 : 0): \
+    return body.template operator()<bits, scales, table>();
+    POME_FORMAT(4, S::kHalf, false)         // q4_0, int4
+    POME_FORMAT(4, S::kHalfBias, false)     // q4_1
+    POME_FORMAT(5, S::kHalf, false)         // q5_0
+    POME_FORMAT(5, S::kHalfBias, false)     // q5_1
+    POME_FORMAT(8, S::kHalf, false)         // q8_0, int8 in blocks
+    POME_FORMAT(2, S::kSuperBias16, false)  // q2_k
+    POME_FORMAT(3, S::kSuper16, false)      // q3_k
+    POME_FORMAT(4, S::kSuperBias, false)    // q4_k
+    POME_FORMAT(5, S::kSuperBias, false)    // q5_k
+    POME_FORMAT(6, S::kSuper16, false)      // q6_k
+    POME_FORMAT(4, S::kHalf, true)          // iq4_nl
+    POME_FORMAT(4, S::kSuper, true)         // iq4_xs
+    POME_FORMAT(4, S::kExponent, true)      // mxfp4
+    POME_FORMAT(4, S::kRow, false)          // int4, a scale per row
+    POME_FORMAT(8, S::kRow, false)          // int8, wide palettes
+    POME_FORMAT(2, S::kRow, true)           // lut1, lut2
+    POME_FORMAT(3, S::kRow, true)           // lut3
+    POME_FORMAT(4, S::kRow, true)           // lut4
+#undef POME_FORMAT
+    default:
+      return;
+  }
+}
+
+}  // namespace pome::kernels
