@@ -5,13 +5,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "base/base64.h"
 #include "formats/tiktoken_encodings.h"
 #include "tokenizer/byte_level.h"
+#include "tokenizer/text_table.h"
 
 namespace pome {
 namespace {
@@ -51,7 +51,11 @@ std::string_view next_line(std::string_view text, size_t& at) {
 
 // Fills tokens (in the byte-level alphabet), scores and kinds; ranks that no line has are unused.
 Status read_lines(std::string_view text, TokenizerSource& out) {
-  std::unordered_set<std::string> seen;
+  TextTable seen(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1);
+  const auto text_of = [&](int32_t rank) -> std::string_view {
+    return out.tokens[static_cast<size_t>(rank)];
+  };
+  size_t count = 0;
   std::array<bool, 256> bytes{};
   std::vector<bool> taken;
   size_t number = 0;
@@ -80,11 +84,13 @@ Status read_lines(std::string_view text, TokenizerSource& out) {
       return bad_input(Refusal::kDup, "rank " + std::to_string(entry->rank) + " is there twice")
           .at(where);
     }
-    if (!seen.insert(entry->bytes).second) {
-      return bad_input(Refusal::kDup, "this token is there twice").at(where);
-    }
     taken[entry->rank] = true;
     out.tokens[entry->rank] = token_of_bytes(entry->bytes);
+    const auto id = static_cast<int32_t>(entry->rank);
+    if (seen.insert(out.tokens[entry->rank], id, text_of) >= 0) {
+      return bad_input(Refusal::kDup, "this token is there twice").at(where);
+    }
+    ++count;
     if (entry->bytes.size() == 1) bytes[static_cast<uint8_t>(entry->bytes[0])] = true;
   }
   const auto missing_byte = std::find(bytes.begin(), bytes.end(), false);
@@ -93,9 +99,9 @@ Status read_lines(std::string_view text, TokenizerSource& out) {
                      "byte " + std::to_string(missing_byte - bytes.begin()) + " has no token");
   }
   // Far more ranks than lines would make a small file a large vocabulary.
-  if (taken.size() > 2 * seen.size()) {
+  if (taken.size() > 2 * count) {
     return bad_input(Refusal::kRange, "ranks up to " + std::to_string(taken.size() - 1) + " for " +
-                                          std::to_string(seen.size()) + " tokens");
+                                          std::to_string(count) + " tokens");
   }
   for (const bool there : taken) {
     out.kinds.push_back(there ? TokenKind::kNormal : TokenKind::kUnused);

@@ -76,6 +76,13 @@ Result<Value> ConstantPool::decode(const mil::ValueData& value) const {
   return decode_constant(stored);
 }
 
+Result<Value> ConstantPool::parameter(const mil::ValueData& value) const {
+  if (std::holds_alternative<std::vector<std::string>>(value.data) || !is_code(value.type.dtype))
+    return decode(value);
+  POME_ASSIGN_OR_RETURN(Tensor stored, mil::load_value(package_, value));
+  return Value{value.type.dtype, std::move(stored), {}};
+}
+
 Result<const Value*> ConstantPool::load(const mil::ValueData& value) {
   const std::string key = key_of(value);
   if (const auto found = values_.find(key); found != values_.end()) return &found->second.front();
@@ -91,7 +98,7 @@ Result<const std::vector<Value>*> ConstantPool::evaluate(const mil::Operation& o
   step.spec = &spec;
   step.inputs = inputs;
   step.outputs = op.outputs;
-  Call call(step, {}, nullptr);
+  Call call(step, {}, threads_);
   POME_RETURN_IF_ERROR(spec.handler(call));
   if (options_.round_f16)
     for (Value& value : call.results()) round_value(value);
@@ -127,7 +134,7 @@ Result<Value> ConstantPool::make(const Deferred& deferred) const {
     Input input;
     input.name = name;
     for (const mil::Binding& binding : bindings) {
-      POME_ASSIGN_OR_RETURN(Value value, decode(std::get<mil::ValueData>(binding)));
+      POME_ASSIGN_OR_RETURN(Value value, parameter(std::get<mil::ValueData>(binding)));
       input.bindings.emplace_back();
       input.bindings.back().constant = &decoded.emplace_back(std::move(value));
     }
@@ -138,7 +145,7 @@ Result<Value> ConstantPool::make(const Deferred& deferred) const {
   for (const auto& [name, value] : op.attributes) {
     if (name != "name" && name != "val") POME_RETURN_IF_ERROR(add(name, {mil::Binding(value)}));
   }
-  Call call(step, {}, nullptr);
+  Call call(step, {}, threads_);
   POME_RETURN_IF_ERROR(deferred.spec->handler(call));
   if (call.results().size() != 1)
     return bad_input(Refusal::kRange, "has more results than are declared");

@@ -1,7 +1,8 @@
 // Compressed constants, in the form of iOS 18 (inputs) and of iOS 16 (attributes). Evaluated once,
 // when a program is prepared.
 //
-// Codes arrive as i32 (mil_ops.h); a code stream runs over the whole tensor in row-major order.
+// Inline codes of at most eight bits arrive as they are stored, other integers as i32 (mil_ops.h);
+// a code stream runs over the whole tensor in row-major order.
 #include <algorithm>
 #include <utility>
 
@@ -11,17 +12,62 @@
 namespace pome::mil_ops {
 namespace {
 
-Result<Tensor> codes(const Call& call, std::string_view name) {
+// Integers, whatever they are stored as.
+class Codes {
+ public:
+  explicit Codes(Tensor stored)
+      : stored_(std::move(stored)),
+        bits_(bits_of(stored_.dtype())),
+        sign_(stored_.dtype() == DType::kI4 || stored_.dtype() == DType::kI8 ? 1 << (bits_ - 1)
+                                                                             : 0) {}
+  const Shape& shape() const { return stored_.shape(); }
+  // All that this many bits can say lies in [0, end).
+  bool is_below(int64_t end) const {
+    if (stored_.dtype() != DType::kI32) return sign_ == 0 && int64_t{1} << bits_ <= end;
+    const auto all = stored_.as<int32_t>();
+    return std::all_of(all.begin(), all.end(), [end](int32_t c) { return c >= 0 && c < end; });
+  }
+  // Elements [first, first + count); the buffers are the caller's.
+  struct Buffers {
+    std::vector<uint8_t> packed;
+    std::vector<int32_t> wide;
+  };
+  const int32_t* run(int64_t first, int64_t count, Buffers* buffers) const {
+    if (stored_.dtype() == DType::kI32) return stored_.as<int32_t>().data() + first;
+    buffers->packed.resize(static_cast<size_t>(count));
+    buffers->wide.resize(static_cast<size_t>(count));
+    unpack_bits(stored_.bytes(), bits_, first, buffers->packed);
+    for (size_t i = 0; i < buffers->wide.size(); ++i)
+      buffers->wide[i] = (buffers->packed[i] ^ sign_) - sign_;
+    return buffers->wide.data();
+  }
+
+ private:
+  Tensor stored_;
+  int bits_, sign_;
+};
+
+Result<Tensor> stored_codes(const Call& call, std::string_view name) {
   const Value& value = call.at(name);
   if (value.is_text() || !is_integer(value.type)) return bad_operand(name, "must be integers");
   return value.tensor;
+}
+Result<Tensor> widened(Tensor stored) {
+  if (stored.dtype() == DType::kI32) return stored;
+  POME_ASSIGN_OR_RETURN(Value value, decode_constant(stored));
+  return std::move(value.tensor);
+}
+Result<Tensor> codes(const Call& call, std::string_view name) {
+  POME_ASSIGN_OR_RETURN(Tensor stored, stored_codes(call, name));
+  return widened(std::move(stored));
 }
 // Any number as f32 (integers of constants are small).
 Result<Tensor> numbers(const Call& call, std::string_view name) {
   const Value& value = call.at(name);
   if (value.is_text() || value.type == DType::kBool) return bad_operand(name, "must be numbers");
   if (is_float(value.type)) return value.tensor;
-  return refops::map<int32_t, float>(value.tensor, [](int32_t v) { return static_cast<float>(v); });
+  POME_ASSIGN_OR_RETURN(const Tensor wide, widened(value.tensor));
+  return refops::map<int32_t, float>(wide, [](int32_t v) { return static_cast<float>(v); });
 }
 // A result of the declared kind: f32 as it is, or back to integers.
 void emit_number(Call& call, Tensor floats, DType type) {
@@ -49,52 +95,79 @@ Result<Blocks> blocks_of(const Shape& data, const Shape& grid, std::string_view 
   }
   return blocks;
 }
+// On all threads of the pool; body(first element, block of that row, buffers of the thread).
 template <typename F>
-void each_row(const Blocks& blocks, F body) {
+void each_row(const Blocks& blocks, ThreadPool* pool, const F& body) {
   const size_t rank = blocks.data.size();
-  if (rank == 0) return body(0, 0);
-  const int64_t columns = blocks.data.back();
-  const auto count = element_count(blocks.data).value_or(0);
-  std::vector<int64_t> at(rank, 0);
-  for (int64_t first = 0; first < count; first += columns) {
-    int64_t block = 0;
-    for (size_t i = 0; i + 1 < rank; ++i) block += at[i] / blocks.sizes[i] * blocks.strides[i];
-    body(first, block);
-    for (size_t axis = rank - 1; axis-- > 0;) {
-      if (++at[axis] < blocks.data[axis]) break;
-      at[axis] = 0;
+  const int64_t columns = rank == 0 ? 1 : std::max<int64_t>(blocks.data.back(), 1);
+  const int64_t rows = element_count(blocks.data).value_or(0) / columns;
+  const auto some = [&](int64_t begin, int64_t end) {
+    Codes::Buffers buffers;
+    std::vector<int64_t> at(rank, 0);
+    int64_t rest = begin;
+    for (size_t axis = rank > 0 ? rank - 1 : 0; axis-- > 0; rest /= blocks.data[axis])
+      at[axis] = rest % blocks.data[axis];
+    for (int64_t row = begin; row < end; ++row) {
+      int64_t block = 0;
+      for (size_t i = 0; i + 1 < rank; ++i) block += at[i] / blocks.sizes[i] * blocks.strides[i];
+      body(row * columns, block, &buffers);
+      for (size_t axis = rank > 0 ? rank - 1 : 0; axis-- > 0;) {
+        if (++at[axis] < blocks.data[axis]) break;
+        at[axis] = 0;
+      }
     }
-  }
+  };
+  const int64_t grain = std::max<int64_t>(1, (1 << 18) / columns);
+  if (pool == nullptr || rows <= grain) return some(0, rows);
+  pool->parallel_for(rows, grain, some);
 }
 
 // scale * (data - offset), one scale (and offset) per block.
-Result<Tensor> shift_scale(const Tensor& data, const Tensor& scale, const Tensor& offset) {
-  POME_ASSIGN_OR_RETURN(const Blocks blocks, blocks_of(data.shape(), scale.shape(), "scale"));
+Result<Tensor> shift_scale(const Shape& shape, const Tensor& scale, const Tensor& offset,
+                           ThreadPool* pool, const auto& values) {
+  POME_ASSIGN_OR_RETURN(const Blocks blocks, blocks_of(shape, scale.shape(), "scale"));
   if (offset.defined() && offset.shape() != scale.shape())
     return bad_shapes(scale.shape(), offset.shape());
-  Tensor out = Tensor::zeros(DType::kF32, data.shape());
-  const float* in = data.f32().data();
+  Tensor out = Tensor::zeros(DType::kF32, shape);
   const float* scales = scale.f32().data();
   const float* offsets = offset.defined() ? offset.f32().data() : nullptr;
   float* to = out.mutable_as<float>().data();
-  const int64_t columns = data.rank() == 0 ? 1 : data.dim(-1);
-  const int64_t size = data.rank() == 0 ? 1 : blocks.sizes.back();
-  each_row(blocks, [&](int64_t first, int64_t block) {
+  const int64_t columns = shape.empty() ? 1 : shape.back();
+  const int64_t size = shape.empty() ? 1 : blocks.sizes.back();
+  each_row(blocks, pool, [&](int64_t first, int64_t block, Codes::Buffers* buffers) {
+    const auto* in = values(first, columns, buffers);
     for (int64_t c = 0; c < columns; c += size, ++block) {
       const float s = scales[block], o = offsets == nullptr ? 0.0f : offsets[block];
-      for (int64_t i = first + c; i < first + c + size; ++i) to[i] = s * (in[i] - o);
+      for (int64_t i = c; i < c + size; ++i) to[first + i] = s * (static_cast<float>(in[i]) - o);
     }
   });
   return out;
 }
+Result<Tensor> shift_scale(const Tensor& data, const Tensor& scale, const Tensor& offset,
+                           ThreadPool* pool) {
+  const float* in = data.f32().data();
+  return shift_scale(data.shape(), scale, offset, pool,
+                     [in](int64_t first, int64_t, Codes::Buffers*) { return in + first; });
+}
 Status blockwise_shift_scale(Call& call) {
-  POME_ASSIGN_OR_RETURN(const Tensor data, numbers(call, "data"));
   POME_ASSIGN_OR_RETURN(const Value scale, call.floats("scale"));
   Tensor offset;
   if (call.has("offset")) {
     POME_ASSIGN_OR_RETURN(offset, numbers(call, "offset"));
   }
-  POME_ASSIGN_OR_RETURN(Tensor out, shift_scale(data, scale.tensor, offset));
+  const Value& data = call.at("data");
+  if (!data.is_text() && is_integer(data.type)) {
+    const Codes stored(data.tensor);
+    POME_ASSIGN_OR_RETURN(Tensor out,
+                          shift_scale(stored.shape(), scale.tensor, offset, call.pool(),
+                                      [&](int64_t first, int64_t count, Codes::Buffers* buffers) {
+                                        return stored.run(first, count, buffers);
+                                      }));
+    call.emit(std::move(out), scale.type);
+    return {};
+  }
+  POME_ASSIGN_OR_RETURN(const Tensor floats, numbers(call, "data"));
+  POME_ASSIGN_OR_RETURN(Tensor out, shift_scale(floats, scale.tensor, offset, call.pool()));
   call.emit(std::move(out), scale.type);
   return {};
 }
@@ -103,18 +176,22 @@ Status blockwise_shift_scale(Call& call) {
 
 // lut [g0, .., gk, P, V]: table (i0 * g0 / d0, ..), entry `code`, V consecutive elements along
 // vector_axis.
-Result<Tensor> look_up(const Tensor& indices, const Tensor& lut, int64_t vector_axis) {
-  const auto rank = static_cast<size_t>(indices.rank());
-  if (static_cast<size_t>(lut.rank()) != rank + 2) return bad_shapes(indices.shape(), lut.shape());
+Result<Tensor> look_up(const Tensor& stored, const Tensor& lut, int64_t vector_axis,
+                       ThreadPool* pool) {
+  const auto rank = static_cast<size_t>(stored.rank());
+  if (static_cast<size_t>(lut.rank()) != rank + 2) return bad_shapes(stored.shape(), lut.shape());
   const Shape grid(lut.shape().begin(), lut.shape().end() - 2);
-  POME_ASSIGN_OR_RETURN(const Blocks blocks, blocks_of(indices.shape(), grid, "lut"));
+  POME_ASSIGN_OR_RETURN(const Blocks blocks, blocks_of(stored.shape(), grid, "lut"));
   const int64_t entries = lut.dim(-2), width = lut.dim(-1);
-  const auto codes_in = indices.as<int32_t>();
-  for (const int32_t code : codes_in)
-    if (code < 0 || code >= entries)
-      return bad_operand("indices", "holds " + std::to_string(code) + " for a table of " +
-                                        std::to_string(entries));
-  Shape shape = indices.shape();
+  const Codes indices(stored);
+  if (!indices.is_below(entries)) {
+    POME_ASSIGN_OR_RETURN(const Tensor wide, widened(stored));
+    for (const int32_t code : wide.as<int32_t>())
+      if (code < 0 || code >= entries)
+        return bad_operand("indices", "holds " + std::to_string(code) + " for a table of " +
+                                          std::to_string(entries));
+  }
+  Shape shape = stored.shape();
   const size_t axis = static_cast<size_t>(vector_axis);
   if (width != 1) {
     if (axis >= rank) return bad_operand("vector_axis", "is needed with vectors");
@@ -123,22 +200,23 @@ Result<Tensor> look_up(const Tensor& indices, const Tensor& lut, int64_t vector_
   Tensor out = Tensor::zeros(DType::kF32, shape);
   const float* tables = lut.f32().data();
   float* to = out.mutable_as<float>().data();
-  const int64_t columns = rank == 0 ? 1 : indices.dim(-1);
+  const int64_t columns = rank == 0 ? 1 : stored.dim(-1);
   const int64_t size = rank == 0 ? 1 : blocks.sizes.back();
   // A vector's elements lie `apart` elements from each other in the result. All axes from
   // vector_axis on make runs of `apart` codes.
   int64_t apart = 1;
-  for (size_t i = axis + 1; width != 1 && i < rank; ++i) apart *= indices.shape()[i];
-  each_row(blocks, [&](int64_t first, int64_t block) {
+  for (size_t i = axis + 1; width != 1 && i < rank; ++i) apart *= stored.shape()[i];
+  each_row(blocks, pool, [&](int64_t first, int64_t block, Codes::Buffers* buffers) {
+    const int32_t* codes_in = indices.run(first, columns, buffers);
     for (int64_t c = 0; c < columns; c += size, ++block) {
       const float* table = tables + block * entries * width;
-      for (int64_t i = first + c; i < first + c + size; ++i) {
-        const float* entry = table + codes_in[static_cast<size_t>(i)] * width;
+      for (int64_t i = c; i < c + size; ++i) {
+        const float* entry = table + codes_in[i] * width;
         if (width == 1) {
-          to[i] = *entry;
+          to[first + i] = *entry;
           continue;
         }
-        const int64_t base = i / apart * width * apart + i % apart;
+        const int64_t at = first + i, base = at / apart * width * apart + at % apart;
         for (int64_t v = 0; v < width; ++v) to[base + v * apart] = entry[v];
       }
     }
@@ -176,7 +254,7 @@ Result<Tensor> unpack_bytes(const Tensor& bytes, int bits, const Shape& shape) {
   return out;
 }
 Status lut_to_dense(Call& call) {
-  POME_ASSIGN_OR_RETURN(Tensor indices, codes(call, "indices"));
+  POME_ASSIGN_OR_RETURN(Tensor indices, stored_codes(call, "indices"));
   POME_ASSIGN_OR_RETURN(Tensor lut, numbers(call, "lut"));
   const DType type = call.at("lut").type;
   int64_t vector_axis = -1;
@@ -187,14 +265,15 @@ Status lut_to_dense(Call& call) {
     if (lut.rank() != 1 || (int64_t{1} << bits) != lut.count() || bits == 0)
       return bad_operand("lut", "has " + std::to_string(lut.count()) +
                                     " entries, a power of two up to 256 is needed");
-    POME_ASSIGN_OR_RETURN(indices, unpack_bytes(indices, bits, shape));
+    POME_ASSIGN_OR_RETURN(const Tensor bytes, widened(std::move(indices)));
+    POME_ASSIGN_OR_RETURN(indices, unpack_bytes(bytes, bits, shape));
     Shape grid(shape.size(), 1);
     grid.insert(grid.end(), {lut.count(), 1});
     lut = lut.reshaped(std::move(grid));
   } else if (call.has("vector_axis")) {
     POME_ASSIGN_OR_RETURN(vector_axis, call.axis("vector_axis", 0, indices.rank()));
   }
-  POME_ASSIGN_OR_RETURN(Tensor out, look_up(indices, lut, vector_axis));
+  POME_ASSIGN_OR_RETURN(Tensor out, look_up(indices, lut, vector_axis, call.pool()));
   emit_number(call, std::move(out), type);
   return {};
 }
@@ -274,7 +353,7 @@ Status lut_to_sparse(Call& call) {
     return unsupported("constexpr_lut_to_sparse with vectors");
   const Tensor dense_codes = refops::map<float, int32_t>(
       spread(mask, values), [](float v) { return static_cast<int32_t>(v); });
-  POME_ASSIGN_OR_RETURN(const Tensor dense, look_up(dense_codes, lut, -1));
+  POME_ASSIGN_OR_RETURN(const Tensor dense, look_up(dense_codes, lut, -1, call.pool()));
   call.emit(mask, call.at("indices_mask").type);
   emit_number(call, pick(mask, dense, values.count()), call.at("lut").type);
   return {};
@@ -288,7 +367,7 @@ Status sparse_blockwise_shift_scale(Call& call) {
     POME_ASSIGN_OR_RETURN(offset, numbers(call, "offset"));
   }
   POME_ASSIGN_OR_RETURN(const Tensor dense,
-                        shift_scale(spread(mask, values), scale.tensor, offset));
+                        shift_scale(spread(mask, values), scale.tensor, offset, call.pool()));
   call.emit(mask, call.at("data_mask").type);
   call.emit(pick(mask, dense, values.count()), scale.type);
   return {};

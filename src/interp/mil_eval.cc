@@ -15,7 +15,7 @@ using mil_ops::Value;
 
 struct MilProgram::Impl {
   Impl(mil::Package p, const MilOptions& o)
-      : package(std::move(p)), options(o), constants(package, options), pool(o.threads) {}
+      : package(std::move(p)), options(o), pool(o.threads), constants(package, options, &pool) {}
 
   Result<NamedTensors> run(const Program& program, const NamedTensors& inputs,
                            NamedTensors* states);
@@ -28,9 +28,9 @@ struct MilProgram::Impl {
 
   mil::Package package;
   MilOptions options;
+  ThreadPool pool;
   mil_ops::ConstantPool constants;
   std::vector<Program> programs;
-  ThreadPool pool;
   std::function<void(const std::string&, const Tensor&)> observer;
 };
 

@@ -11,6 +11,7 @@ DType storage_of(DType type) {
   if (type == DType::kBool) return DType::kBool;
   return is_float(type) ? DType::kF32 : DType::kI32;
 }
+bool is_code(DType type) { return type != DType::kBool && !is_float(type) && bits_of(type) <= 8; }
 bool is_integer(DType type) { return storage_of(type) == DType::kI32; }
 
 namespace {

@@ -34,6 +34,9 @@ struct Value {
 // kF32, kI32 or kBool: how values of `type` are stored.
 DType storage_of(DType type);
 bool is_integer(DType type);
+// Codes of at most eight bits, which the parameters of constexpr operations keep as they are
+// stored.
+bool is_code(DType type);
 // Stored constant -> value; fp64, 64-bit integers that do not fit and fp8 are kUnsupported.
 Result<Value> decode_constant(const Tensor& stored);
 

@@ -275,7 +275,7 @@ class Preparer {
         if (!(spec.flags & kConstexpr)) {
           POME_ASSIGN_OR_RETURN(binding.constant, constants_.load(*value));
         } else if (decode_inline_) {
-          POME_ASSIGN_OR_RETURN(Value decoded, constants_.decode(*value));
+          POME_ASSIGN_OR_RETURN(Value decoded, constants_.parameter(*value));
           binding.constant = &scratch_.emplace_back(std::move(decoded));
         }
       } else {

@@ -20,13 +20,16 @@ namespace pome::mil_ops {
 // *deferred*: its value is empty until hold(), which may empty others.
 class ConstantPool {
  public:
-  ConstantPool(const mil::Package& package, const MilOptions& options)
+  ConstantPool(const mil::Package& package, const MilOptions& options, ThreadPool* threads)
       : package_(package),
         options_(options),
+        threads_(threads),
         defer_(decoded_size(package).all > options.constant_budget) {}
   static std::string key_of(const mil::ValueData& value);
   bool holds(const std::string& key) const { return values_.count(key) > 0; }
   Result<Value> decode(const mil::ValueData& value) const;
+  // The same for a parameter of a constexpr operation, whose codes stay as they are stored.
+  Result<Value> parameter(const mil::ValueData& value) const;
   // Decodes and keeps.
   Result<const Value*> load(const mil::ValueData& value);
   // The results of a constexpr operation, computed unless the pool holds the key.
@@ -53,6 +56,7 @@ class ConstantPool {
 
   const mil::Package& package_;
   const MilOptions& options_;
+  ThreadPool* threads_;
   bool defer_;
   std::map<std::string, std::vector<Value>> values_;  // nodes never move
   std::unordered_map<const Value*, Deferred> deferred_;

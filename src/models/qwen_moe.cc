@@ -66,11 +66,11 @@ ValueId mixture(DecoderLayer& layer, const QwenMoeConfig& c, ValueId h) {
   if (!c.shared_width) return routed;
   const ValueId shared =
       layer.gated_mlp(h, {"shared_expert", "mlp.shared_expert", "_shexp", c.shared_width});
-  // GGUF stores the gate as a vector.
   const Shape gate = {1, c.info.hidden_size};
   WeightRow row = layer.row("shared_switch.weight", "mlp.shared_expert_gate.weight",
                             "ffn_gate_inp_shexp.weight", gate);
-  if (layer.weights().is_gguf()) {
+  // llama.cpp's converter wrote a vector at first.
+  if (layer.weights().stored_shape("", row.gguf_name).size() == 1) {
     row.stored_shape = {c.info.hidden_size};
     row.transform = take_rows(0, gate);
   }

@@ -107,6 +107,12 @@ bool WeightSet::has(const std::string& hf_name, const std::string& gguf_name) co
   return !name.empty() && checkpoint_.find(name);
 }
 
+Shape WeightSet::stored_shape(const std::string& hf_name, const std::string& gguf_name) const {
+  const std::string name = stored_name(hf_name, gguf_name);
+  const CheckpointTensor* tensor = name.empty() ? nullptr : checkpoint_.find(name);
+  return tensor ? tensor->shape : Shape{};
+}
+
 ConstantDataPtr WeightSet::stored(const std::string& hf_name, const std::string& gguf_name,
                                   const Shape& shape) {
   const std::string name = stored_name(hf_name, gguf_name);

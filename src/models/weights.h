@@ -64,6 +64,8 @@ class WeightSet {
   ConstantDataPtr stored(const std::string& hf_name, const std::string& gguf_name,
                          const Shape& shape);
   bool has(const std::string& hf_name, const std::string& gguf_name) const;
+  // Empty when it is not there.
+  Shape stored_shape(const std::string& hf_name, const std::string& gguf_name) const;
   bool is_gguf() const { return gguf_; }
   // Decodes a small stored vector (GGUF rope_freqs), marking it used. Empty when absent.
   Result<std::vector<float>> read_vector(const std::string& hf_name, const std::string& gguf_name);

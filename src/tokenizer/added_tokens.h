@@ -45,7 +45,10 @@ class TokenMatcher {
   uint32_t step(uint32_t node, uint8_t byte) const;
   std::vector<Node> nodes_;
   std::unordered_map<uint64_t, uint32_t> edges_;
-  bool ends_with_[256] = {};  // whether a text ends with this byte
+  size_t find_end_before(std::string_view text, size_t end) const;
+  bool ends_with_[256] = {};    // whether a text ends with this byte
+  int only_end_ = -1;           // the byte that all texts end with, or -1
+  std::vector<bool> last_two_;  // by 256 * last byte but one + last byte: whether a text ends so
 };
 
 }  // namespace pome

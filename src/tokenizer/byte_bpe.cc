@@ -6,51 +6,16 @@
 
 #include "tokenizer/byte_level.h"
 #include "tokenizer/subword_model.h"
-#include "tokenizer/text_table.h"
 #include "tokenizer/vocabulary.h"
 
 namespace pome {
 namespace {
 
-// Bytes of tokens by id, one after the other, and the ids by their bytes.
-class Words {
-  auto text_of() const {
-    return [this](int32_t id) { return bytes(id); };
-  }
-
- public:
-  Words() = default;
-  Words(const std::vector<std::string>& tokens, const std::vector<bool>& included)
-      : table_(tokens.size()) {
-    begins_.reserve(tokens.size() + 1);
-    for (size_t id = 0; id < tokens.size(); ++id) {
-      begins_.push_back(bytes_.size());
-      if (included[id] && !append_bytes_of_token(tokens[id], bytes_)) bytes_.resize(begins_[id]);
-    }
-    begins_.push_back(bytes_.size());
-    for (size_t id = 0; id < tokens.size(); ++id) {
-      const std::string_view text = bytes(static_cast<int32_t>(id));
-      if (!text.empty()) table_.insert(text, static_cast<int32_t>(id), text_of());
-    }
-  }
-  bool empty() const { return bytes_.empty(); }
-  std::string_view bytes(int32_t id) const {
-    const auto i = static_cast<size_t>(id);
-    return std::string_view(bytes_).substr(begins_[i], begins_[i + 1] - begins_[i]);
-  }
-  int32_t find(std::string_view text) const { return table_.find(text, text_of()); }
-
- private:
-  std::string bytes_;
-  std::vector<size_t> begins_;
-  TextTable table_;
-};
-
 class ByteBpe final : public SubwordModel {
  public:
   void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const override {
-    if (!words_.empty()) {
-      if (const int32_t id = words_.find(piece); id >= 0) {
+    if (words_ != nullptr) {
+      if (const int32_t id = words_->find(token_of_bytes(piece), included_); id >= 0) {
         out.push_back(id);
         return;
       }
@@ -68,8 +33,9 @@ class ByteBpe final : public SubwordModel {
 
   // By place in the piece: 1 is added behind the first byte, 2 at the last one.
   std::array<std::array<int32_t, 256>, 4> byte_ids_{};
-  bool simple_ = true;  // every byte has an id, the same wherever it stands
-  Words words_;         // only with ignore_merges
+  bool simple_ = true;                 // every byte has an id, the same wherever it stands
+  const Vocabulary* words_ = nullptr;  // only with ignore_merges
+  std::vector<bool> included_;
   MergeTable merges_;
   int32_t unknown_ = -1;
   bool fuse_unknown_ = false;
@@ -125,7 +91,7 @@ Status set_merges(const TokenizerSource& source, const Vocabulary& vocabulary,
       return {};
     POME_ASSIGN_OR_RETURN(const std::vector<Merge> merges,
                           merges_by_score(source, text_of_user, [&](std::string_view text) {
-                            return vocabulary.find(text);
+                            return vocabulary.find(text, text_of_user);
                           }));
     model.merges_ = MergeTable(merges);
     return {};
@@ -139,16 +105,16 @@ Status set_merges(const TokenizerSource& source, const Vocabulary& vocabulary,
 }  // namespace
 
 Result<std::unique_ptr<SubwordModel>> make_byte_bpe(const TokenizerSource& source,
+                                                    const Vocabulary& vocabulary,
                                                     const std::vector<bool>& text_of_user) {
   auto model = std::make_unique<ByteBpe>();
-  const Vocabulary vocabulary(source.tokens, text_of_user);
   for (size_t place = 0; place < 4; ++place) {
     const std::string prefix = (place & 1) != 0 ? source.continuing_subword_prefix : "";
     const std::string suffix = (place & 2) != 0 ? source.end_of_word_suffix : "";
     for (size_t byte = 0; byte < 256; ++byte) {
       const auto as_byte = static_cast<char>(byte);
-      const int32_t id =
-          vocabulary.find(prefix + token_of_bytes(std::string_view(&as_byte, 1)) + suffix);
+      const int32_t id = vocabulary.find(
+          prefix + token_of_bytes(std::string_view(&as_byte, 1)) + suffix, text_of_user);
       model->byte_ids_[place][byte] = id;
       model->simple_ = model->simple_ && id >= 0;
     }
@@ -156,7 +122,10 @@ Result<std::unique_ptr<SubwordModel>> make_byte_bpe(const TokenizerSource& sourc
   model->simple_ = model->simple_ && source.continuing_subword_prefix.empty() &&
                    source.end_of_word_suffix.empty();
   POME_RETURN_IF_ERROR(set_merges(source, vocabulary, text_of_user, *model));
-  if (source.ignore_merges) model->words_ = Words(source.tokens, text_of_user);
+  if (source.ignore_merges) {
+    model->words_ = &vocabulary;
+    model->included_ = text_of_user;
+  }
   model->unknown_ = source.unknown.value_or(-1);
   model->fuse_unknown_ = source.fuse_unknown;
   return std::unique_ptr<SubwordModel>(std::move(model));

@@ -61,7 +61,14 @@ std::optional<std::string> bytes_of_token(std::string_view token) {
 
 std::string token_of_bytes(std::string_view bytes) {
   std::string out;
-  for (const char c : bytes) append_utf8(out, byte_level_character(static_cast<uint8_t>(c)));
+  for (const char c : bytes) {
+    const char32_t point = byte_level_character(static_cast<uint8_t>(c));
+    if (point < 0x80) {
+      out.push_back(static_cast<char>(point));
+    } else {
+      append_utf8(out, point);
+    }
+  }
   return out;
 }
 

@@ -37,14 +37,14 @@ class CharacterIds {
 
 class CharBpe final : public SubwordModel {
  public:
-  CharBpe(const std::vector<std::string>& tokens, const std::vector<bool>& included)
-      : vocabulary_(tokens, included) {
+  CharBpe(const Vocabulary& vocabulary, std::vector<bool> included)
+      : vocabulary_(vocabulary), included_(std::move(included)) {
     byte_ids_.fill(-1);
   }
 
   void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const override {
     if (ignore_merges_) {
-      if (const int32_t id = vocabulary_.find(piece); id >= 0) {
+      if (const int32_t id = vocabulary_.find(piece, included_); id >= 0) {
         out.push_back(id);
         return;
       }
@@ -60,7 +60,38 @@ class CharBpe final : public SubwordModel {
     out.insert(out.end(), scratch.ids.begin(), scratch.ids.end());
   }
 
-  Vocabulary vocabulary_;
+  // Between two known characters that stand side by side in no token.
+  size_t next_cut(std::string_view piece, size_t at) const override {
+    if (neighbours_.empty()) return piece.size();
+    Rune before = decode_rune(piece, at);
+    at += before.size;
+    while (at < piece.size()) {
+      const Rune behind = decode_rune(piece, at);
+      if (before.valid && behind.valid && !neighbours_[neighbour_bit(before.point, behind.point)] &&
+          characters_[0].find(before.point) >= 0 && characters_[0].find(behind.point) >= 0) {
+        return at;
+      }
+      at += behind.size;
+      before = behind;
+    }
+    return at;
+  }
+  void find_neighbours(const std::vector<std::string>& tokens, const std::vector<bool>& included) {
+    if (ignore_merges_ || places_differ_) return;  // whole pieces count, and their ends
+    neighbours_.assign(size_t{1} << kLogNeighbours, false);
+    for (size_t id = 0; id < tokens.size(); ++id) {
+      if (!included[id]) continue;
+      for (size_t at = 0; at < tokens[id].size();) {
+        const Rune before = decode_rune(tokens[id], at);
+        at += before.size;
+        if (at >= tokens[id].size()) break;
+        neighbours_[neighbour_bit(before.point, decode_rune(tokens[id], at).point)] = true;
+      }
+    }
+  }
+
+  const Vocabulary& vocabulary_;
+  std::vector<bool> included_;  // tokens that text may become
   // By place in the piece: 1 is added behind the first character, 2 at the last one. Only the first
   // is used where there is neither prefix nor suffix.
   std::array<CharacterIds, 4> characters_;
@@ -74,6 +105,14 @@ class CharBpe final : public SubwordModel {
   std::string prefix_, suffix_;  // of tokens that do not begin a piece, and that end it
 
  private:
+  static constexpr int kLogNeighbours = 20;
+  // Of pairs that share a bit some are taken for neighbours that are none, which only costs cuts.
+  static size_t neighbour_bit(char32_t before, char32_t behind) {
+    const uint64_t pair = uint64_t{before} << 32 | behind;
+    return static_cast<size_t>(pair * 0x9E3779B97F4A7C15ull >> (64 - kLogNeighbours));
+  }
+  std::vector<bool> neighbours_;
+
   static constexpr int32_t kWhole = -2;  // minus the id: a token that was taken whole
 
   bool push_bytes(std::string_view text, std::vector<int32_t>& out) const {
@@ -195,7 +234,7 @@ Result<std::vector<Merge>> find_merges(const TokenizerSource& source,
   auto extra = static_cast<int32_t>(source.tokens.size());
   return merges_by_score(source, included, [&](std::string_view part) {
     const std::optional<char32_t> character = only_character(part);
-    if (!character) return model.vocabulary_.find(part);
+    if (!character) return model.vocabulary_.find(part, included);
     const int32_t known = model.characters_[0].find(*character);
     if (known >= 0) return known;
     model.characters_[0].add(*character, extra);
@@ -206,6 +245,7 @@ Result<std::vector<Merge>> find_merges(const TokenizerSource& source,
 }  // namespace
 
 Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& source,
+                                                    const Vocabulary& vocabulary,
                                                     const std::vector<bool>& text_of_user) {
   const bool by_score = source.merges.empty() && !source.scores.empty();
   std::vector<bool> included = text_of_user;
@@ -218,7 +258,7 @@ Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& sourc
     byte_ids[*byte] = static_cast<int32_t>(id);
     if (by_score) included[id] = false;
   }
-  auto model = std::make_unique<CharBpe>(source.tokens, included);
+  auto model = std::make_unique<CharBpe>(vocabulary, included);
   model->byte_ids_ = byte_ids;
   model->vocab_size_ = static_cast<int32_t>(source.tokens.size());
   model->unknown_ = source.unknown.value_or(-1);
@@ -240,6 +280,7 @@ Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& sourc
   }
   POME_ASSIGN_OR_RETURN(const std::vector<Merge> merges, find_merges(source, included, *model));
   model->merges_ = MergeTable(merges);
+  model->find_neighbours(source.tokens, included);
   return std::unique_ptr<SubwordModel>(std::move(model));
 }
 

@@ -66,6 +66,16 @@ inline constexpr std::array<uint8_t, 128> kAsciiBits = [] {
   return bits;
 }();
 
+// The same by byte: bytes that are not ASCII are in no set, or (`inside` false) in all.
+template <bool inside>
+inline constexpr std::array<uint8_t, 256> kByteBits = [] {
+  std::array<uint8_t, 256> bits{};
+  for (size_t c = 0; c < 256; ++c) {
+    bits[c] = c < 128 ? kAsciiBits[c] : static_cast<uint8_t>(inside ? 0 : 0xFF);
+  }
+  return bits;
+}();
+
 struct Char {
   char32_t point = 0;
   uint8_t size = 0;  // 0: the end of the text
@@ -88,12 +98,12 @@ template <bool inside = true>
 inline size_t skip(std::string_view text, size_t at, uint8_t mask) {
   const size_t size = text.size();
   while (true) {
-    uint8_t byte = 0;
-    while (at < size && (byte = static_cast<uint8_t>(text[at])) < 128) {
-      if (((kAsciiBits[byte] & mask) != 0) != inside) return at;
+    // A byte that is not ASCII ends the fast loop either way.
+    while (at < size &&
+           ((kByteBits<inside>[static_cast<uint8_t>(text[at])] & mask) != 0) == inside) {
       ++at;
     }
-    if (at >= size) return at;
+    if (at >= size || static_cast<uint8_t>(text[at]) < 128) return at;
     const Char c = char_at(text, at);
     if (c.is(mask) != inside) return at;
     at += c.size;

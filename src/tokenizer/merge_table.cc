@@ -7,9 +7,11 @@
 namespace pome {
 MergeTable::MergeTable(size_t count) {
   size_t capacity = 16;
-  while (capacity < count * 2) capacity *= 2;
+  while (capacity * 4 < count * 5) capacity *= 2;
   slots_.resize(capacity);
   mask_ = capacity - 1;
+  while ((size_t{1} << log_bits_) < capacity * 8) ++log_bits_;
+  bits_.resize(size_t{1} << (log_bits_ - 6));
 }
 
 MergeTable::MergeTable(const std::vector<Merge>& merges) {
@@ -20,7 +22,10 @@ MergeTable::MergeTable(const std::vector<Merge>& merges) {
 
 void MergeTable::insert(const Merge& merge) {
   const uint64_t key = key_of(merge.left, merge.right);
-  size_t i = hash(key) & mask_;
+  const uint64_t hashed = hash(key);
+  const uint64_t bit = hashed >> (64 - log_bits_);
+  bits_[bit >> 6] |= uint64_t{1} << (bit & 63);
+  size_t i = hashed & mask_;
   while (slots_[i].key != kEmpty && slots_[i].key != key) i = (i + 1) & mask_;
   slots_[i] = {key, merge.rank, merge.merged};
 }

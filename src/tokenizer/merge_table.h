@@ -33,7 +33,9 @@ class MergeTable {
   std::optional<Found> find(int32_t left, int32_t right) const {
     if (slots_.empty()) return std::nullopt;
     const uint64_t key = key_of(left, right);
-    for (size_t i = hash(key) & mask_;; i = (i + 1) & mask_) {
+    const uint64_t hashed = hash(key);
+    if (!may_have(hashed)) return std::nullopt;
+    for (size_t i = hashed & mask_;; i = (i + 1) & mask_) {
       const Slot& slot = slots_[i];
       if (slot.key == key) return Found{slot.rank, slot.merged};
       if (slot.key == kEmpty) return std::nullopt;
@@ -65,12 +67,20 @@ class MergeTable {
   static uint64_t key_of(int32_t left, int32_t right) {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
   }
-  static size_t hash(uint64_t key) {
+  static uint64_t hash(uint64_t key) {
     key *= 0x9E3779B97F4A7C15ull;
-    return static_cast<size_t>(key ^ key >> 29);
+    return key >> 32 ^ key << 12;
+  }
+  // Most pairs that are asked for do not join. A bit for each hash keeps them away from the slots,
+  // which are too many for the caches near the processor.
+  bool may_have(uint64_t hashed) const {
+    const uint64_t bit = hashed >> (64 - log_bits_);
+    return (bits_[bit >> 6] >> (bit & 63) & 1) != 0;
   }
   std::vector<Slot> slots_;
   size_t mask_ = 0;
+  std::vector<uint64_t> bits_;
+  int log_bits_ = 6;
 };
 
 }  // namespace pome

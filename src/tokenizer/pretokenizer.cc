@@ -186,6 +186,11 @@ Result<PreTokenizer> PreTokenizer::create(const std::vector<PreTokenizerStep>& s
       return bad_input(Refusal::kLimit, "more than 32 stages").at("pre_tokenizer");
     }
   }
+  for (const Stage& stage : out.stages_) {
+    const bool rewrites = stage.kind == Kind::kPrefixSpace || stage.kind == Kind::kMetaspace ||
+                          stage.kind == Kind::kByteLevel;
+    out.cuts_only_ = out.cuts_only_ && !rewrites;
+  }
   if (out.stages_.size() == 1 && out.stages_[0].kind == Kind::kPattern) {
     const Stage& stage = out.stages_[0];
     const WordRule* rule = stage.pattern[0].word_rule();

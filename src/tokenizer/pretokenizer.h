@@ -26,6 +26,8 @@ class PreTokenizer {
                                      bool bytes_for_model);
   // Whether pieces are bytes that stand for themselves, not the text of tokens.
   bool gives_bytes() const { return gives_bytes_; }
+  // Whether pieces are parts of the text itself, which stay where they are.
+  bool cuts_only() const { return cuts_only_; }
 
   struct Scratch {
     std::vector<std::string> texts;  // per step
@@ -88,7 +90,7 @@ class PreTokenizer {
                       Sink& sink) const;
 
   std::vector<Stage> stages_;
-  bool gives_bytes_ = false;
+  bool gives_bytes_ = false, cuts_only_ = true;
   // Set when the only stage is a word rule whose matches are isolated.
   std::shared_ptr<const WordRule> only_rule_;
   WordScanner only_scan_ = nullptr;

@@ -121,6 +121,10 @@ class Translator {
     const char c = in_[at_ + 1];
     const std::string word(kWord), space(kSpace);
     if (std::string_view("hHRXyYKZGKNOC").find(c) != std::string_view::npos) return false;
+    if ((c == 'p' || c == 'P' || c == 'x') && at_ + 2 < in_.size() && in_[at_ + 2] == '{') {
+      const size_t end = in_.find('}', at_);
+      return end != std::string_view::npos && copy(end + 1 - at_);
+    }
     if (depth_ > 0) {
       if (c == 'w') return put(word);
       if (c == 's') return put(space);
@@ -157,6 +161,7 @@ class Translator {
     if (starts("(?m") || starts("(?s") || starts("(?a") || starts("(?u") || starts("(?y")) {
       return false;  // options of other meaning
     }
+    if (starts("}+") || starts("}?")) return false;  // neither possessive nor lazy in Ruby
     if (in_[at_] != '[') return copy(1);
     ++depth_;
     copy(1);

@@ -4,8 +4,6 @@
 #include <string_view>
 #include <unordered_set>
 
-#include "tokenizer/text_table.h"
-
 namespace pome {
 namespace {
 
@@ -77,24 +75,6 @@ Status check_ids(const TokenizerSource& source) {
   return {};
 }
 
-Status check_texts(const TokenizerSource& source) {
-  TextTable seen(source.tokens.size());
-  const auto text_of = [&](int32_t id) -> std::string_view {
-    return source.tokens[static_cast<size_t>(id)];
-  };
-  for (size_t id = 0; id < source.tokens.size(); ++id) {
-    if (source.tokens[id].empty()) continue;
-    if (!source.kinds.empty() && source.kinds[id] == TokenKind::kUnused) continue;
-    const int32_t first = seen.insert(source.tokens[id], static_cast<int32_t>(id), text_of);
-    if (first < 0) continue;
-    return bad_input(Refusal::kDup, "token \"" + escape_for_terminal(source.tokens[id], 80) +
-                                        "\" is there twice, as " + std::to_string(first) +
-                                        " and as " + std::to_string(id))
-        .at(indexed("tokens", id));
-  }
-  return {};
-}
-
 Status check_added(const TokenizerSource& source) {
   std::unordered_set<int32_t> ids;
   for (size_t i = 0; i < source.added.size(); ++i) {
@@ -129,7 +109,6 @@ Status check_source(const TokenizerSource& source) {
   const auto check = [&]() -> Status {
     POME_RETURN_IF_ERROR(check_sizes(source));
     POME_RETURN_IF_ERROR(check_ids(source));
-    POME_RETURN_IF_ERROR(check_texts(source));
     return check_added(source);
   };
   if (Status status = check(); !status.ok()) return std::move(status).in(source.origin);

@@ -15,6 +15,8 @@
 
 namespace pome {
 
+class Vocabulary;
+
 class SubwordModel {
  public:
   // The best way to a place in a text: its score and the token that ends there.
@@ -33,21 +35,27 @@ class SubwordModel {
   // Appends the ids of `piece` (at most 2^31 - 1 bytes) to out.
   virtual void encode(std::string_view piece, Scratch& scratch,
                       std::vector<int32_t>& out) const = 0;
+  // A place behind `at` (< piece.size()) at which the piece can be cut without changing its ids, or
+  // its end. Long texts are encoded part by part then.
+  virtual size_t next_cut(std::string_view piece, size_t /*at*/) const { return piece.size(); }
 };
 
 // `text_of_user[id]`: whether ordinary text may become this token; control tokens, placeholders and
-// unused ids may not, whatever the merges say. Sources have been checked (see Tokenizer::create).
-// BPE over the bytes of the text, for sources whose tokens are written in the byte-level alphabet:
-// by rank of `merges`, else by score. A byte without a token becomes `unknown`, or nothing where
-// there is none.
+// unused ids may not, whatever the merges say. Sources have been checked (see Tokenizer::create);
+// source and vocabulary outlive the model. BPE over the bytes of the text, for sources whose tokens
+// are written in the byte-level alphabet: by rank of `merges`, else by score. A byte without a
+// token becomes `unknown`, or nothing where there is none.
 Result<std::unique_ptr<SubwordModel>> make_byte_bpe(const TokenizerSource& source,
+                                                    const Vocabulary& vocabulary,
                                                     const std::vector<bool>& text_of_user);
 // BPE over the characters of the text, likewise. Characters without a token become byte tokens
 // where the vocabulary has them, else `unknown`.
 Result<std::unique_ptr<SubwordModel>> make_char_bpe(const TokenizerSource& source,
+                                                    const Vocabulary& vocabulary,
                                                     const std::vector<bool>& text_of_user);
 // Pieces are tokens, or else `unknown`.
 Result<std::unique_ptr<SubwordModel>> make_word_level(const TokenizerSource& source,
+                                                      const Vocabulary& vocabulary,
                                                       const std::vector<bool>& text_of_user);
 // Unigram language model (Kudo 2018): of all ways to write the piece with tokens the one whose
 // scores sum up highest, of equals the one that the references find first. A character that is no

@@ -1,6 +1,7 @@
 #include "tokenizer/tokenizer.h"
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -27,8 +28,19 @@ constexpr size_t kKeptScratch = size_t{1} << 20;    // symbols
 struct Tokenizer::Impl::Call {
   SubwordModel::Scratch scratch;
   PreTokenizer::Scratch pieces;
-  WordCache cache;
+  ShortWordCache short_words;
+  LongWordCache long_words;
   std::vector<int32_t> out;
+
+  // Short words that wait: their places in the cache are on their way from memory.
+  struct Waiting {
+    std::string_view word;
+    ShortWordCache::Key key;
+    ShortWordCache::Place* place = nullptr;
+  };
+  static constexpr size_t kMostWaiting = 16;
+  std::array<Waiting, kMostWaiting> waiting;
+  size_t waiting_count = 0;
 };
 
 class Tokenizer::Impl::CallPool {
@@ -125,10 +137,10 @@ Status Tokenizer::Impl::make_model() {
   auto made = [&]() -> Result<std::unique_ptr<SubwordModel>> {
     switch (source.model) {
       case TokenizerSource::Model::kBpe:
-        return pre_tokenizer.gives_bytes() ? make_byte_bpe(source, text_of_user)
-                                           : make_char_bpe(source, text_of_user);
+        return pre_tokenizer.gives_bytes() ? make_byte_bpe(source, vocabulary, text_of_user)
+                                           : make_char_bpe(source, vocabulary, text_of_user);
       case TokenizerSource::Model::kWordLevel:
-        return make_word_level(source, text_of_user);
+        return make_word_level(source, vocabulary, text_of_user);
       case TokenizerSource::Model::kUnigram:
         return make_unigram(source, text_of_user);
       case TokenizerSource::Model::kWordPiece:
@@ -163,32 +175,89 @@ void Tokenizer::Impl::encode_segment(std::string_view text, size_t offset,
   normalized.cut(
       view, parse_special, closed,
       [&](size_t begin, size_t end) {
-        pre_tokenizer.split(view.substr(begin, end - begin), offset == 0 && begin == 0, call.pieces,
-                            [&](std::string_view piece) { encode_piece(piece, call); });
+        encode_text(view.substr(begin, end - begin), offset == 0 && begin == 0, call);
       },
       [&](int32_t id) { call.out.push_back(id); });
 }
 
-void Tokenizer::Impl::encode_piece(std::string_view piece, Call& call) const {
-  if (piece.size() > WordCache::kMaxWord || piece.empty()) {
-    for (size_t at = 0; at < piece.size(); at += kMaxPieceBytes) {
-      model->encode(piece.substr(at, kMaxPieceBytes), call.scratch, call.out);
-    }
+// The pieces of a text that needs no further normalising.
+void Tokenizer::Impl::encode_text(std::string_view text, bool at_start, Call& call) const {
+  const char* end = text.data() + text.size();
+  if (!pre_tokenizer.cuts_only()) {  // pieces do not lie in the text and have to be taken at once
+    pre_tokenizer.split(text, at_start, call.pieces, [&](std::string_view piece) {
+      encode_piece(piece, piece.size(), call);
+      encode_waiting(call);
+    });
     return;
   }
-  const WordCache::Key key = WordCache::key_of(piece, piece.size());
-  WordCache::Slot& slot = call.cache.slot(key);
-  if (WordCache::holds(slot, key)) {
-    call.out.insert(call.out.end(), slot.ids, slot.ids + slot.count);
+  pre_tokenizer.split(text, at_start, call.pieces, [&](std::string_view piece) {
+    encode_piece(piece, static_cast<size_t>(end - piece.data()), call);
+  });
+  encode_waiting(call);
+}
+
+// `readable`: so many bytes may be read from the beginning of the piece.
+void Tokenizer::Impl::encode_piece(std::string_view piece, size_t readable, Call& call) const {
+  if (piece.size() <= ShortWordCache::kMaxWord) {
+    Call::Waiting& waiting = call.waiting[call.waiting_count++];
+    waiting.word = piece;
+    waiting.key = ShortWordCache::key_of(piece, readable);
+    waiting.place = call.short_words.place(waiting.key);
+    __builtin_prefetch(waiting.place);
+    if (call.waiting_count == Call::kMostWaiting) encode_waiting(call);
+    return;
+  }
+  encode_waiting(call);
+  if (piece.size() > LongWordCache::kMaxWord) {
+    encode_long_piece(piece, call);
+    return;
+  }
+  const LongWordCache::Key key = LongWordCache::key_of(piece, readable);
+  LongWordCache::Place* place = call.long_words.place(key);
+  if (const auto* slot = LongWordCache::find(place, key)) {
+    call.out.insert(call.out.end(), slot->ids.begin(), slot->ids.begin() + slot->count);
     return;
   }
   const size_t begin = call.out.size();
   model->encode(piece, call.scratch, call.out);
   const size_t count = call.out.size() - begin;
-  if (count > WordCache::kMaxIds) return;
-  slot.key = key;
-  slot.count = static_cast<uint32_t>(count);
-  std::copy_n(call.out.begin() + static_cast<ptrdiff_t>(begin), count, slot.ids);
+  if (count <= LongWordCache::kMaxIds) {
+    LongWordCache::put(place, key, call.out.data() + begin, count);
+  }
+}
+
+// Pieces that are no words: cut where no token reaches across, if the model knows such places.
+void Tokenizer::Impl::encode_long_piece(std::string_view piece, Call& call) const {
+  for (size_t at = 0; at < piece.size();) {
+    const size_t end = std::min(model->next_cut(piece, at), at + kMaxPieceBytes);
+    const std::string_view part = piece.substr(at, end - at);
+    if (part.size() <= ShortWordCache::kMaxWord) {
+      encode_piece(part, piece.size() - at, call);
+    } else {
+      encode_waiting(call);
+      model->encode(part, call.scratch, call.out);
+    }
+    at = end;
+  }
+  encode_waiting(call);
+}
+
+void Tokenizer::Impl::encode_waiting(Call& call) const {
+  std::vector<int32_t>& out = call.out;
+  for (size_t i = 0; i < call.waiting_count; ++i) {
+    const Call::Waiting& waiting = call.waiting[i];
+    if (const auto* slot = ShortWordCache::find(waiting.place, waiting.key)) {
+      for (uint32_t k = 0; k < slot->count; ++k) out.push_back(slot->ids[k]);
+      continue;
+    }
+    const size_t begin = out.size();
+    model->encode(waiting.word, call.scratch, out);
+    const size_t count = out.size() - begin;
+    if (count <= ShortWordCache::kMaxIds) {
+      ShortWordCache::put(waiting.place, waiting.key, out.data() + begin, count);
+    }
+  }
+  call.waiting_count = 0;
 }
 
 Tokenizer::Tokenizer() : impl_(std::make_unique<Impl>()) {}
@@ -201,6 +270,7 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::create(TokenizerSource sourc
   impl.source = std::move(source);
   const TokenizerSource& from = impl.source;
   const auto build = [&]() -> Status {
+    POME_ASSIGN_OR_RETURN(impl.vocabulary, Vocabulary::create(from));
     impl.find_special();
     POME_ASSIGN_OR_RETURN(impl.normalizer, NormalizerChain::create(from.normalizer));
     const bool bytes = from.model == TokenizerSource::Model::kBpe && !from.byte_fallback;

@@ -13,6 +13,7 @@
 #include "tokenizer/pretokenizer.h"
 #include "tokenizer/subword_model.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/vocabulary.h"
 
 namespace pome {
 
@@ -23,6 +24,7 @@ struct Tokenizer::Impl {
   ~Impl();
 
   TokenizerSource source;
+  Vocabulary vocabulary;
   NormalizerChain normalizer;
   PreTokenizer pre_tokenizer;
   std::unique_ptr<SubwordModel> model;
@@ -39,7 +41,10 @@ struct Tokenizer::Impl {
   Status make_model();
   void encode_segment(std::string_view text, size_t offset, std::span<const TextRange> user_text,
                       bool parse_special, Call& call) const;
-  void encode_piece(std::string_view piece, Call& call) const;
+  void encode_text(std::string_view text, bool at_start, Call& call) const;
+  void encode_piece(std::string_view piece, size_t readable, Call& call) const;
+  void encode_long_piece(std::string_view piece, Call& call) const;
+  void encode_waiting(Call& call) const;
 };
 
 }  // namespace pome

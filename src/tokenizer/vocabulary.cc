@@ -1,7 +1,6 @@
 #include "tokenizer/vocabulary.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "tokenizer/unicode.h"
 
@@ -32,10 +31,26 @@ std::vector<uint32_t> ranks_of_scores(const TokenizerSource& source,
 
 }  // namespace
 
+Result<Vocabulary> Vocabulary::create(const TokenizerSource& source) {
+  Vocabulary out;
+  out.tokens_ = &source.tokens;
+  out.table_ = TextTable(source.tokens.size());
+  for (size_t id = 0; id < source.tokens.size(); ++id) {
+    const std::string& text = source.tokens[id];
+    if (text.empty() || (!source.kinds.empty() && source.kinds[id] == TokenKind::kUnused)) continue;
+    const int32_t first = out.table_.insert(text, static_cast<int32_t>(id), TextOf{out.tokens_});
+    if (first < 0) continue;
+    return bad_input(Refusal::kDup, "token \"" + escape_for_terminal(text, 80) +
+                                        "\" is there twice, as " + std::to_string(first) +
+                                        " and as " + std::to_string(id))
+        .at("tokens[" + std::to_string(id) + "]");
+  }
+  return out;
+}
+
 Result<std::vector<Merge>> merges_of_source(const TokenizerSource& source,
                                             const Vocabulary& vocabulary,
-                                            const std::vector<bool>& text_of_user) {
-  std::optional<Vocabulary> all;  // with the tokens that ordinary text may not become
+                                            const std::vector<bool>& included) {
   std::vector<Merge> merges;
   merges.reserve(source.merges.size());
   std::string joined;
@@ -46,19 +61,18 @@ Result<std::vector<Merge>> merges_of_source(const TokenizerSource& source,
     const Merge merge{vocabulary.find(left), vocabulary.find(right), vocabulary.find(joined),
                       static_cast<uint32_t>(rank)};
     if (merge.left >= 0 && merge.right >= 0 && merge.merged >= 0) {
-      merges.push_back(merge);
+      const bool ordinary = included[static_cast<size_t>(merge.left)] &&
+                            included[static_cast<size_t>(merge.right)] &&
+                            included[static_cast<size_t>(merge.merged)];
+      if (ordinary) merges.push_back(merge);
       continue;
     }
-    if (!all) all.emplace(source.tokens, std::vector<bool>(text_of_user.size(), true));
-    for (const std::string_view part :
-         {std::string_view(left), std::string_view(right), std::string_view(joined)}) {
-      if (all->find(part) >= 0) continue;
-      return bad_input(Refusal::kRange,
-                       "merge \"" + escape_for_terminal(left, 40) + " " +
-                           escape_for_terminal(right, 40) + "\" needs the token \"" +
-                           escape_for_terminal(part, 80) + "\", which the vocabulary does not have")
-          .at("merges[" + std::to_string(rank) + "]");
-    }
+    const std::string& missing = merge.left < 0 ? left : merge.right < 0 ? right : joined;
+    return bad_input(Refusal::kRange, "merge \"" + escape_for_terminal(left, 40) + " " +
+                                          escape_for_terminal(right, 40) + "\" needs the token \"" +
+                                          escape_for_terminal(missing, 80) +
+                                          "\", which the vocabulary does not have")
+        .at("merges[" + std::to_string(rank) + "]");
   }
   return merges;
 }

@@ -1,4 +1,6 @@
 // Text of a token -> id, and the merges of a source as ids.
+//
+// Thread safety: immutable after construction.
 #pragma once
 
 #include <cstdint>
@@ -15,35 +17,34 @@
 namespace pome {
 
 class Vocabulary {
-  auto text_of() const {
-    return [tokens = tokens_](int32_t id) -> std::string_view {
-      return (*tokens)[static_cast<size_t>(id)];
-    };
-  }
-
  public:
-  // Tokens with included[id] == false and empty tokens are left out; of equal texts the first
-  // counts. `tokens` must outlive the vocabulary.
-  Vocabulary(const std::vector<std::string>& tokens, const std::vector<bool>& included)
-      : tokens_(&tokens), table_(tokens.size()) {
-    for (size_t id = 0; id < tokens.size(); ++id) {
-      if (included[id] && !tokens[id].empty()) {
-        table_.insert(tokens[id], static_cast<int32_t>(id), text_of());
-      }
-    }
+  Vocabulary() = default;
+  // All tokens but empty and unused ones. kDup names a text that is there twice. The tokens of the
+  // source must outlive the vocabulary and stay where they are.
+  static Result<Vocabulary> create(const TokenizerSource& source);
+  int32_t find(std::string_view text) const {  // -1: none
+    return table_.find(text, TextOf{tokens_});
   }
-  int32_t find(std::string_view text) const { return table_.find(text, text_of()); }  // -1: none
+  // The same for tokens with included[id] only.
+  int32_t find(std::string_view text, const std::vector<bool>& included) const {
+    const int32_t id = find(text);
+    return id >= 0 && included[static_cast<size_t>(id)] ? id : -1;
+  }
 
  private:
-  const std::vector<std::string>* tokens_;
+  struct TextOf {
+    const std::vector<std::string>* tokens;
+    std::string_view operator()(int32_t id) const { return (*tokens)[static_cast<size_t>(id)]; }
+  };
+  const std::vector<std::string>* tokens_ = nullptr;
   TextTable table_;
 };
 
-// kRange names a merge whose parts or result are not tokens. Merges that touch a token which
-// ordinary text may not become are left out.
+// kRange names a merge whose parts or result are not tokens. Merges that touch a token which is not
+// included are left out.
 Result<std::vector<Merge>> merges_of_source(const TokenizerSource& source,
                                             const Vocabulary& vocabulary,
-                                            const std::vector<bool>& text_of_user);
+                                            const std::vector<bool>& included);
 
 // All pairs of texts that join to a token, ranked by its score. `part_id` gives the id of a text,
 // -1 for none. kLimit names a token that is too long to be looked at in all ways.

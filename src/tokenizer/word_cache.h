@@ -1,63 +1,89 @@
 // The ids of words that were seen already, by their bytes: most words of a text are a few hundred.
 //
-// Direct-mapped: a word that hashes to the place of another one replaces it.
-// Thread safety: one thread.
+// Two words share a place; a third one replaces the one that was not asked for last. Thread safety:
+// one thread.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 namespace pome {
 
+// Words of up to 8 * kUnits - 1 bytes that become up to kIds tokens.
+template <size_t kUnits, size_t kIds, int kLogPlaces>
 class WordCache {
  public:
-  static constexpr size_t kMaxWord = 15, kMaxIds = 3;
-  struct Key {
-    uint64_t low = 0, high = 0;  // the bytes, then their number
-  };
+  static constexpr size_t kMaxWord = 8 * kUnits - 1, kMaxIds = kIds;
+  using Key = std::array<uint64_t, kUnits>;  // the bytes, then their number
   struct Slot {
-    Key key;
-    int32_t ids[kMaxIds] = {};
+    Key key{};
+    std::array<int32_t, kIds> ids{};
     uint32_t count = 0;
   };
-  static_assert(sizeof(Slot) == 32);
+  struct Place {
+    std::array<Slot, 2> slots;
+  };
+  static_assert(sizeof(Slot) == 8 * kUnits + 4 * kIds + 4);
 
   // `readable`: so many bytes may be read from the beginning of the word (which has 1 to kMaxWord).
   static Key key_of(std::string_view word, size_t readable) {
-    Key key;
+    Key key{};
     const size_t size = word.size();
-    if (std::endian::native == std::endian::little && readable >= 16) {
-      std::memcpy(&key.low, word.data(), 8);
-      std::memcpy(&key.high, word.data() + 8, 8);
-      if (size < 8) {
-        key.low &= ~uint64_t{0} >> (64 - 8 * size);
-        key.high = 0;
-      } else {
-        key.high &= size == 8 ? 0 : ~uint64_t{0} >> (128 - 8 * size);
+    if (std::endian::native == std::endian::little && readable >= sizeof(Key)) {
+      std::memcpy(key.data(), word.data(), sizeof(Key));
+      for (size_t i = 0; i < kUnits; ++i) {
+        const size_t begin = 8 * i;
+        const uint64_t all = ~uint64_t{0};
+        key[i] &= size <= begin ? 0 : size >= begin + 8 ? all : all >> (64 - 8 * (size - begin));
       }
     } else {
-      char bytes[16] = {};
-      std::memcpy(bytes, word.data(), size);
-      std::memcpy(&key.low, bytes, 8);
-      std::memcpy(&key.high, bytes + 8, 8);
+      std::memcpy(key.data(), word.data(), size);
     }
-    key.high ^= std::endian::native == std::endian::little ? uint64_t{size} << 56 : size;
+    key.back() ^= std::endian::native == std::endian::little ? uint64_t{size} << 56 : size;
     return key;
   }
-  Slot& slot(const Key& key) {
-    const uint64_t hash = (key.low ^ key.high * 0xC2B2AE3D27D4EB4Full) * 0x9E3779B97F4A7C15ull;
-    return slots_[hash >> (64 - kLogSlots)];
+  Place* place(const Key& key) {
+    uint64_t hash = 0;
+    for (const uint64_t unit : key) hash = (hash ^ hash >> 32 ^ unit) * 0x9E3779B97F4A7C15ull;
+    return &places_[hash >> (64 - kLogPlaces)];
   }
-  static bool holds(const Slot& slot, const Key& key) {
-    return slot.key.low == key.low && slot.key.high == key.high;
+  // nullptr: not there.
+  static const Slot* find(Place* place, const Key& key) {
+    Slot& first = place->slots[0];
+    if (equal(first.key, key)) return &first;
+    if (!equal(place->slots[1].key, key)) return nullptr;
+    std::swap(first, place->slots[1]);
+    return &first;
+  }
+  static void put(Place* place, const Key& key, const int32_t* ids, size_t count) {
+    place->slots[1] = place->slots[0];
+    Slot& slot = place->slots[0];
+    slot.key = key;
+    slot.count = static_cast<uint32_t>(count);
+    for (size_t i = 0; i < count; ++i) slot.ids[i] = ids[i];
   }
 
  private:
-  static constexpr int kLogSlots = 15;
-  std::vector<Slot> slots_ = std::vector<Slot>(size_t{1} << kLogSlots);
+  static bool equal(const Key& a, const Key& b) {
+    uint64_t difference = 0;
+    for (size_t i = 0; i < kUnits; ++i) difference |= a[i] ^ b[i];
+    return difference == 0;
+  }
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  // Zeros are empty slots. Pages that no word falls on are never touched.
+  std::unique_ptr<Place[], Free> places_{
+      static_cast<Place*>(std::calloc(size_t{1} << kLogPlaces, sizeof(Place)))};
 };
+
+using ShortWordCache = WordCache<2, 3, 15>;
+using LongWordCache = WordCache<4, 7, 11>;
 
 }  // namespace pome

@@ -324,7 +324,7 @@ class RuleParser {
   }
   void digits() {
     has_digits_ = true;
-    if (take(R"(\p{N}{1,3})") || take(R"(\p{N}{1,3}+)")) {
+    if (take(R"(\p{N}{1,3})")) {
       rule_.digits = 3;
     } else if (take(R"(\p{N}{1,2})")) {
       rule_.digits = 2;
@@ -332,7 +332,8 @@ class RuleParser {
       rule_.digits = 1;
     } else {
       rule_.digits = 0;
-      has_digits_ = take(R"(\p{N}+)");
+      // Ruby reads the second as repeats of one to three, not as possessive.
+      has_digits_ = take(R"(\p{N}+)") || take(R"(\p{N}{1,3}+)");
     }
   }
   bool other() {

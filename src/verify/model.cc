@@ -179,7 +179,7 @@ Result<uint64_t> constant_budget(const mil::Package& package) {
                         " bytes of memory, " + std::to_string(available) + " are available")
         .in(package.path)
         .hint("close other programs; `pome verify` without --against checks the files alone");
-  return (available - least) / 2;
+  return (available - least) / 4;
 }
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,

@@ -15,6 +15,8 @@ namespace pome {
 namespace {
 
 constexpr int64_t kLocatedTokens = 4;  // at least, when looking for the first difference
+// Tokens decoded one by one; fewer where each takes decoding all weights twice.
+constexpr int64_t kDecodedTokens = 48, kDecodedTokensOfLarge = 5;
 
 // A graph name as an identifier of ML Programs.
 std::string identifier(const std::string& name) {
@@ -302,8 +304,9 @@ class Verifier {
     scoring.window = std::min<int64_t>(capacity, 256);
     POME_RETURN_IF_ERROR(
         add_function("prefill", compare(*artefact_, *reference, first(512), scoring, work_)));
-    POME_RETURN_IF_ERROR(
-        add_function("decode", compare_decode(*artefact_, *reference, first(48), work_)));
+    POME_RETURN_IF_ERROR(add_function(
+        "decode", compare_decode(*artefact_, *reference,
+                                 first(keep ? kDecodedTokens : kDecodedTokensOfLarge), work_)));
     if (!report_.problems.empty()) return locate(rebuilt);
     return {};
   }

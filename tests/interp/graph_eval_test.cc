@@ -339,6 +339,19 @@ TEST(Runner, PrefillInPiecesEqualsOnePrefillAndChainsEqualTheWhole) {
   }
 }
 
+TEST(Runner, ConstantsDecodedForEachUseGiveTheSameLogits) {
+  const std::vector<int32_t> ids = {1, 5, 12, 0, 3};
+  std::vector<float> kept(ids.size() * 13), dropped(kept.size());
+  ReferenceOptions options;
+  auto all = reference_runner({decoder(2)}, options);
+  options.constant_budget = 0;
+  auto none = reference_runner({decoder(2)}, options);
+  ASSERT_TRUE(all.ok() && none.ok());
+  ASSERT_TRUE((*all)->prefill(ids, LogitsOf::kAll, kept).ok());
+  ASSERT_TRUE((*none)->prefill(ids, LogitsOf::kAll, dropped).ok());
+  EXPECT_EQ(kept, dropped);
+}
+
 TEST(Runner, RefusesWhatDoesNotFit) {
   auto runner = reference_runner({decoder(1)}, {1, 3});
   ASSERT_TRUE(runner.ok());

@@ -135,6 +135,72 @@ TEST(MilProgram, RoundsOnlyFp16Values) {
   EXPECT_NE(round_to_f16(half_third * half_third), half_third * half_third);
 }
 
+// Two weights of 256 x 512, one palettised, whose products are chained.
+mil::Function two_large_weights() {
+  constexpr int64_t kRows = 512, kColumns = 256;
+  std::vector<float> dense;
+  std::vector<int> indices;
+  for (int i = 0; i < kRows * kColumns; ++i) {
+    dense.push_back(static_cast<float>(i % 17 - 8) / 64);
+    indices.push_back(i * 7 % 4);
+  }
+  FunctionBuilder function;
+  function.input("x", f32({1, kColumns}));
+  function.constant("plain", floats({kRows, kColumns}, dense));
+  function
+      .op("constexpr_lut_to_dense",
+          {bind("indices", test::codes(DType::kU2, {kColumns, kRows}, indices)),
+           bind("lut", floats({1, 1, 4, 1}, {-0.5f, -0.1f, 0.2f, 0.4f}))},
+          {{"palette", f32({kColumns, kRows})}})
+      .op("linear", {bind("x", "x"), bind("weight", "plain")}, {{"h", f32({1, kRows})}})
+      .op("linear", {bind("x", "h"), bind("weight", "palette")}, {{"y", f32({1, kColumns})}})
+      .returns({"y", "palette"});
+  return function.build();
+}
+
+TEST(MilProgram, WeightsBeyondTheBudgetAreDecodedOnDemandToTheSameValues) {
+  std::vector<float> x(256);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 5) - 2;
+  const NamedTensors inputs = {{"x", Tensor::from_f32({1, 256}, x)}};
+  std::vector<NamedTensors> results;
+  for (const uint64_t budget : {~uint64_t{0}, uint64_t{600'000}, uint64_t{0}}) {
+    MilOptions options;
+    options.constant_budget = budget;
+    auto program = make_program({two_large_weights()}, options);
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    for (int call = 0; call < 2; ++call) {
+      auto got = (*program)->run("main", inputs, nullptr);
+      ASSERT_TRUE(got.ok()) << got.status().to_string();
+      results.push_back(std::move(*got));
+    }
+    const auto palette = (*program)->constant("palette");
+    ASSERT_TRUE(palette.ok());
+    EXPECT_EQ(palette->shape(), (Shape{256, 512}));
+    EXPECT_EQ(palette->f32()[1], 0.4f);
+    EXPECT_FALSE((*program)->constant("h")->defined());
+  }
+  for (const NamedTensors& result : results)
+    for (size_t i = 0; i < result.size(); ++i) {
+      const auto got = result[i].second.f32(), expected = results[0][i].second.f32();
+      EXPECT_TRUE(std::equal(got.begin(), got.end(), expected.begin(), expected.end()));
+    }
+}
+
+TEST(MilProgram, DamageInAWeightDecodedOnDemandIsNamed) {
+  mil::Function function = two_large_weights();
+  for (mil::Operation& op : function.operations)
+    for (auto& [name, bindings] : op.inputs)
+      if (name == "lut") bindings = {mil::Binding(floats({1, 1, 2, 1}, {0.0f, 1.0f}))};
+  MilOptions options;
+  options.constant_budget = 0;
+  auto program = make_program({function}, options);
+  ASSERT_TRUE(program.ok());
+  const auto got = (*program)->run("main", {{"x", Tensor::zeros(DType::kF32, {1, 256})}}, nullptr);
+  ASSERT_FALSE(got.ok());
+  EXPECT_NE(got.status().to_string().find("palette"), std::string::npos)
+      << got.status().to_string();
+}
+
 // k[position] = x, read back, as decoders do it; then a second update of the same state.
 FunctionBuilder cache_function(const std::string& name) {
   FunctionBuilder function(name);

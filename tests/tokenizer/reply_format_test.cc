@@ -30,7 +30,7 @@ constexpr const char* kChannelTemplate =
 TokenizerSource source_with(const std::string& chat_template,
                             const std::vector<std::string>& markers) {
   TokenizerSource source;
-  source.model = TokenizerSource::Model::kByteBpe;
+  source.model = TokenizerSource::Model::kBpe;
   source.origin = "test";
   for (int byte = 0; byte < 256; ++byte) {
     source.tokens.push_back(token_of_bytes(std::string(1, static_cast<char>(byte))));
@@ -45,7 +45,8 @@ TokenizerSource source_with(const std::string& chat_template,
     source.kinds.push_back(TokenKind::kControl);
     source.added.push_back(token);
   }
-  source.pre_name = "gpt-2";
+  source.pre_tokenizer = {pretokenizer::ByteLevel{false, true}};
+  source.decoder = {decoder::ByteLevel{}};
   source.chat_template = chat_template;
   return source;
 }

@@ -302,11 +302,11 @@ Result<List> items_of(Context& context, Place place, const Value& value) {
       for (const auto& [key, item] : value.dict()) out.push_back(key);
       return out;
     case Kind::kString: {
+      // Characters of a string that was marked as safe are plain strings.
       const std::string& bytes = value.text().bytes();
       for (size_t at = 0; at < bytes.size();) {
         const size_t size = decode_rune(bytes, at).size;
-        POME_ASSIGN_OR_RETURN(
-            Value item, context.made(place, value.text().slice(at, at + size), value.is_markup()));
+        POME_ASSIGN_OR_RETURN(Value item, context.made(place, value.text().slice(at, at + size)));
         out.push_back(std::move(item));
         at += size;
       }

@@ -7,6 +7,7 @@
 #include "tokenizer/jinja/operators.h"
 #include "tokenizer/jinja/print.h"
 #include "tokenizer/jinja/text_functions.h"
+#include "tokenizer/unicode.h"
 
 namespace pome::jinja {
 namespace {
@@ -110,8 +111,9 @@ Result<Value> first_filter(Call& call) {
     return generator.items[generator.next++];
   }
   if (call.self().is(Kind::kString)) {
-    if (call.self().text().empty()) return empty;
-    return get_item(call.context, call.place, call.self(), Value(int64_t{0}));
+    const Text& text = call.self().text();
+    if (text.empty()) return empty;
+    return call.context.made(call.place, text.slice(0, decode_rune(text.bytes(), 0).size));
   }
   POME_ASSIGN_OR_RETURN(const List all, items(call));
   return all.empty() ? empty : all.front();
