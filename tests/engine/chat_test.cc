@@ -251,7 +251,7 @@ TEST_F(ChatTest, TemplatesWithoutASystemMessageSaySo) {
   EXPECT_NE(ignored.message().find("leaves"), std::string::npos);
   // And one that writes nothing at all is an error, not a crash.
   TokenizerSource bare = tales_tokenizer()->source();
-  bare.add_bos = false;
+  bare.prefix_ids.clear();
   const auto tokenizer = Tokenizer::create(std::move(bare));
   ASSERT_TRUE(tokenizer.ok());
   talk.add_user("Hi");

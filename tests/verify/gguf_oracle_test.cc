@@ -148,7 +148,7 @@ TEST_P(GgufZoo, PerplexityIsThatOfLlamaCpp) {
     scoring.window = kWindow;
     scoring.rule = ScoreRule::kSecondHalf;
     const TokenizerSource& source = model->tokenizer->source();
-    if (source.add_bos) scoring.bos = source.bos;
+    if (source.add_bos()) scoring.bos = source.bos;
     const auto ours = score(*model->runner, ids, scoring, {});
     ASSERT_TRUE(ours.ok()) << ours.status().to_string();
     const double ratio = ours->perplexity / std::atof(theirs.c_str());
