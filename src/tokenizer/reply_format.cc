@@ -1,14 +1,11 @@
 #include "tokenizer/reply_format.h"
 
 #include <algorithm>
-#include <functional>
 #include <optional>
 #include <utility>
 
 namespace pome {
 namespace {
-
-using IsSpecial = std::function<bool(int32_t)>;
 
 // Words that no template writes.
 constexpr std::string_view kAnswer = "4c6f72656d", kThought = "697073756d",
@@ -51,21 +48,6 @@ Json calling_reply() {
            Json::array({{{"id", "000000001"}, {"type", "function"}, {"function", function}}})}};
 }
 
-// The longest special token that ends (or begins) at this place of the text; -1 for none.
-int32_t special_beside(const TokenizerSource& source, const IsSpecial& special,
-                       std::string_view text, bool at_end) {
-  int32_t best = -1;
-  size_t length = 0;
-  for (size_t id = 0; id < source.tokens.size(); ++id) {
-    const std::string& token = source.tokens[id];
-    if (token.size() <= length || token.size() > text.size()) continue;
-    const size_t at = at_end ? text.size() - token.size() : 0;
-    if (text.compare(at, token.size(), token) != 0 || !special(static_cast<int32_t>(id))) continue;
-    best = static_cast<int32_t>(id);
-    length = token.size();
-  }
-  return best;
-}
 int32_t special_behind(const TokenizerSource& source, const IsSpecial& special,
                        std::string_view text) {
   text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
@@ -365,6 +347,21 @@ TemplateEnds template_ends(const ChatTemplate& chat_template, const TokenizerSou
     end_with(last_special(*call));
   }
   return out;
+}
+
+int32_t special_beside(const TokenizerSource& source, const IsSpecial& special,
+                       std::string_view text, bool at_end) {
+  int32_t best = -1;
+  size_t length = 0;
+  for (size_t id = 0; id < source.tokens.size(); ++id) {
+    const std::string& token = source.tokens[id];
+    if (token.size() <= length || token.size() > text.size()) continue;
+    const size_t at = at_end ? text.size() - token.size() : 0;
+    if (text.compare(at, token.size(), token) != 0 || !special(static_cast<int32_t>(id))) continue;
+    best = static_cast<int32_t>(id);
+    length = token.size();
+  }
+  return best;
 }
 
 }  // namespace pome

@@ -13,9 +13,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tokenizer/chat_template.h"
@@ -79,5 +81,10 @@ struct TemplateEnds {
 };
 TemplateEnds template_ends(const ChatTemplate& chat_template, const TokenizerSource& source,
                            const std::vector<bool>& special);
+
+using IsSpecial = std::function<bool(int32_t id)>;
+// The longest special token that begins (or ends, `at_end`) the text; -1 for none.
+int32_t special_beside(const TokenizerSource& source, const IsSpecial& special,
+                       std::string_view text, bool at_end);
 
 }  // namespace pome

@@ -1,7 +1,6 @@
 #include "tokenizer/stop_ids.h"
 
 #include <algorithm>
-#include <optional>
 #include <string>
 
 #include "tokenizer/chat_template.h"
@@ -29,37 +28,12 @@ std::string behind_answer(const ChatTemplate& chat_template, const TokenizerSour
   return begin == std::string::npos || begin >= end ? "" : text.substr(begin, end - begin);
 }
 
-// The longest special token that the text begins with. `special(id)`.
-template <typename IsSpecial>
-std::optional<int32_t> leading_special(const TokenizerSource& source, const std::string& text,
-                                       const IsSpecial& special) {
-  std::optional<int32_t> best;
-  size_t length = 0;
-  for (size_t id = 0; id < source.tokens.size(); ++id) {
-    const std::string& token = source.tokens[id];
-    if (token.size() > length && text.compare(0, token.size(), token) == 0 &&
-        special(static_cast<int32_t>(id))) {
-      best = static_cast<int32_t>(id);
-      length = token.size();
-    }
-  }
-  return best;
-}
-
 }  // namespace
 
 std::vector<int32_t> find_stop_ids(const TokenizerSource& source,
                                    const std::vector<bool>& special) {
   std::vector<int32_t> ids = source.stop_ids;
-  std::optional<int32_t> of_template;
-  if (!source.chat_template.empty()) {
-    const auto chat_template = ChatTemplate::parse(source.chat_template);
-    if (chat_template.ok())
-      of_template =
-          leading_special(source, behind_answer(**chat_template, source, false),
-                          [&](int32_t id) { return special[static_cast<size_t>(id)] == true; });
-  }
-  for (const auto& id : {source.eos, source.end_of_turn, source.end_of_message, of_template}) {
+  for (const auto& id : {source.eos, source.end_of_turn, source.end_of_message}) {
     if (id) ids.push_back(*id);
   }
   if (!source.chat_template.empty()) {
@@ -81,8 +55,8 @@ std::string find_stop_text(const Tokenizer& tokenizer, const ChatTemplate& chat_
   const TokenizerSource& source = tokenizer.source();
   std::string text = behind_answer(chat_template, source, false);
   if (text.empty()) text = behind_answer(chat_template, source, true);
-  if (leading_special(source, text, [&](int32_t id) { return tokenizer.is_special(id); }))
-    return {};
+  const IsSpecial special = [&](int32_t id) { return tokenizer.is_special(id); };
+  if (special_beside(source, special, text, false) >= 0) return {};
   text.resize(std::min(text.size(), text.find('\n')));
   text.resize(text.find_last_not_of(kSpace) + 1);
   return text;
