@@ -54,7 +54,14 @@ class Terminal {
   Terminal(const Terminal&) = delete;
   Terminal& operator=(const Terminal&) = delete;
 
-  void type(const std::string& keys) const {
+  // As a person does: a moment after the screen has come to rest. An editor prints its prompt
+  // before it has taken the terminal over, and what is typed in between is edited by the terminal.
+  void type(const std::string& keys) {
+    const auto end = Clock::now() + std::chrono::milliseconds(500);
+    for (size_t before = 0; Clock::now() < end;) {
+      before = screen_.size();
+      if (!pump(150) || screen_.size() == before) break;
+    }
     EXPECT_EQ(::write(fd_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
   }
   // Waits for `text` behind what earlier calls have waited for, for 20 seconds at most.
