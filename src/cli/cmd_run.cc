@@ -49,6 +49,7 @@ Status run(App& app, const Options& options) {
   if (!settings.continues_text) {
     const std::string end = find_stop_text(*model.tokenizer, *model.chat_template);
     if (!end.empty()) settings.stop.push_back(end);
+    settings.reply = ReplyFormat::of(*model.tokenizer, *model.chat_template);
   }
   const bool stream = !app.common.json;
   const auto generated = generate(
@@ -60,15 +61,17 @@ Status run(App& app, const Options& options) {
   if (stream) {
     app.print("\n");
   } else {
-    app.print_json({{"prompt_ids", ids},
-                    {"ids", result.ids},
-                    {"text", result.text},
-                    {"finish_reason", to_string(result.finish_reason)},
-                    {"ttft_ms", result.ttft_ms},
-                    {"prefill_tokens_per_s", result.prefill_tokens_per_s},
-                    {"decode_tokens_per_s", result.decode_tokens_per_s},
-                    {"seed", settings.sampler.seed},
-                    {"temperature", settings.sampler.temperature}});
+    Json json = {{"prompt_ids", ids},
+                 {"ids", result.ids},
+                 {"text", result.text},
+                 {"finish_reason", to_string(result.finish_reason)},
+                 {"ttft_ms", result.ttft_ms},
+                 {"prefill_tokens_per_s", result.prefill_tokens_per_s},
+                 {"decode_tokens_per_s", result.decode_tokens_per_s},
+                 {"seed", settings.sampler.seed},
+                 {"temperature", settings.sampler.temperature}};
+    if (!result.thinking.empty()) json["thinking"] = result.thinking;
+    app.print_json(json);
   }
   if (result.finish_reason == FinishReason::kInterrupted && app.cancel()->cancelled())
     return Status(StatusCode::kInterrupted, "interrupted");

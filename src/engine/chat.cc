@@ -30,6 +30,7 @@ ChatSession::ChatSession(Runner* runner, std::shared_ptr<const Tokenizer> tokeni
     : runner_(runner), tokenizer_(std::move(tokenizer)), template_(std::move(chat_template)) {
   POME_CHECK(runner_ && tokenizer_ && template_);
   end_of_answer_ = find_stop_text(*tokenizer_, *template_);
+  reply_format_ = ReplyFormat::of(*tokenizer_, *template_);
 }
 
 int64_t ChatSession::room_of(const ChatOptions& options, int64_t capacity) {
@@ -102,6 +103,7 @@ Result<ChatAnswer> ChatSession::reply(std::span<const ChatMessage> messages,
   GenerateOptions generate_options = options.generate;
   generate_options.reused = answer.reused_tokens;
   generate_options.continues_text = false;
+  generate_options.reply = reply_format_;
   if (!end_of_answer_.empty()) generate_options.stop.push_back(end_of_answer_);
   auto generated = generate(*runner_, tokenizer_, ids, generate_options, on_text, cancel);
   context_ = ids;

@@ -82,7 +82,8 @@ class ChatSession {
   Runner* runner_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::shared_ptr<const ChatTemplate> template_;
-  std::string end_of_answer_;     // ends an answer where no token does; may be empty
+  std::string end_of_answer_;  // ends an answer where no token does; may be empty
+  ReplyFormat reply_format_;
   std::vector<int32_t> context_;  // what the runner's cache holds
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <optional>
 #include <utility>
 
 namespace pome {
@@ -48,6 +49,33 @@ class StopFilter {
   bool stopped_ = false;
 };
 
+// Turns ids into the text that the user sees; what else there is goes to `thinking`.
+class VisibleText {
+ public:
+  VisibleText(const std::shared_ptr<const Tokenizer>& tokenizer, const GenerateOptions& options,
+              std::span<const int32_t> prompt, std::string* thinking)
+      : decoder_(tokenizer, true, !options.continues_text), thinking_(thinking) {
+    if (options.reply.layout != ReplyFormat::Layout::kPlain)
+      reader_.emplace(tokenizer, options.reply, prompt);
+  }
+  std::string push(int32_t id) { return reader_ ? visible(reader_->push(id)) : decoder_.push(id); }
+  std::string flush() { return reader_ ? visible(reader_->flush()) : decoder_.flush(); }
+
+ private:
+  std::string visible(const std::vector<ReplyPart>& parts) const {
+    std::string text;
+    for (const ReplyPart& part : parts) {
+      const bool shown =
+          part.kind == ReplyPart::Kind::kAnswer || part.kind == ReplyPart::Kind::kToolCall;
+      (shown ? text : *thinking_) += part.text;
+    }
+    return text;
+  }
+  StreamDecoder decoder_;
+  std::optional<ReplyReader> reader_;
+  std::string* thinking_;
+};
+
 }  // namespace
 
 std::string_view to_string(FinishReason reason) {
@@ -77,7 +105,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   out.prefill_tokens_per_s = static_cast<double>(fresh.size()) / std::max(prefill_seconds, 1e-9);
 
   Sampler sampler(options.sampler);
-  StreamDecoder decoder(tokenizer, true, !options.continues_text);
+  VisibleText decoder(tokenizer, options, prompt, &out.thinking);
   StopFilter filter(options.stop);
   const auto stop_ids = tokenizer->stop_ids();
   const auto show = [&](const std::string& text) {

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "engine/sampler.h"
 #include "graph/runner.h"
+#include "tokenizer/reply_format.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pome {
@@ -26,6 +27,7 @@ struct GenerateOptions {
   // word is kept.
   bool continues_text = false;
   SamplerOptions sampler;
+  ReplyFormat reply;  // how the model lays out its replies; plain: all text is answer
   std::vector<std::string>
       stop;  // text that ends the answer; never part of it, also when split over tokens
 };
@@ -35,7 +37,8 @@ std::string_view to_string(FinishReason reason);  // "stop", "length", "context_
 
 struct Generation {
   std::vector<int32_t> ids;  // without the id that ended it
-  std::string text;
+  std::string text;          // the answer, and calls of tools
+  std::string thinking;      // what else the model wrote: thoughts and commentary, not for the user
   FinishReason finish_reason = FinishReason::kLength;
   double ttft_ms = 0, prefill_tokens_per_s = 0, decode_tokens_per_s = 0;
 };

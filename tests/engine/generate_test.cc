@@ -68,6 +68,23 @@ TEST_F(GenerateTest, AStopIdIsNeitherShownNorCounted) {
   EXPECT_EQ(out.text, " a dog");
 }
 
+TEST_F(GenerateTest, WhatTheModelThinksIsKeptApart) {
+  GenerateOptions options;
+  std::vector<int32_t> script = ids_of("<think>a dog or a cat</think>A dog.");
+  script.push_back(0);
+  const Generation plain = run(script, options);
+  EXPECT_EQ(plain.text, "<think>a dog or a cat</think>A dog.");
+  EXPECT_EQ(plain.thinking, "");
+  options.reply.layout = ReplyFormat::Layout::kThinking;
+  options.reply.open_tag = "<think>";
+  options.reply.close_tag = "</think>";
+  const Generation out = run(script, options);
+  EXPECT_EQ(out.text, "A dog.");
+  EXPECT_EQ(shown(), "A dog.");
+  EXPECT_EQ(out.thinking, "a dog or a cat");
+  EXPECT_EQ(out.ids, plain.ids);
+}
+
 TEST_F(GenerateTest, StopTextsAcrossTokensAreNeverShown) {
   const std::string text = "The little dog ran to the big tree and sat down.";
   const std::vector<int32_t> script = ids_of(text);
