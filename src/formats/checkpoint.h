@@ -56,4 +56,8 @@ struct OpenOptions {
 // part. Git LFS pointers and HTML pages saved as weights get their own message.
 Result<Checkpoint> open_checkpoint(const std::string& path, const OpenOptions& options = {});
 
+// The tokenizer alone. `path`: what open_checkpoint takes; a folder with tokenizer files and no
+// weights; or a tokenizer.json, a SentencePiece model or a tiktoken file by itself.
+Result<TokenizerSource> open_tokenizer(const std::string& path, const OpenOptions& options = {});
+
 }  // namespace pome

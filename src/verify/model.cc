@@ -198,10 +198,8 @@ Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& path)
     POME_ASSIGN_OR_RETURN(TokenizerSource source, artefact_tokenizer(artefact->folder));
     return Tokenizer::create(std::move(source));
   }
-  OpenOptions open;
-  open.need_tokenizer = true;
-  POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
-  return Tokenizer::create(std::move(checkpoint.tokenizer));
+  POME_ASSIGN_OR_RETURN(TokenizerSource source, open_tokenizer(path));
+  return Tokenizer::create(std::move(source));
 }
 
 }  // namespace pome
