@@ -18,23 +18,6 @@ constexpr int64_t kGroupBytes = 64 + kTileRows * kGroup;  // of the panel
 constexpr int64_t kGroupBlocks = kGroup / kBlockColumns;
 constexpr int kTokens = 12;
 
-// Largest |code - offset| on either side of zero.
-struct CodeRange {
-  float low, high;
-};
-template <int kBits>
-CodeRange code_range(const PackedFormat& format) {
-  switch (format.table) {
-    case PackedTable::kNone:
-      break;
-    case PackedTable::kFp4:
-      return {-12, 12};
-    default:
-      return {-127, 127};
-  }
-  return {static_cast<float>(-format.offset), static_cast<float>((1 << kBits) - 1 - format.offset)};
-}
-
 // A quad of codes c becomes round(c * a + b) + 128. `a` holds a * 2^(6 + kBits) and `b` the
 // constant 16 b + 16 * 128 + 8, both twice in each lane of a row. The product is taken with four
 // binary places; that c * a <= 254 keeps all of it inside 16 bits.
@@ -61,14 +44,12 @@ POME_TARGET_VNNI void fill_panel(const PackedView& w, int64_t tile, std::byte* p
   const PackedLayout& layout = w.layout;
   const std::byte* data = w.tile(tile);
   Reader reader(data + layout.head_bytes);
-  // Bits of what is multiplied: the codes, or the bytes that the table gives for them.
-  constexpr bool kFp4 = kTable && kScales == PackedScales::kExponent;
-  constexpr int kWidth = !kTable ? kBits : kFp4 ? 5 : 8;
+  constexpr int kWidth = code_width(kBits, kScales, kTable);
   __m512i table = _mm512_setzero_si512();
   if constexpr (kTable) {
     table = table_register(w, data);
   }
-  const CodeRange range = code_range<kBits>(w.format);
+  const CodeRange range = code_range(w.format);
   const __m512 low = _mm512_set1_ps(range.low), high = _mm512_set1_ps(range.high);
   const __m512 offset = _mm512_set1_ps(static_cast<float>(w.format.offset));
   for (int64_t first = 0; first < layout.blocks; first += kGroupBlocks) {
