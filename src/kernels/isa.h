@@ -24,6 +24,7 @@
 #define POME_TARGET_BF16 __attribute__((target(POME_AVX512_FEATURES ",avx512bf16")))
 #define POME_INLINE_BF16 \
   __attribute__((target(POME_AVX512_FEATURES ",avx512bf16"), always_inline)) inline
+#define POME_HAVE_AMX_KERNELS 1
 #endif
 
 // Tiles live in registers only when the loops over them are unrolled.
