@@ -160,9 +160,9 @@ POME_TARGET_AVX2 void multiply_panel(const ProductArgs& args, int64_t tile, int6
   const std::byte* panel = args.scratch;
   for (int64_t g = 0; g < groups; ++g, panel += kGroupBytes) {
     const int8_t* from = x.high + m0 * x.columns + g * kGroup;
-    __m256i part[M][kHalves];
+    Int32x8 part[M][kHalves];
     POME_UNROLL
-    for (int m = 0; m < M; ++m) part[m][0] = part[m][1] = _mm256_setzero_si256();
+    for (int m = 0; m < M; ++m) part[m][0] = part[m][1] = Int32x8{};
 #pragma GCC unroll 1
     for (int t = 0; t < kGroup / 4; ++t) {
       __m256i w[kHalves], size[kHalves];
@@ -179,8 +179,8 @@ POME_TARGET_AVX2 void multiply_panel(const ProductArgs& args, int64_t tile, int6
         POME_UNROLL
         for (int half = 0; half < kHalves; ++half) {
           const __m256i two = _mm256_maddubs_epi16(size[half], _mm256_sign_epi8(four, w[half]));
-          part[m][half] =
-              _mm256_add_epi32(part[m][half], _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
+          part[m][half] = (Int32x8)_mm256_add_epi32((__m256i)part[m][half],
+                                                    _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
         }
       }
     }
@@ -190,8 +190,8 @@ POME_TARGET_AVX2 void multiply_panel(const ProductArgs& args, int64_t tile, int6
       POME_UNROLL
       for (int m = 0; m < M; ++m) {
         const __m256 factor = _mm256_mul_ps(unit, _mm256_set1_ps(x.scale[(m0 + m) * groups + g]));
-        _mm256_store_ps(total[m][half], _mm256_fmadd_ps(_mm256_cvtepi32_ps(part[m][half]), factor,
-                                                        _mm256_load_ps(total[m][half])));
+        _mm256_store_ps(total[m][half], _mm256_fmadd_ps(_mm256_cvtepi32_ps((__m256i)part[m][half]),
+                                                        factor, _mm256_load_ps(total[m][half])));
       }
     }
   }

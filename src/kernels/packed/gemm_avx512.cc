@@ -37,11 +37,12 @@ POME_TARGET_VNNI void multiply_panel(const PanelProduct& p, int64_t m0) {
   const int32_t* sum = p.x.sum + m0 * p.groups;
   const std::byte* panel[2] = {p.panel[0], p.panel[1]};
   for (int64_t g = 0; g < p.groups; ++g) {
-    __m512i part[M][N];
+    Int32x16 part[M][N];
     POME_UNROLL
     for (int m = 0; m < M; ++m) {
       POME_UNROLL
-      for (int n = 0; n < N; ++n) part[m][n] = _mm512_set1_epi32(-128 * sum[m * p.groups + g]);
+      for (int n = 0; n < N; ++n)
+        part[m][n] = (Int32x16)_mm512_set1_epi32(-128 * sum[m * p.groups + g]);
     }
     // Three tokens are addressed from one pointer.
     constexpr int kPointers = (M + 2) / 3;
@@ -61,7 +62,8 @@ POME_TARGET_VNNI void multiply_panel(const PanelProduct& p, int64_t m0) {
         __builtin_memcpy(&four, from[m / 3] + m % 3 * ldx + 4 * t, 4);
         const __m512i xs4 = _mm512_set1_epi32(four);
         POME_UNROLL
-        for (int n = 0; n < N; ++n) part[m][n] = _mm512_dpbusd_epi32(part[m][n], w[n], xs4);
+        for (int n = 0; n < N; ++n)
+          part[m][n] = (Int32x16)_mm512_dpbusd_epi32((__m512i)part[m][n], w[n], xs4);
       }
     }
     POME_UNROLL
@@ -72,7 +74,7 @@ POME_TARGET_VNNI void multiply_panel(const PanelProduct& p, int64_t m0) {
         const __m512 factor = _mm512_mul_ps(unit, _mm512_set1_ps(xs[m * p.groups + g]));
         const __m512 before = g == 0 ? p.bias[n] : _mm512_load_ps(total[m][n]);
         _mm512_store_ps(total[m][n],
-                        _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[m][n]), factor, before));
+                        _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)part[m][n]), factor, before));
       }
     }
     panel[0] += kGroupBytes;
@@ -91,8 +93,9 @@ template <int N>
 POME_TARGET_VNNI void multiply_tokens(const PanelProduct& p) {
   int64_t m = 0;
   for (; m + kTokens <= p.x.m; m += kTokens) multiply_panel<kTokens, N>(p, m);
-  for (; m + 6 <= p.x.m; m += 6) multiply_panel<6, N>(p, m);
-  for (; m + 3 <= p.x.m; m += 3) multiply_panel<3, N>(p, m);
+  for (; m + 8 <= p.x.m; m += 8) multiply_panel<8, N>(p, m);
+  for (; m + 4 <= p.x.m; m += 4) multiply_panel<4, N>(p, m);
+  for (; m + 2 <= p.x.m; m += 2) multiply_panel<2, N>(p, m);
   for (; m < p.x.m; ++m) multiply_panel<1, N>(p, m);
 }
 
