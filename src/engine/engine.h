@@ -26,6 +26,7 @@ struct PlanOptions {
   // Otherwise int8 activations where the instruction set has kernels for them; see
   // docs/performance.md for what that costs in accuracy.
   bool exact = true;
+  bool fuse = true;  // false: every composite is a step of its own; for measuring
 };
 
 class Plan {

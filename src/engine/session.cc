@@ -26,7 +26,6 @@ class Session final : public Runner {
     frame_.pool = &pool_;
     frame_.scratch = reinterpret_cast<float*>(scratch_.data());
     frame_.scratch_stride = data_.scratch_stride;
-    frame_.pieces = data_.pieces;
     frame_.workspace = reinterpret_cast<float*>(workspace_.data());
   }
 
