@@ -74,7 +74,8 @@ void rope_row_interleaved(int64_t half, const float* x, const float* cos, const 
   for (; p + 4 <= half; p += 4) {
     const float32x4x2_t in = vld2q_f32(x + 2 * p);
     const Pair out = rotate(in.val[0], in.val[1], vld1q_f32(cos + p), vld1q_f32(sin + p));
-    vst2q_f32(y + 2 * p, float32x4x2_t{{out.first, out.second}});
+    const float32x4x2_t both = {{out.first, out.second}};
+    vst2q_f32(y + 2 * p, both);
   }
   for (; p < half; ++p) {
     const float a = x[2 * p], b = x[2 * p + 1];

@@ -27,24 +27,18 @@ POME_TARGET_I8MM void multiply_pairs(const PanelProduct& p, int64_t m0) {
     const std::byte* const panel = p.panel + g * kPanelGroupBytes;
     const auto* w = reinterpret_cast<const int8_t*>(panel + 64);
     int32x4_t part[kPairs][kRowPairs] = {};  // lanes: token, row = 00 01 10 11
-    for (int c = 0; c < 4; ++c) {
-      int8x16_t columns[2][kPairs];
+    for (int c = 0; c < 8; ++c) {
+      int8x16_t columns[kPairs];
       POME_UNROLL
       for (int i = 0; i < kPairs; ++i) {
-        const int8_t* const at = x + 2 * i * ldx + g * kPanelColumns + 16 * c;
-        const int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(at));
-        const int64x2_t b = vreinterpretq_s64_s8(vld1q_s8(at + second * ldx));
-        columns[0][i] = vreinterpretq_s8_s64(vzip1q_s64(a, b));
-        columns[1][i] = vreinterpretq_s8_s64(vzip2q_s64(a, b));
+        const int8_t* const at = x + 2 * i * ldx + g * kPanelColumns + 8 * c;
+        columns[i] = vcombine_s8(vld1_s8(at), vld1_s8(at + second * ldx));
       }
       POME_UNROLL
-      for (int h = 0; h < 2; ++h) {
+      for (int r = 0; r < kRowPairs; ++r) {
+        const int8x16_t ws = vld1q_s8(w + 128 * c + 16 * r);
         POME_UNROLL
-        for (int r = 0; r < kRowPairs; ++r) {
-          const int8x16_t ws = vld1q_s8(w + 256 * c + 128 * h + 16 * r);
-          POME_UNROLL
-          for (int i = 0; i < kPairs; ++i) part[i][r] = vmmlaq_s32(part[i][r], columns[h][i], ws);
-        }
+        for (int i = 0; i < kPairs; ++i) part[i][r] = vmmlaq_s32(part[i][r], columns[i], ws);
       }
     }
     POME_UNROLL
