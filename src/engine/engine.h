@@ -35,12 +35,12 @@ struct Work {
 // Time by step, filled by the sessions of a plan that was compiled with it (one at a time).
 struct StepProfile {
   struct Entry {
-    std::string kind;  // "linear", "attention", ... ; "linear (logits)" behind the last layer
+    std::string kind;  // "linear", "attention", ... ; "linear (logits)" of the last step
     uint64_t calls = 0, nanoseconds = 0;
-    Work work;  // of one call with one token
+    Work work;  // of all calls
   };
   std::vector<Entry> steps;  // in order
-  void reset();              // counts only
+  void reset();              // keeps the kinds
 };
 
 struct PlanOptions {

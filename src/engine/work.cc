@@ -33,10 +33,11 @@ class TimedStep final : public Step {
   Work work(const Frame& frame) const override { return step_->work(frame); }
   Status run(const Frame& frame) const override {
     using Clock = std::chrono::steady_clock;
+    StepProfile::Entry& entry = profile_->steps[index_];
+    entry.work += step_->work(frame);
     const Clock::time_point start = Clock::now();
     Status status = step_->run(frame);
     const auto taken = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
-    StepProfile::Entry& entry = profile_->steps[index_];
     ++entry.calls;
     entry.nanoseconds += static_cast<uint64_t>(taken.count());
     return status;
@@ -67,7 +68,7 @@ Work& Work::operator+=(const Work& other) {
 }
 
 void StepProfile::reset() {
-  for (Entry& entry : steps) entry.calls = entry.nanoseconds = 0;
+  for (Entry& entry : steps) entry = {std::move(entry.kind), 0, 0, {}};
 }
 
 int64_t experts_per_token(const Graph& graph, const Node& moe) {
@@ -96,8 +97,8 @@ void profile_steps(PlanData* plan, const std::shared_ptr<StepProfile>& profile) 
     for (PlannedStep& planned : *section) {
       StepProfile::Entry entry;
       entry.kind = kind_of(planned.step->describe());
-      entry.work = planned.step->work(one);
-      if (section == &plan->tail && entry.work.weight_macs() > 0) entry.kind += " (logits)";
+      const bool product = planned.step->work(one).weight_macs() > 0;
+      if (product && &planned == &plan->tail.back()) entry.kind += " (logits)";
       planned.step =
           std::make_unique<TimedStep>(std::move(planned.step), profile, profile->steps.size());
       profile->steps.push_back(std::move(entry));

@@ -93,7 +93,8 @@ TEST(PlanWork, ProfileCountsEveryStepOfEveryCallAndChangesNothing) {
     bytes += entry.work.weight_bytes;
   }
   EXPECT_GE(linears, 8u);
-  EXPECT_EQ(bytes, (*plain)->work(1, 0).weight_bytes);
+  EXPECT_EQ(bytes, 3 * (*plain)->work(1, 0).weight_bytes);
+  EXPECT_EQ(options.profile->steps.back().kind, "linear (logits)");
   options.profile->reset();
   EXPECT_EQ(options.profile->steps[0].calls, 0u);
   EXPECT_EQ(options.profile->steps[0].nanoseconds, 0u);

@@ -31,7 +31,11 @@ POME_TARGET_AVX2 double int8_roof_avx2(int64_t rounds) {
   __m256i x = _mm256_set1_epi8(1), y = x;
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i sum[kSums];
-  for (__m256i& each : sum) each = _mm256_setzero_si256();
+  POME_UNROLL
+  for (int j = 0; j < kSums; ++j) {
+    sum[j] = _mm256_setzero_si256();
+    __asm__ volatile("" : "+x"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     POME_UNROLL
     for (int j = 0; j < kSums; ++j) {
@@ -40,6 +44,7 @@ POME_TARGET_AVX2 double int8_roof_avx2(int64_t rounds) {
       sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), ones));
     }
   }
+  POME_UNROLL
   for (int j = 1; j < kSums; ++j) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
   alignas(32) uint32_t lanes[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sum[0]);
@@ -52,18 +57,22 @@ POME_TARGET_AVX2 double f32_roof_avx2(int64_t rounds) {
   constexpr int kSums = 12;
   __m256 x = _mm256_set1_ps(1.0f), y = x;
   __m256 sum[kSums];
-  for (__m256& each : sum) each = _mm256_setzero_ps();
+  POME_UNROLL
+  for (int j = 0; j < kSums; ++j) {
+    sum[j] = _mm256_setzero_ps();
+    __asm__ volatile("" : "+x"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+x"(x), "+x"(y));
     POME_UNROLL
     for (int j = 0; j < kSums; ++j) sum[j] = _mm256_fmadd_ps(x, y, sum[j]);
   }
+  POME_UNROLL
+  for (int j = 1; j < kSums; ++j) sum[0] = _mm256_add_ps(sum[0], sum[j]);
+  alignas(32) float lanes[8];
+  _mm256_store_ps(lanes, sum[0]);
   double total = 0;
-  for (const __m256& each : sum) {
-    alignas(32) float lanes[8];
-    _mm256_store_ps(lanes, each);
-    for (const float lane : lanes) total += static_cast<double>(lane);
-  }
+  for (const float lane : lanes) total += static_cast<double>(lane);
   return total;
 }
 

@@ -11,22 +11,18 @@ namespace {
 constexpr int kSums = 24;
 
 // Sums of lanes by way of memory: the compiler's own reductions warn in GCC 12.
-POME_TARGET_AVX512 double total_of(const __m512 (&sum)[kSums]) {
+POME_INLINE_AVX512 double total_of(__m512 sum) {
+  alignas(64) float lanes[16];
+  _mm512_store_ps(lanes, sum);
   double total = 0;
-  for (const __m512& each : sum) {
-    alignas(64) float lanes[16];
-    _mm512_store_ps(lanes, each);
-    for (const float lane : lanes) total += static_cast<double>(lane);
-  }
+  for (const float lane : lanes) total += static_cast<double>(lane);
   return total;
 }
-POME_TARGET_AVX512 uint32_t total_of(const __m512i (&sum)[kSums]) {
+POME_INLINE_AVX512 uint32_t total_of(__m512i sum) {
+  alignas(64) uint32_t lanes[16];
+  _mm512_store_si512(lanes, sum);
   uint32_t total = 0;
-  for (const __m512i& each : sum) {
-    alignas(64) uint32_t lanes[16];
-    _mm512_store_si512(lanes, each);
-    for (const uint32_t lane : lanes) total += lane;
-  }
+  for (const uint32_t lane : lanes) total += lane;
   return total;
 }
 
@@ -55,7 +51,16 @@ POME_TARGET_AVX512 uint64_t read_roof_avx512(const std::byte* data, int64_t byte
 POME_TARGET_AVX512 double f32_roof_avx512(int64_t rounds) {
   __m512 x = _mm512_set1_ps(1.0f), y = x;
   __m512 sum[kSums];
-  for (__m512& each : sum) each = _mm512_setzero_ps();
+  POME_UNROLL
+  for (int j = 0; j < 16; ++j) {
+    sum[j] = _mm512_setzero_ps();
+    __asm__ volatile("" : "+v"(sum[j]));
+  }
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) {
+    sum[j] = _mm512_setzero_ps();
+    __asm__ volatile("" : "+v"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+v"(x), "+v"(y));
     POME_UNROLL
@@ -63,13 +68,27 @@ POME_TARGET_AVX512 double f32_roof_avx512(int64_t rounds) {
     POME_UNROLL
     for (int j = 16; j < kSums; ++j) sum[j] = _mm512_fmadd_ps(x, y, sum[j]);
   }
-  return total_of(sum);
+  // In registers: sums whose address is taken would be stored in every round.
+  POME_UNROLL
+  for (int j = 1; j < 16; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  return total_of(sum[0]);
 }
 
 POME_TARGET_VNNI double int8_roof_vnni(int64_t rounds) {
   __m512i x = _mm512_set1_epi8(1), y = x;
   __m512i sum[kSums];
-  for (__m512i& each : sum) each = _mm512_setzero_si512();
+  POME_UNROLL
+  for (int j = 0; j < 16; ++j) {
+    sum[j] = _mm512_setzero_si512();
+    __asm__ volatile("" : "+v"(sum[j]));
+  }
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) {
+    sum[j] = _mm512_setzero_si512();
+    __asm__ volatile("" : "+v"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+v"(x), "+v"(y));
     POME_UNROLL
@@ -77,13 +96,27 @@ POME_TARGET_VNNI double int8_roof_vnni(int64_t rounds) {
     POME_UNROLL
     for (int j = 16; j < kSums; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], x, y);
   }
-  return total_of(sum);
+  // In registers: sums whose address is taken would be stored in every round.
+  POME_UNROLL
+  for (int j = 1; j < 16; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
+  return total_of(sum[0]);
 }
 
 POME_TARGET_BF16 double bf16_roof_avx512(int64_t rounds) {
   __m512i x = _mm512_set1_epi16(0x3F80), y = x;  // ones
   __m512 sum[kSums];
-  for (__m512& each : sum) each = _mm512_setzero_ps();
+  POME_UNROLL
+  for (int j = 0; j < 16; ++j) {
+    sum[j] = _mm512_setzero_ps();
+    __asm__ volatile("" : "+v"(sum[j]));
+  }
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) {
+    sum[j] = _mm512_setzero_ps();
+    __asm__ volatile("" : "+v"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+v"(x), "+v"(y));
     POME_UNROLL
@@ -91,7 +124,12 @@ POME_TARGET_BF16 double bf16_roof_avx512(int64_t rounds) {
     POME_UNROLL
     for (int j = 16; j < kSums; ++j) sum[j] = _mm512_dpbf16_ps(sum[j], (__m512bh)x, (__m512bh)y);
   }
-  return total_of(sum);
+  // In registers: sums whose address is taken would be stored in every round.
+  POME_UNROLL
+  for (int j = 1; j < 16; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  return total_of(sum[0]);
 }
 
 }  // namespace pome::kernels

@@ -10,11 +10,12 @@ namespace {
 
 constexpr int kSums = 24;
 
-uint32_t total_of(const int32x4_t* sum, int count) {
-  uint32_t total = 0;
-  for (int j = 0; j < count; ++j) total += static_cast<uint32_t>(vaddvq_s32(sum[j]));
-  return total;
-}
+// Added up in registers: sums whose address is taken would be stored in every round.
+#define POME_ADD_SUMS(add, sum, count)                                                  \
+  POME_UNROLL                                                                           \
+  for (int j = 1; j < ((count) < 16 ? (count) : 16); ++j) sum[0] = add(sum[0], sum[j]); \
+  POME_UNROLL                                                                           \
+  for (int j = 16; j < (count); ++j) sum[0] = add(sum[0], sum[j])
 
 }  // namespace
 
@@ -37,7 +38,11 @@ double int8_roof_neon(int64_t rounds) {
   constexpr int kPairs = 8;
   int8x16_t x = vdupq_n_s8(1), y = x;
   int32x4_t sum[kPairs];
-  for (int32x4_t& each : sum) each = vdupq_n_s32(0);
+  POME_UNROLL
+  for (int j = 0; j < kPairs; ++j) {
+    sum[j] = vdupq_n_s32(0);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     POME_UNROLL
     for (int j = 0; j < kPairs; ++j) {
@@ -47,13 +52,23 @@ double int8_roof_neon(int64_t rounds) {
       sum[j] = vpadalq_s16(sum[j], vmlal_high_s8(low, x, y));
     }
   }
-  return total_of(sum, kPairs);
+  POME_ADD_SUMS(vaddq_s32, sum, kPairs);
+  return static_cast<uint32_t>(vaddvq_s32(sum[0]));
 }
 
 double f32_roof_neon(int64_t rounds) {
   float32x4_t x = vdupq_n_f32(1.0f), y = x;
   float32x4_t sum[kSums];
-  for (float32x4_t& each : sum) each = vdupq_n_f32(0.0f);
+  POME_UNROLL
+  for (int j = 0; j < 16; ++j) {
+    sum[j] = vdupq_n_f32(0.0f);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) {
+    sum[j] = vdupq_n_f32(0.0f);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+w"(x), "+w"(y));
     POME_UNROLL
@@ -61,15 +76,23 @@ double f32_roof_neon(int64_t rounds) {
     POME_UNROLL
     for (int j = 16; j < kSums; ++j) sum[j] = vfmaq_f32(sum[j], x, y);
   }
-  double total = 0;
-  for (const float32x4_t& each : sum) total += static_cast<double>(vaddvq_f32(each));
-  return total;
+  POME_ADD_SUMS(vaddq_f32, sum, kSums);
+  return static_cast<double>(vaddvq_f32(sum[0]));
 }
 
 __attribute__((target("arch=armv8.2-a+dotprod"))) double int8_roof_dotprod(int64_t rounds) {
   int8x16_t x = vdupq_n_s8(1), y = x;
   int32x4_t sum[kSums];
-  for (int32x4_t& each : sum) each = vdupq_n_s32(0);
+  POME_UNROLL
+  for (int j = 0; j < 16; ++j) {
+    sum[j] = vdupq_n_s32(0);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) {
+    sum[j] = vdupq_n_s32(0);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+w"(x), "+w"(y));
     POME_UNROLL
@@ -77,13 +100,23 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) double int8_roof_dotprod(int64
     POME_UNROLL
     for (int j = 16; j < kSums; ++j) sum[j] = vdotq_s32(sum[j], x, y);
   }
-  return total_of(sum, kSums);
+  POME_ADD_SUMS(vaddq_s32, sum, kSums);
+  return static_cast<uint32_t>(vaddvq_s32(sum[0]));
 }
 
 __attribute__((target("arch=armv8.2-a+i8mm"))) double int8_roof_i8mm(int64_t rounds) {
   int8x16_t x = vdupq_n_s8(1), y = x;
   int32x4_t sum[kSums];
-  for (int32x4_t& each : sum) each = vdupq_n_s32(0);
+  POME_UNROLL
+  for (int j = 0; j < 16; ++j) {
+    sum[j] = vdupq_n_s32(0);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
+  POME_UNROLL
+  for (int j = 16; j < kSums; ++j) {
+    sum[j] = vdupq_n_s32(0);
+    __asm__ volatile("" : "+w"(sum[j]));
+  }
   for (int64_t i = 0; i < rounds; ++i) {
     __asm__ volatile("" : "+w"(x), "+w"(y));
     POME_UNROLL
@@ -91,7 +124,8 @@ __attribute__((target("arch=armv8.2-a+i8mm"))) double int8_roof_i8mm(int64_t rou
     POME_UNROLL
     for (int j = 16; j < kSums; ++j) sum[j] = vmmlaq_s32(sum[j], x, y);
   }
-  return total_of(sum, kSums);
+  POME_ADD_SUMS(vaddq_s32, sum, kSums);
+  return static_cast<uint32_t>(vaddvq_s32(sum[0]));
 }
 
 }  // namespace pome::kernels

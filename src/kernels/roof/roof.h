@@ -6,8 +6,9 @@
 //             exact up to 2^24 per lane for floats
 //
 // A roof is what speeds are stated as a fraction of. The kernels do nothing but what they measure
-// and their results prove that they did it. An int8 multiply-add counts as one whatever number of
-// instructions the instruction set needs for it.
+// and their results prove that they did it. Two things keep compilers honest: sums begin as values
+// that are not known to be equal, and stay in registers (their address is not taken). An int8
+// multiply-add counts as one whatever number of instructions the instruction set needs for it.
 //
 // Thread safety: pure functions over memory of the caller; measuring uses the pool it is given.
 #pragma once
