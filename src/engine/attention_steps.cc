@@ -119,6 +119,19 @@ class AttentionStep final : public Step {
   int64_t scratch_floats(const Limits& limits) const override {
     return kernels::kAttentionRows * limits.capacity;
   }
+  Work work(const Frame& frame) const override {
+    const View &q = frame.view(q_), &k = frame.view(k_), &v = frame.view(v_);
+    const int64_t tokens = q.dim(2), total = k.dim(2);
+    const auto widths = static_cast<uint64_t>(q.dim(3) + v.dim(3));
+    uint64_t seen = 0;  // keys, over all tokens
+    for (int64_t at = total - tokens + 1; at <= total; ++at)
+      seen += static_cast<uint64_t>(op_.window > 0 ? std::min(at, op_.window) : at);
+    const int64_t touched = op_.window > 0 ? std::min(total, op_.window + tokens - 1) : total;
+    Work work;
+    work.cache_bytes = static_cast<uint64_t>(k.dim(1) * touched) * widths * sizeof(float);
+    work.attention_macs = static_cast<uint64_t>(q.dim(1)) * seen * widths;
+    return work;
+  }
   Status run(const Frame& frame) const override {
     const View &q = frame.view(q_), &k = frame.view(k_);
     const int64_t kv_heads = k.dim(1);

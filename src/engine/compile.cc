@@ -351,6 +351,7 @@ class Compiler {
     const auto packs = [this](ValueId id) { return is_packed_expert(id); };
     if (std::all_of(ids.begin(), ids.end(), packs)) {
       PackedMoeWeights weights;
+      weights.experts_per_token = experts_per_token(graph_, node);
       POME_ASSIGN_OR_RETURN(weights.gate, packed_weight_of(gate));
       if (op.gated) {
         POME_ASSIGN_OR_RETURN(weights.up, packed_weight_of(up));
@@ -359,6 +360,7 @@ class Compiler {
       return finish(made, make_packed_moe(plan_->isa, made, weights));
     }
     MoeWeights weights;
+    weights.experts_per_token = experts_per_token(graph_, node);
     const auto fetch = [&](ValueId id, const Weight** to) -> Status {
       POME_ASSIGN_OR_RETURN(*to, weight_of(id));
       return *to ? Status() : unsupported("experts that are not constants");
@@ -555,6 +557,7 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   const Graph live = remove_dead(graph);
   POME_RETURN_IF_ERROR(check_weight_memory(live));
   POME_RETURN_IF_ERROR(Compiler(live, options, work, data.get()).run());
+  if (options.profile) profile_steps(data.get(), options.profile);
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
 }
 
