@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "engine/context_file.h"
 #include "engine/engine.h"
 #include "engine/plan_impl.h"
 #include "graph/passes.h"
@@ -155,9 +156,39 @@ class Compiler {
       input.place = Slot::Place::kCache;
       input.offset = static_cast<int64_t>(plan_->caches.size());
       input.on_past = true;
-      plan_->caches.push_back({0, shape[1].size, shape[3].size});
+      plan_->caches.push_back(cache_slot(pair, shape[1].size, shape[3].size));
     }
     return {};
+  }
+
+  // A cache that attention alone reads may be of any kind, and needs no more than the widest window
+  // that looks at it; one that other steps read too is f32 and whole.
+  CacheSlot cache_slot(const CachePair& pair, int64_t heads, int64_t dim) const {
+    CacheSlot out{heads, dim, plan_->kv, 0, 0};
+    bool only_windows = true, only_attention = pair.output != graph_.output;
+    for (const Node& node : graph_.nodes) {
+      for (size_t i = 0; i < node.operands.size(); ++i) {
+        if (node.operands[i] == pair.input && !std::holds_alternative<KvWriteOp>(node.op))
+          only_attention = false;
+        if (node.operands[i] != pair.output) continue;
+        const auto* op = std::get_if<AttentionOp>(&node.op);
+        if (!op || (i != 1 && i != 2)) {
+          only_attention = false;
+        } else {
+          only_windows = only_windows && op->window > 0;
+          out.window = std::max(out.window, op->window);
+        }
+      }
+    }
+    if (!only_attention) out.kind = KvKind::kF32;
+    if (!only_attention || !only_windows) out.window = 0;
+    return out;
+  }
+  std::optional<KvLayout> layout_of(ValueId id) {
+    const Slot& at = slot(id);
+    if (at.place != Slot::Place::kCache) return std::nullopt;
+    const CacheSlot& cache = plan_->caches[static_cast<size_t>(at.offset)];
+    return KvLayout{cache.kind, cache.row_bytes(), cache.row_bytes() * plan_->capacity};
   }
 
   ValueId add_value(ValueType type, std::string name) {
@@ -245,7 +276,8 @@ class Compiler {
     at.offset = slot(cache).offset;
     at.on_past = true;
     POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
-    emit(make_kv_write({node.op, {cache, value}, node.result}), {cache, value}, {node.result});
+    emit(make_kv_write({node.op, {cache, value}, node.result}, *layout_of(node.result)),
+         {cache, value}, {node.result});
     return {};
   }
 
@@ -365,7 +397,16 @@ class Compiler {
     for (size_t i = 0; i < made.operands.size(); ++i) {
       POME_ASSIGN_OR_RETURN(made.operands[i], use(made.operands[i], i == 1 || i == 2));
     }
-    return finish(made, make_attention(plan_->isa, made));
+    const SymShape &q = slot(made.operands[0]).type.shape, &k = slot(made.operands[1]).type.shape,
+                   &v = slot(made.operands[2]).type.shape;
+    const AttentionShape shape{q[1].size,
+                               k[1].size,
+                               q[3].size,
+                               v[3].size,
+                               layout_of(made.operands[1]),
+                               layout_of(made.operands[2]),
+                               plan_->exact};
+    return finish(made, make_attention(plan_->isa, made, shape));
   }
   Status lower(const RmsNormOp&, const Node& node) {
     return contiguous(node, [&](const Node& n) { return make_rms_norm(plan_->isa, n); });
@@ -499,6 +540,7 @@ Status read_options(const PlanOptions& options, const Graph& graph, PlanData* pl
   const int64_t longest = graph.info.max_position_embeddings;
   plan->threads = options.threads;
   plan->exact = options.exact;
+  plan->kv = options.kv.value_or(options.exact ? KvKind::kF32 : KvKind::kF16);
   plan->capacity = options.capacity ? options.capacity
                    : longest > 0    ? std::min(longest, kDefaultCapacity)
                                     : kDefaultCapacity;
@@ -522,6 +564,7 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
   const Graph live = remove_dead(graph);
   POME_RETURN_IF_ERROR(check_weight_memory(live));
+  POME_ASSIGN_OR_RETURN(data->fingerprint, graph_fingerprint(live));
   POME_RETURN_IF_ERROR(Compiler(live, work, data.get()).run());
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
 }
@@ -532,9 +575,9 @@ std::string PlanImpl::describe() const {
                      std::string(to_string(d.isa)) + ", " + std::to_string(d.threads) +
                      " threads, capacity " + std::to_string(d.capacity) + ", chunk " +
                      std::to_string(d.chunk) + "\n";
-  text += "bytes: weights " + std::to_string(d.weights.bytes()) + ", cache " +
-          std::to_string(d.cache_bytes) + ", work " +
-          std::to_string(session_bytes() - d.cache_bytes) + "\n";
+  const uint64_t cache = kv_bytes_at(d.caches, d.capacity, d.chunk);
+  text += "bytes: weights " + std::to_string(d.weights.bytes()) + ", full cache " +
+          std::to_string(cache) + ", work " + std::to_string(session_bytes() - cache) + "\n";
   int number = 0;
   for (const auto* section : {&d.body, &d.tail}) {
     text += section == &d.body ? "body\n" : "tail\n";
@@ -547,7 +590,8 @@ std::string PlanImpl::describe() const {
 }
 
 uint64_t PlanImpl::session_bytes() const {
-  return data_->arena_bytes + data_->cache_bytes + data_->scratch_bytes + data_->workspace_bytes;
+  return data_->arena_bytes + kv_bytes_at(data_->caches, data_->capacity, data_->chunk) +
+         data_->scratch_bytes + data_->workspace_bytes;
 }
 
 }  // namespace pome

@@ -14,8 +14,11 @@
 #include "base/status.h"
 #include "graph/graph.h"
 #include "graph/runner.h"
+#include "kernels/attention/kv_rows.h"
 
 namespace pome {
+
+using kernels::KvKind;
 
 struct PlanOptions {
   int threads = 1;
@@ -26,6 +29,9 @@ struct PlanOptions {
   // Otherwise int8 activations where the instruction set has kernels for them; see
   // docs/performance.md for what that costs in accuracy.
   bool exact = true;
+  // How keys and values are cached (kernels/attention/kv_rows.h). Default: f32 when exact, else
+  // f16.
+  std::optional<KvKind> kv;
 };
 
 class Plan {
@@ -33,7 +39,8 @@ class Plan {
   virtual ~Plan() = default;
   virtual std::string describe() const = 0;  // steps, kernels, memory
   virtual uint64_t weight_bytes() const = 0;
-  virtual uint64_t session_bytes() const = 0;  // KV cache + work memory of one session
+  // KV cache and work memory of one session whose context is full.
+  virtual uint64_t session_bytes() const = 0;
   virtual Isa isa() const = 0;
   virtual Result<std::unique_ptr<Runner>> new_session() const = 0;
 };

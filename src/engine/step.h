@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "engine/frame.h"
 #include "engine/weights.h"
 #include "graph/graph.h"
+#include "kernels/attention/kv_rows.h"
 
 namespace pome {
 
@@ -50,8 +52,18 @@ StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights);
 StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
                         double scale);
 StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine);
-StepPtr make_attention(Isa isa, const Node& node);
-StepPtr make_kv_write(const Node& node);
+// Where the rows of a cache lie, [heads, capacity, row].
+struct KvLayout {
+  kernels::KvKind kind = kernels::KvKind::kF32;
+  int64_t row_bytes = 0, head_bytes = 0;
+};
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, dim = 0, value_dim = 0;
+  std::optional<KvLayout> k, v;  // nullopt: ordinary values
+  bool exact = true;
+};
+StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape);
+StepPtr make_kv_write(const Node& node, const KvLayout& layout);
 
 StepPtr make_rms_norm(Isa isa, const Node& node);
 StepPtr make_layer_norm(const Node& node);

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/status.h"
+#include "engine/engine.h"
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
 #include "graph/graph.h"
@@ -27,9 +28,10 @@ struct LoadOptions {
   int64_t context = 0;
   // The length for which rope factors are chosen (BuildOptions); 0 = context.
   int64_t declared_length = 0;
-  bool exact = true;       // PlanOptions::exact of the engine
-  bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
-  bool round_f16 = false;  // packages: fp16 rounding after every op
+  bool exact = true;         // PlanOptions::exact of the engine
+  std::optional<KvKind> kv;  // PlanOptions::kv of the engine; kUsage for other runners
+  bool reference = false;    // the reference evaluator instead of the engine (checkpoints only)
+  bool round_f16 = false;    // packages: fp16 rounding after every op
   bool need_tokenizer = true;
   // Jinja source of a chat template instead of the model's own.
   std::optional<std::string> chat_template;

@@ -73,7 +73,9 @@ TEST_P(Fast, NarrowModelsAreNearlyExactOnEveryIsa) {
   for (const Isa isa : available_isas()) {
     const Outcome wanted = run(narrow, true, 1, 29, isa), got = run(narrow, false, 1, 29, isa);
     const bool palette = GetParam().encoding.kind == EncodingKind::kLut;
-    EXPECT_LT(distance(got.logits, wanted.logits), palette ? 0.03 : 1e-3) << to_string(isa);
+    // Keys and values are binary16; bfloat16 attention adds its rounding of 2^-9.
+    const double attention = isa == Isa::kAvx512Bf16 || isa == Isa::kAmx ? 0.015 : 0.0015;
+    EXPECT_LT(distance(got.logits, wanted.logits), palette ? 0.03 : attention) << to_string(isa);
     EXPECT_EQ(wanted.steps.find("packed"), std::string::npos) << "an exact plan must not pack";
   }
 }
