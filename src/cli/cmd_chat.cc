@@ -245,6 +245,7 @@ Status run(App& app, const Options& o) {
   LoadOptions load;
   load.threads = app.common.threads;
   load.context = o.generation.context;
+  load.exact = false;
   load.kv = chosen_kv(o.generation.kv);
   load.reference = o.reference;
   load.round_f16 = o.f16;
