@@ -113,7 +113,7 @@ class KvWriteStep final : public Step {
 
 class AttentionStep final : public Step {
  public:
-  AttentionStep(Isa isa, const Node& node, const AttentionShape& shape)
+  AttentionStep(Isa isa, const Node& node, const AttentionShape& shape, bool exact)
       : q_(node.operands[0]),
         k_(node.operands[1]),
         v_(node.operands[2]),
@@ -121,7 +121,7 @@ class AttentionStep final : public Step {
         y_(node.result),
         op_(std::get<AttentionOp>(node.op)),
         shape_(shape),
-        kernels_(kernels::choose_attention(isa, shape.exact)) {}
+        kernels_(kernels::choose_attention(isa, exact)) {}
   std::string describe() const override {
     std::string text = "attention " + std::string(kernels::to_string(kind(shape_.k)));
     if (op_.window > 0) text += " window " + std::to_string(op_.window);
@@ -231,8 +231,8 @@ StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, V
 StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine) {
   return std::make_unique<RopeStep>(isa, node, cosine, sine);
 }
-StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape) {
-  return std::make_unique<AttentionStep>(isa, node, shape);
+StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact) {
+  return std::make_unique<AttentionStep>(isa, node, shape, exact);
 }
 StepPtr make_kv_write(const Node& node, const KvLayout& layout) {
   return std::make_unique<KvWriteStep>(node, layout);

@@ -32,6 +32,7 @@ struct PlanOptions {
   // How keys and values are cached (kernels/attention/kv_rows.h). Default: f32 when exact, else
   // f16.
   std::optional<KvKind> kv;
+  bool fuse = true;  // false: every composite is a step of its own; for measuring
 };
 
 class Plan {

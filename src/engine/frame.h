@@ -3,7 +3,6 @@
 // A Frame belongs to one session and one thread; parallel() lends its scratch to the workers.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -49,8 +48,8 @@ struct Frame {
   ThreadPool* pool = nullptr;
   const CancelToken* cancel = nullptr;  // may be null
   float* workspace = nullptr;           // of the running step
-  float* scratch = nullptr;             // `pieces` regions of scratch_stride floats
-  int64_t scratch_stride = 0, pieces = 1;
+  float* scratch = nullptr;             // a region of scratch_stride floats for each thread
+  int64_t scratch_stride = 0;
 
   bool cancelled() const { return cancel && cancel->cancelled(); }
   const View& view(ValueId id) const { return views[static_cast<size_t>(id)]; }
@@ -61,17 +60,9 @@ struct Frame {
   // anyone reads what it wrote.
   template <typename Body>
   void parallel(int64_t items, const Body& body) const {
-    const int64_t used = std::min(items, pieces);
-    if (used <= 1) {
-      for (int64_t i = 0; i < items && !cancelled(); ++i) body(i, scratch);
-      return;
-    }
-    pool->parallel_for(used, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t piece = begin; piece < end; ++piece) {
-        float* mine = scratch + piece * scratch_stride;
-        for (int64_t i = items * piece / used; i < items * (piece + 1) / used && !cancelled(); ++i)
-          body(i, mine);
-      }
+    pool->share(items, [&](int64_t begin, int64_t end, int thread) {
+      float* const mine = scratch + thread * scratch_stride;
+      for (int64_t i = begin; i < end && !cancelled(); ++i) body(i, mine);
     });
   }
 };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -10,7 +9,6 @@ namespace pome {
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -115,7 +113,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   bool wanted = true;
   while (true) {
     if (static_cast<int64_t>(out.ids.size()) >= options.max_tokens) break;
-    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return x < kInfinity; }))
+    if (!below_infinity(logits))
       return bad_input(Refusal::kRange, "the logits hold NaN or infinity")
           .hint("verify tells whether the weights are damaged");
     const int32_t id = sampler.sample(logits, context);

@@ -25,6 +25,29 @@ size_t page_bytes() {
 
 }  // namespace
 
+CacheSlot cache_slot(const Graph& graph, const CachePair& pair, kernels::KvKind kind) {
+  const SymShape& shape = graph.type(pair.input).shape;
+  CacheSlot out{shape[1].size, shape[3].size, kind, 0, 0};
+  bool only_windows = true, only_attention = pair.output != graph.output;
+  for (const Node& node : graph.nodes) {
+    for (size_t i = 0; i < node.operands.size(); ++i) {
+      if (node.operands[i] == pair.input && !std::holds_alternative<KvWriteOp>(node.op))
+        only_attention = false;
+      if (node.operands[i] != pair.output) continue;
+      const auto* op = std::get_if<AttentionOp>(&node.op);
+      if (!op || (i != 1 && i != 2)) {
+        only_attention = false;
+      } else {
+        only_windows = only_windows && op->window > 0;
+        out.window = std::max(out.window, op->window);
+      }
+    }
+  }
+  if (!only_attention) out.kind = kernels::KvKind::kF32;
+  if (!only_attention || !only_windows) out.window = 0;
+  return out;
+}
+
 uint64_t kv_bytes_at(const std::vector<CacheSlot>& slots, int64_t tokens, int64_t chunk) {
   uint64_t total = 0;
   for (const CacheSlot& slot : slots) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "graph/graph.h"
 #include "kernels/attention/kv_rows.h"
 
 namespace pome {
@@ -25,6 +26,10 @@ struct CacheSlot {
   uint64_t offset = 0;
   int64_t row_bytes() const { return kernels::kv_row_bytes(kind, dim); }
 };
+
+// A cache that attention alone reads may be of any kind, and needs no more than the widest window
+// that looks at it; one that other steps read too is f32 and whole. Its shape must be static.
+CacheSlot cache_slot(const Graph& graph, const CachePair& pair, kernels::KvKind kind);
 
 // Rows behind the window that stay, so that a context can be cut by as many tokens.
 inline constexpr int64_t kWindowSlack = 1024;

@@ -2,8 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 
-#include "engine/activation.h"
+#include "engine/expert.h"
 #include "engine/step.h"
 #include "kernels/attention/attention.h"
 #include "kernels/bf16/bf16.h"
@@ -209,8 +210,7 @@ class MoeStep final : public Step {
         gate_kernels_(gemm_for(isa, weights.gate)),
         up_kernels_(gemm_for(isa, weights.up ? weights.up : weights.gate)),
         down_kernels_(gemm_for(isa, weights.down)),
-        activate_(choose_activation(isa, op_.activation)),
-        multiply_(kernels::choose_zip(isa, kernels::ZipOp::kMul)),
+        activation_(isa, op_),
         hidden_(weights.gate->view.columns),
         width_(weights.down->view.columns),
         experts_(weights.down->view.rows / hidden_) {}
@@ -224,7 +224,7 @@ class MoeStep final : public Step {
     return std::max(kernels::gemm_scratch(hidden_), kernels::gemm_scratch(width_));
   }
   int64_t workspace_floats(const Limits& limits) const override {
-    return limits.tokens * 2 * (hidden_ + width_);
+    return limits.tokens * (1 + 2 * (hidden_ + width_));
   }
 
   Status run(const Frame& frame) const override {
@@ -233,13 +233,14 @@ class MoeStep final : public Step {
     const int64_t tokens = x.count() / hidden_;
     float* y = frame.view(node_.result).as<float>();
     std::fill(y, y + tokens * hidden_, 0.0f);
-    std::vector<int64_t> members;
+    auto* const members = reinterpret_cast<int32_t*>(frame.workspace);
     for (int64_t expert = 0; expert < experts_; ++expert) {
-      members.clear();
-      for (int64_t t = 0; t < tokens; ++t) {
-        if (mix[t * experts_ + expert] != 0) members.push_back(t);
-      }
-      if (!members.empty()) run_expert(frame, expert, members, x.as<const float>(), mix, y);
+      size_t count = 0;
+      for (int64_t t = 0; t < tokens; ++t)
+        if (mix[t * experts_ + expert] != 0) members[count++] = static_cast<int32_t>(t);
+      if (count > 0)
+        run_expert(frame, expert, {members, count}, x.as<const float>(), mix,
+                   frame.workspace + tokens, y);
     }
     return {};
   }
@@ -255,32 +256,10 @@ class MoeStep final : public Step {
     return frame.view(node_.operands[weight - 2 + op_.operands_without_biases()]).as<const float>();
   }
 
-  // gate[i] = activation(gate[i]) * up[i], with the limits and the offset of the op.
-  void activate(float* gate, float* up, int64_t count) const {
-    const auto limit = static_cast<float>(op_.limit), offset = static_cast<float>(op_.up_offset);
-    if (op_.limit > 0) {
-      for (int64_t i = 0; i < count; ++i) gate[i] = std::min(gate[i], limit);
-      if (op_.gated)
-        for (int64_t i = 0; i < count; ++i) up[i] = std::max(std::min(up[i], limit), -limit);
-    }
-    if (op_.sigmoid_scale == 1) {
-      activate_(gate, gate, count);
-    } else {  // x sigmoid(a x) = (a x) sigmoid(a x) / a
-      const auto scale = static_cast<float>(op_.sigmoid_scale);
-      for (int64_t i = 0; i < count; ++i) gate[i] *= scale;
-      activate_(gate, gate, count);
-      for (int64_t i = 0; i < count; ++i) gate[i] /= scale;
-    }
-    if (!op_.gated) return;
-    if (op_.up_offset != 0)
-      for (int64_t i = 0; i < count; ++i) up[i] += offset;
-    multiply_(gate, up, gate, count);
-  }
-
-  void run_expert(const Frame& frame, int64_t expert, const std::vector<int64_t>& members,
-                  const float* x, const float* mix, float* y) const {
+  void run_expert(const Frame& frame, int64_t expert, std::span<const int32_t> members,
+                  const float* x, const float* mix, float* memory, float* y) const {
     const auto count = static_cast<int64_t>(members.size());
-    float* in = frame.workspace;
+    float* in = memory;
     float* gate = in + count * hidden_;
     float* up = gate + count * width_;
     float* out = up + count * width_;
@@ -294,7 +273,7 @@ class MoeStep final : public Step {
       multiply(frame, up_kernels_, weights_.up->view, expert * width_, width_,
                {in, hidden_, count, bias(frame, 3), up, width_});
     }
-    activate(gate, up, count * width_);
+    activation_.run(gate, up, count * width_);
     multiply(frame, down_kernels_, weights_.down->view, expert * hidden_, hidden_,
              {gate, width_, count, bias(frame, op_.down()), out, hidden_});
     for (int64_t i = 0; i < count; ++i) {
@@ -309,8 +288,7 @@ class MoeStep final : public Step {
   bool biased_;
   MoeWeights weights_;
   kernels::GemmKernels gate_kernels_, up_kernels_, down_kernels_;
-  kernels::MapKernel activate_;
-  kernels::ZipKernel multiply_;
+  ExpertActivation activation_;
   int64_t hidden_, width_, experts_;
 };
 

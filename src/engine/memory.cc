@@ -96,10 +96,8 @@ Status plan_scratch(PlanData* plan) {
   for (const PlannedStep& planned : plan->tail) ask(planned, plan->tail_rows);
   constexpr int64_t kLine = AlignedBuffer::kAlignment / sizeof(float);
   plan->scratch_stride = (scratch + kLine - 1) / kLine * kLine;
-  // A few pieces per thread even out unequal ones.
-  plan->pieces = plan->threads == 1 ? 1 : 4 * plan->threads;
   const auto bytes = checked_mul<uint64_t>(static_cast<uint64_t>(plan->scratch_stride) * 4,
-                                           static_cast<uint64_t>(plan->pieces));
+                                           static_cast<uint64_t>(plan->threads));
   if (!bytes || *bytes > kMost) return does_not_fit("the scratch memory does not fit");
   plan->scratch_bytes = *bytes;
   plan->workspace_bytes = static_cast<uint64_t>(workspace) * 4;

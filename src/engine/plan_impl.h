@@ -62,7 +62,7 @@ struct PlanData {
   WeightStore weights;
   // cache_bytes: address space; what a full context takes may be less (kv_bytes_at).
   uint64_t arena_bytes = 0, cache_bytes = 0, scratch_bytes = 0, workspace_bytes = 0;
-  int64_t scratch_stride = 0, pieces = 1;
+  int64_t scratch_stride = 0;
 };
 
 // Assigns kArena offsets by lifetime, sizes scratch and cache memory. kDoesNotFit when sizes

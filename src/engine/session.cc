@@ -24,11 +24,12 @@ class Session final : public Runner {
         workspace_(std::move(workspace)),
         ids_(static_cast<size_t>(data_.chunk)) {
     info_ = {"engine", data_.vocab_size, data_.capacity, data_.chunk};
+    // No token should wait for memory; a context of more than this grows as it goes.
+    history_.reserve(static_cast<size_t>(std::min<int64_t>(data_.capacity, 1 << 20)));
     frame_.views.resize(data_.slots.size());
     frame_.pool = &pool_;
     frame_.scratch = reinterpret_cast<float*>(scratch_.data());
     frame_.scratch_stride = data_.scratch_stride;
-    frame_.pieces = data_.pieces;
     frame_.workspace = reinterpret_cast<float*>(workspace_.data());
   }
 
@@ -81,7 +82,7 @@ class Session final : public Runner {
       if (cache_.used() == 0) forget();
       return std::move(loaded).status();
     }
-    history_ = std::move(loaded->ids);
+    history_.assign(loaded->ids.begin(), loaded->ids.end());
     position_ = static_cast<int64_t>(history_.size());
     return std::move(loaded->note);
   }

@@ -42,6 +42,10 @@ class Terminal {
       for (int fd = 0; fd < 3; ++fd) ::dup2(tty, fd);
       if (tty > 2) ::close(tty);
       ::setenv("TERM", "xterm", 1);
+      // Whole stacks, so that a leak is known by the library that leaks.
+      ::setenv("ASAN_OPTIONS", "fast_unwind_on_malloc=0", 1);
+      ::setenv("LSAN_OPTIONS",
+               "print_suppressions=0:suppressions=" POME_SOURCE_DIR "/tests/support/leaks.txt", 1);
       for (const auto& [key, value] : environment) ::setenv(key.c_str(), value.c_str(), 1);
       ::execv(argv[0], argv.data());
       ::_exit(127);
