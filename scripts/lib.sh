@@ -27,6 +27,7 @@ need_packages() {
 
 build_packages=(cmake ninja-build g++ nlohmann-json3-dev libcli11-dev libprotozero-dev libedit-dev libpcre2-dev)
 test_packages=(libgtest-dev python3 python3-venv)
+aarch64_packages=(g++-aarch64-linux-gnu qemu-user googletest)
 
 # configure PRESET [CMAKE ARGUMENT...]: quiet unless it fails; uses ccache where it is installed.
 configure() {

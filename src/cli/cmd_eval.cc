@@ -78,7 +78,7 @@ Status run(App& app, const Options& options) {
   double limit = 0;
   if (!options.max_ppl_increase.empty()) {
     if (options.against.empty()) return usage_error("--max-ppl-increase needs --against M");
-    POME_ASSIGN_OR_RETURN(limit, parse_percent(options.max_ppl_increase));
+    POME_ASSIGN_OR_RETURN(limit, parse_percent(options.max_ppl_increase, "--max-ppl-increase"));
   }
   LoadOptions load;
   load.threads = app.common.threads;

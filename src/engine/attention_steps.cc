@@ -137,6 +137,23 @@ class AttentionStep final : public Step {
         op_.window > 0 ? std::min(limits.capacity, op_.window + kKeys) : limits.capacity;
     return shape_.kv_heads * (keys / kKeys + 1) * kernels::part_floats(group(), shape_.value_dim);
   }
+  Work work(const Frame& frame) const override {
+    const View &q = frame.view(q_), &k = frame.view(k_), &v = frame.view(v_);
+    const int64_t tokens = q.dim(2), total = k.dim(2);
+    const auto widths = static_cast<uint64_t>(q.dim(3) + v.dim(3));
+    uint64_t seen = 0;  // keys, over all tokens
+    for (int64_t at = total - tokens + 1; at <= total; ++at)
+      seen += static_cast<uint64_t>(op_.window > 0 ? std::min(at, op_.window) : at);
+    const int64_t touched = op_.window > 0 ? std::min(total, op_.window + tokens - 1) : total;
+    Work work;
+    const auto row = [](const std::optional<KvLayout>& layout, int64_t dim) {
+      return layout ? layout->row_bytes : dim * int64_t{sizeof(float)};
+    };
+    work.cache_bytes = static_cast<uint64_t>(
+        k.dim(1) * touched * (row(shape_.k, shape_.dim) + row(shape_.v, shape_.value_dim)));
+    work.attention_macs = static_cast<uint64_t>(q.dim(1)) * seen * widths;
+    return work;
+  }
   Status run(const Frame& frame) const override {
     const int64_t tokens = frame.view(q_).dim(2);
     const int64_t rows = group() * tokens;  // that share a key head, in memory order

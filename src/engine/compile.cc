@@ -359,6 +359,7 @@ class Compiler {
     const auto packs = [this](ValueId id) { return is_packed_expert(id); };
     if (std::all_of(ids.begin(), ids.end(), packs)) {
       PackedMoeWeights weights;
+      weights.experts_per_token = experts_per_token(graph_, node);
       POME_ASSIGN_OR_RETURN(weights.gate, packed_weight_of(gate));
       if (op.gated) {
         POME_ASSIGN_OR_RETURN(weights.up, packed_weight_of(up));
@@ -367,6 +368,7 @@ class Compiler {
       return finish(made, make_packed_moe(plan_->isa, made, weights));
     }
     MoeWeights weights;
+    weights.experts_per_token = experts_per_token(graph_, node);
     const auto fetch = [&](ValueId id, const Weight** to) -> Status {
       POME_ASSIGN_OR_RETURN(*to, weight_of(id));
       return *to ? Status() : unsupported("experts that are not constants");
@@ -569,32 +571,8 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   POME_RETURN_IF_ERROR(check_weight_memory(live));
   POME_ASSIGN_OR_RETURN(data->fingerprint, graph_fingerprint(live));
   POME_RETURN_IF_ERROR(Compiler(live, options, work, data.get()).run());
+  if (options.profile) profile_steps(data.get(), options.profile);
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
-}
-
-std::string PlanImpl::describe() const {
-  const PlanData& d = *data_;
-  std::string text = "plan of " + escape_for_terminal(d.name) + ": " +
-                     std::string(to_string(d.isa)) + ", " + std::to_string(d.threads) +
-                     " threads, capacity " + std::to_string(d.capacity) + ", chunk " +
-                     std::to_string(d.chunk) + "\n";
-  const uint64_t cache = kv_bytes_at(d.caches, d.capacity, d.chunk);
-  text += "bytes: weights " + std::to_string(d.weights.bytes()) + ", full cache " +
-          std::to_string(cache) + ", work " + std::to_string(session_bytes() - cache) + "\n";
-  int number = 0;
-  for (const auto* section : {&d.body, &d.tail}) {
-    text += section == &d.body ? "body\n" : "tail\n";
-    for (const PlannedStep& planned : *section) {
-      text += "  " + std::to_string(number++) + " " + planned.step->describe() + " -> " +
-              escape_for_terminal(d.names[static_cast<size_t>(planned.writes[0])]) + "\n";
-    }
-  }
-  return text;
-}
-
-uint64_t PlanImpl::session_bytes() const {
-  return data_->arena_bytes + kv_bytes_at(data_->caches, data_->capacity, data_->chunk) +
-         data_->scratch_bytes + data_->workspace_bytes;
 }
 
 }  // namespace pome

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/cpu_features.h"
 #include "base/progress.h"
@@ -19,6 +20,31 @@
 namespace pome {
 
 using kernels::KvKind;
+
+// What a call of steps touches and multiplies, for stating speed as a fraction of what the machine
+// can do. Products are those of the model's formula, one multiply-add each, whatever a kernel makes
+// of them.
+struct Work {
+  uint64_t weight_bytes = 0;  // of weights, as they lie in memory, each byte once
+  uint64_t cache_bytes = 0;   // of the KV cache, each byte once
+  // Multiply-adds with weights, by what their kernels compute in, and those of attention (f32).
+  uint64_t int8_macs = 0, bf16_macs = 0, f32_macs = 0, attention_macs = 0;
+
+  uint64_t bytes() const { return weight_bytes + cache_bytes; }
+  uint64_t weight_macs() const { return int8_macs + bf16_macs + f32_macs; }
+  Work& operator+=(const Work& other);
+};
+
+// Time by step, filled by the sessions of a plan that was compiled with it (one at a time).
+struct StepProfile {
+  struct Entry {
+    std::string kind;  // "linear", "attention", ... ; "linear (logits)" of the last step
+    uint64_t calls = 0, nanoseconds = 0;
+    Work work;  // of all calls
+  };
+  std::vector<Entry> steps;  // in order
+  void reset();              // keeps the kinds
+};
 
 struct PlanOptions {
   int threads = 1;
@@ -33,6 +59,8 @@ struct PlanOptions {
   // f16.
   std::optional<KvKind> kv;
   bool fuse = true;  // false: every composite is a step of its own; for measuring
+  // Where every step adds its time; costs two looks at the clock per step. Null: nothing.
+  std::shared_ptr<StepProfile> profile;
 };
 
 class Plan {
@@ -43,6 +71,8 @@ class Plan {
   // KV cache and work memory of one session whose context is full.
   virtual uint64_t session_bytes() const = 0;
   virtual Isa isa() const = 0;
+  // Of one call of `tokens` tokens behind `past` others, logits of the last one included.
+  virtual Work work(int64_t tokens, int64_t past) const = 0;
   virtual Result<std::unique_ptr<Runner>> new_session() const = 0;
 };
 // kUnsupported names an op the engine cannot run. Reads all weights.

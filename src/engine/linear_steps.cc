@@ -18,6 +18,12 @@ std::string shape_text(int64_t rows, int64_t columns) {
   return " [" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
 }
 
+uint64_t bytes_of(const kernels::WeightView& w, int64_t rows) {
+  const auto layout = encoded_layout(w.encoding, w.rows, w.columns);
+  if (!layout.ok() || w.rows == 0) return 0;
+  return layout->total_bytes() * static_cast<uint64_t>(rows) / static_cast<uint64_t>(w.rows);
+}
+
 // y[m, r] = x[m, :] . w[row0 + r, :] (+ bias[row0 + r]) over `rows` rows of w, on all threads.
 void multiply(const Frame& frame, const kernels::GemmKernels& kernels, const kernels::WeightView& w,
               int64_t row0, int64_t rows, const kernels::GemmArgs& args) {
@@ -60,6 +66,16 @@ class LinearStep final : public Step {
   }
   int64_t workspace_floats(const Limits& limits) const override {
     return bf16_ ? limits.tokens * kernels::bf16_padded(weight_->view.columns) / 2 : 0;
+  }
+  Work work(const Frame& frame) const override {
+    if (!weight_) return {};
+    const kernels::WeightView& w = weight_->view;
+    const int64_t m = w.columns ? frame.view(x_).count() / w.columns : 0;
+    Work work;
+    work.weight_bytes = bytes_of(w, w.rows);
+    (bf16_ && m >= kernels::kBf16Tokens ? work.bf16_macs : work.f32_macs) =
+        static_cast<uint64_t>(m * w.rows * w.columns);
+    return work;
   }
   Status run(const Frame& frame) const override {
     const View& x = frame.view(x_);
@@ -119,6 +135,11 @@ class EmbeddingStep final : public Step {
   std::string describe() const override {
     return "embedding " + to_string(table_->view.encoding) +
            shape_text(table_->view.rows, table_->view.columns);
+  }
+  Work work(const Frame& frame) const override {
+    Work work;
+    work.weight_bytes = bytes_of(table_->view, frame.view(ids_).count());
+    return work;
   }
   Status run(const Frame& frame) const override {
     const View& ids = frame.view(ids_);
@@ -225,6 +246,18 @@ class MoeStep final : public Step {
   }
   int64_t workspace_floats(const Limits& limits) const override {
     return limits.tokens * (1 + 2 * (hidden_ + width_));
+  }
+  Work work(const Frame& frame) const override {
+    const int64_t uses = frame.view(node_.operands[0]).count() / hidden_ *
+                         std::min(weights_.experts_per_token, experts_);
+    Work work;
+    for (const Weight* weight : {weights_.gate, weights_.up, weights_.down}) {
+      if (!weight) continue;
+      const int64_t rows = weight->view.rows / experts_;
+      work.weight_bytes += bytes_of(weight->view, rows * std::min(uses, experts_));
+      work.f32_macs += static_cast<uint64_t>(uses * rows * weight->view.columns);
+    }
+    return work;
   }
 
   Status run(const Frame& frame) const override {

@@ -49,6 +49,20 @@ class PackedMoeStep final : public Step {
     const Memory memory(nullptr, *this, limits.tokens);
     return memory.floats;
   }
+  Work work(const Frame& frame) const override {
+    const int64_t uses = frame.view(node_.operands[0]).count() / hidden_ *
+                         std::min(weights_.experts_per_token, experts_);
+    Work work;
+    for (const PackedWeight* weight : {weights_.gate, weights_.up, weights_.down}) {
+      if (!weight) continue;
+      const kernels::PackedLayout& layout = weight->view.layout;
+      const int64_t tiles = layout.tiles / experts_;
+      work.weight_bytes +=
+          static_cast<uint64_t>(tiles * std::min(uses, experts_) * layout.tile_bytes);
+      work.int8_macs += static_cast<uint64_t>(uses * (layout.rows / experts_) * layout.columns);
+    }
+    return work;
+  }
 
   Status run(const Frame& frame) const override {
     const View& x = frame.view(node_.operands[0]);

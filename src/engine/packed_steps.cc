@@ -60,6 +60,18 @@ class PackedLinearStep final : public Step {
     if (input_.quantised) return 0;
     return kernels::activation_bytes(limits.tokens, columns_) / static_cast<int64_t>(sizeof(float));
   }
+  Work work(const Frame& frame) const override {
+    const View& x = frame.view(input_.x);
+    const auto m = static_cast<uint64_t>(x.count() / x.dim(-1));
+    Work work;
+    for (const PackedProduct& product : products_) {
+      const kernels::PackedLayout& layout = product.weight->view.layout;
+      const uint64_t matrices = product.up ? 2 : 1;
+      work.weight_bytes += matrices * static_cast<uint64_t>(layout.tiles * layout.tile_bytes);
+      work.int8_macs += matrices * m * static_cast<uint64_t>(layout.rows * layout.columns);
+    }
+    return work;
+  }
 
   Status run(const Frame& frame) const override {
     const View& x = frame.view(input_.x);

@@ -71,6 +71,11 @@ Status plan_memory(PlanData* plan);
 // Bytes a value can need at most; nullopt on overflow.
 std::optional<uint64_t> largest_bytes(const PlanData& plan, const Slot& slot);
 ValueId root_of(const PlanData& plan, ValueId id);
+// How many experts the router of a mixture chooses; 0 when it cannot be told.
+int64_t experts_per_token(const Graph& graph, const Node& moe);
+Work work_of(const PlanData& plan, int64_t tokens, int64_t past);
+// From now on every step adds its time to the profile.
+void profile_steps(PlanData* plan, const std::shared_ptr<StepProfile>& profile);
 
 class PlanImpl;
 Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan);
@@ -82,6 +87,7 @@ class PlanImpl final : public Plan, public std::enable_shared_from_this<PlanImpl
   uint64_t weight_bytes() const override { return data_->weights.bytes(); }
   uint64_t session_bytes() const override;
   Isa isa() const override { return data_->isa; }
+  Work work(int64_t tokens, int64_t past) const override { return work_of(*data_, tokens, past); }
   Result<std::unique_ptr<Runner>> new_session() const override {
     return make_session(shared_from_this());
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/engine.h"
 #include "engine/frame.h"
 #include "engine/row_norm.h"
 #include "engine/weights.h"
@@ -28,6 +29,8 @@ class Step {
   // Floats of private memory: per thread of work, and for the step as a whole.
   virtual int64_t scratch_floats(const Limits&) const { return 0; }
   virtual int64_t workspace_floats(const Limits&) const { return 0; }
+  // Of one run; looks at the dimensions of views only, their data is not there.
+  virtual Work work(const Frame&) const { return {}; }
 };
 using StepPtr = std::unique_ptr<const Step>;
 
@@ -64,10 +67,12 @@ StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
 struct MoeWeights {                              // up is null when the experts have no gate
   const Weight *gate = nullptr, *up = nullptr, *down = nullptr;
+  int64_t experts_per_token = 0;  // for Step::work
 };
 StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights);
 struct PackedMoeWeights {
   const PackedWeight *gate = nullptr, *up = nullptr, *down = nullptr;
+  int64_t experts_per_token = 0;  // for Step::work
 };
 // The rows of an expert must be whole tiles.
 StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weights);

@@ -24,6 +24,19 @@
 #define POME_TARGET_BF16 __attribute__((target(POME_AVX512_FEATURES ",avx512bf16")))
 #define POME_INLINE_BF16 \
   __attribute__((target(POME_AVX512_FEATURES ",avx512bf16"), always_inline)) inline
+#elif defined(__aarch64__)
+#define POME_HAVE_NEON_KERNELS 1
+#define POME_INLINE_NEON __attribute__((always_inline)) inline
+// GCC inlines its intrinsics only into functions of the architecture that they belong to.
+#if defined(__clang__)
+#define POME_TARGET_DOTPROD __attribute__((target("dotprod")))
+#define POME_INLINE_DOTPROD __attribute__((target("dotprod"), always_inline)) inline
+#define POME_TARGET_I8MM __attribute__((target("dotprod,i8mm")))
+#else
+#define POME_TARGET_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#define POME_INLINE_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod"), always_inline)) inline
+#define POME_TARGET_I8MM __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
+#endif
 #endif
 
 // Tiles live in registers only when the loops over them are unrolled.

@@ -33,8 +33,15 @@ struct LoadOptions {
   bool reference = false;    // the reference evaluator instead of the engine (checkpoints only)
   bool round_f16 = false;    // packages: fp16 rounding after every op
   bool need_tokenizer = true;
+  bool read_tokenizer = true;            // false: checkpoints come without, even where there is one
+  std::shared_ptr<StepProfile> profile;  // PlanOptions::profile
   // Jinja source of a chat template instead of the model's own.
   std::optional<std::string> chat_template;
+};
+
+// Seconds of load_model. `plan` is what reads and repacks the weights.
+struct LoadTimes {
+  double open = 0, plan = 0, session = 0, tokenizer = 0;
 };
 
 struct LoadedModel {
@@ -45,9 +52,11 @@ struct LoadedModel {
   Json generation_config;                             // null when absent
   std::optional<Manifest> manifest;                   // artefacts
   std::optional<Graph> graph;                         // checkpoints
+  std::shared_ptr<const Plan> plan;                   // what the engine runs, else null
   std::shared_ptr<MilProgram> program;                // packages
   std::string package_path,
-      folder;  // packages: the .mlpackage, and the artefact folder ("" when bare)
+      folder;       // packages: the .mlpackage, and the artefact folder ("" when bare)
+  LoadTimes times;  // checkpoints
 };
 
 struct ArtefactPaths {
