@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "engine/context_file.h"
 #include "engine/engine.h"
 #include "engine/fuse.h"
 #include "engine/plan_impl.h"
@@ -86,9 +87,15 @@ class Compiler {
       input.place = Slot::Place::kCache;
       input.offset = static_cast<int64_t>(plan_->caches.size());
       input.on_past = true;
-      plan_->caches.push_back({0, shape[1].size, shape[3].size});
+      plan_->caches.push_back(cache_slot(graph_, pair, plan_->kv));
     }
     return {};
+  }
+
+  std::optional<KvLayout> layout_of(ValueId id) {
+    if (slot(id).place != Slot::Place::kCache) return std::nullopt;
+    const CacheSlot& cache = plan_->caches[static_cast<size_t>(slot(id).offset)];
+    return KvLayout{cache.kind, cache.row_bytes(), cache.row_bytes() * plan_->capacity};
   }
 
   ValueId add_value(ValueType type, std::string name) {
@@ -178,7 +185,8 @@ class Compiler {
     at.offset = slot(cache).offset;
     at.on_past = true;
     POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
-    emit(make_kv_write({node.op, {cache, value}, node.result}), {cache, value}, {node.result});
+    emit(make_kv_write({node.op, {cache, value}, node.result}, *layout_of(node.result)),
+         {cache, value}, {node.result});
     return {};
   }
 
@@ -395,7 +403,11 @@ class Compiler {
     for (size_t i = 0; i < made.operands.size(); ++i) {
       POME_ASSIGN_OR_RETURN(made.operands[i], use(made.operands[i], i == 1 || i == 2));
     }
-    return finish(made, make_attention(plan_->isa, made));
+    const auto at = [&](size_t i) { return slot(made.operands[i]).type.shape; };
+    AttentionShape shape{at(0)[1].size, at(1)[1].size, at(0)[3].size, at(2)[3].size, {}, {}};
+    shape.k = layout_of(made.operands[1]);
+    shape.v = layout_of(made.operands[2]);
+    return finish(made, make_attention(plan_->isa, made, shape, plan_->exact));
   }
   Status lower(const RmsNormOp&, const Node& node) {
     return contiguous(node, [&](const Node& n) { return make_norm(plan_->isa, n); });
@@ -533,6 +545,7 @@ Status read_options(const PlanOptions& options, const Graph& graph, PlanData* pl
   const int64_t longest = graph.info.max_position_embeddings;
   plan->threads = options.threads;
   plan->exact = options.exact;
+  plan->kv = options.kv.value_or(options.exact ? KvKind::kF32 : KvKind::kF16);
   plan->capacity = options.capacity ? options.capacity
                    : longest > 0    ? std::min(longest, kDefaultCapacity)
                                     : kDefaultCapacity;
@@ -556,33 +569,10 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
   const Graph live = remove_dead(graph);
   POME_RETURN_IF_ERROR(check_weight_memory(live));
+  POME_ASSIGN_OR_RETURN(data->fingerprint, graph_fingerprint(live));
   POME_RETURN_IF_ERROR(Compiler(live, options, work, data.get()).run());
   if (options.profile) profile_steps(data.get(), options.profile);
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
-}
-
-std::string PlanImpl::describe() const {
-  const PlanData& d = *data_;
-  std::string text = "plan of " + escape_for_terminal(d.name) + ": " +
-                     std::string(to_string(d.isa)) + ", " + std::to_string(d.threads) +
-                     " threads, capacity " + std::to_string(d.capacity) + ", chunk " +
-                     std::to_string(d.chunk) + "\n";
-  text += "bytes: weights " + std::to_string(d.weights.bytes()) + ", cache " +
-          std::to_string(d.cache_bytes) + ", work " +
-          std::to_string(session_bytes() - d.cache_bytes) + "\n";
-  int number = 0;
-  for (const auto* section : {&d.body, &d.tail}) {
-    text += section == &d.body ? "body\n" : "tail\n";
-    for (const PlannedStep& planned : *section) {
-      text += "  " + std::to_string(number++) + " " + planned.step->describe() + " -> " +
-              escape_for_terminal(d.names[static_cast<size_t>(planned.writes[0])]) + "\n";
-    }
-  }
-  return text;
-}
-
-uint64_t PlanImpl::session_bytes() const {
-  return data_->arena_bytes + data_->cache_bytes + data_->scratch_bytes + data_->workspace_bytes;
 }
 
 }  // namespace pome

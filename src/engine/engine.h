@@ -15,8 +15,11 @@
 #include "base/status.h"
 #include "graph/graph.h"
 #include "graph/runner.h"
+#include "kernels/attention/kv_rows.h"
 
 namespace pome {
+
+using kernels::KvKind;
 
 // What a call of steps touches and multiplies, for stating speed as a fraction of what the machine
 // can do. Products are those of the model's formula, one multiply-add each, whatever a kernel makes
@@ -52,6 +55,9 @@ struct PlanOptions {
   // Otherwise int8 activations where the instruction set has kernels for them; see
   // docs/performance.md for what that costs in accuracy.
   bool exact = true;
+  // How keys and values are cached (kernels/attention/kv_rows.h). Default: f32 when exact, else
+  // f16.
+  std::optional<KvKind> kv;
   bool fuse = true;  // false: every composite is a step of its own; for measuring
   // Where every step adds its time; costs two looks at the clock per step. Null: nothing.
   std::shared_ptr<StepProfile> profile;
@@ -62,7 +68,8 @@ class Plan {
   virtual ~Plan() = default;
   virtual std::string describe() const = 0;  // steps, kernels, memory
   virtual uint64_t weight_bytes() const = 0;
-  virtual uint64_t session_bytes() const = 0;  // KV cache + work memory of one session
+  // KV cache and work memory of one session whose context is full.
+  virtual uint64_t session_bytes() const = 0;
   virtual Isa isa() const = 0;
   // Of one call of `tokens` tokens behind `past` others, logits of the last one included.
   virtual Work work(int64_t tokens, int64_t past) const = 0;

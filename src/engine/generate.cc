@@ -85,10 +85,9 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
                             std::span<const int32_t> prompt, const GenerateOptions& options,
                             const TextCallback& on_text, const CancelToken* cancel) {
   if (prompt.empty()) return usage_error("the prompt has no tokens").hint("give a text with -p");
-  POME_CHECK(options.reused == 0 || options.reused == runner.position());
-  POME_CHECK(options.reused >= 0 && options.reused < static_cast<int64_t>(prompt.size()));
-  const auto fresh = prompt.subspan(static_cast<size_t>(options.reused));
   Generation out;
+  POME_ASSIGN_OR_RETURN(out.reused_tokens, reuse_prefix(runner, prompt));
+  const auto fresh = prompt.subspan(static_cast<size_t>(out.reused_tokens));
   std::vector<float> logits(static_cast<size_t>(runner.info().vocab_size));
   std::vector<int32_t> context(prompt.begin(), prompt.end());
   const auto start = Clock::now();

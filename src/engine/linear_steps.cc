@@ -170,7 +170,7 @@ class MatMulStep final : public Step {
         y_(node.operands[1]),
         out_(node.result),
         transpose_y_(std::get<MatMulOp>(node.op).transpose_y),
-        kernels_(kernels::choose_attention(isa)) {}
+        kernels_(kernels::choose_attention(isa, true)) {}
   std::string describe() const override { return transpose_y_ ? "matmul xy'" : "matmul xy"; }
   Status run(const Frame& frame) const override {
     const View &x = frame.view(x_), &y = frame.view(y_), &out = frame.view(out_);
@@ -210,9 +210,7 @@ class MatMulStep final : public Step {
       kernels_.panel({a, x.stride(-2), rows, b, y.stride(-2), n, k, to, n});
       return;
     }
-    float factor[kTile];
-    std::fill(factor, factor + kTile, 1.0f);
-    kernels_.weighted_sum({a, x.stride(-2), rows, b, y.stride(-2), k, n, factor, to, n});
+    kernels_.weighted_sum({a, x.stride(-2), rows, b, y.stride(-2), k, n, to, n});
   }
 
   ValueId x_, y_, out_;

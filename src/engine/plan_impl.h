@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "engine/frame.h"
+#include "engine/kv_cache.h"
 #include "engine/step.h"
 #include "engine/weights.h"
 
@@ -39,10 +40,6 @@ struct Slot {
   bool external = false;  // kOutput or an alias of it: the address changes from call to call
 };
 
-struct CacheSlot {
-  int64_t offset = 0, heads = 0, dim = 0;  // offset in bytes; f32 [heads, capacity, dim]
-};
-
 struct PlannedStep {
   StepPtr step;
   std::vector<ValueId> reads, writes;
@@ -53,6 +50,8 @@ struct PlanData {
   Isa isa = Isa::kPortable;
   int threads = 1;
   bool exact = true;
+  KvKind kv = KvKind::kF32;  // of caches that attention alone reads; others are f32
+  std::string fingerprint;   // of the graph: what a saved context belongs to
   int64_t capacity = 0, chunk = 0, tail_rows = 0, vocab_size = 0;
   std::vector<Slot> slots;  // by ValueId; added values behind the graph's
   std::vector<std::string> names;
@@ -61,6 +60,7 @@ struct PlanData {
   std::vector<ValueId> frontier;  // values of the body that the tail reads row by row
   ValueId output = kNoValue;
   WeightStore weights;
+  // cache_bytes: address space; what a full context takes may be less (kv_bytes_at).
   uint64_t arena_bytes = 0, cache_bytes = 0, scratch_bytes = 0, workspace_bytes = 0;
   int64_t scratch_stride = 0;
 };

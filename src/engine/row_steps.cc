@@ -78,7 +78,9 @@ class ActivationStep final : public Step {
 class SoftmaxStep final : public Step {
  public:
   SoftmaxStep(Isa isa, const Node& node)
-      : x_(node.operands[0]), y_(node.result), softmax_(kernels::choose_attention(isa).softmax) {}
+      : x_(node.operands[0]),
+        y_(node.result),
+        softmax_(kernels::choose_attention(isa, true).softmax) {}
   std::string describe() const override { return "softmax"; }
   Status run(const Frame& frame) const override {
     const View& x = frame.view(x_);
@@ -86,7 +88,8 @@ class SoftmaxStep final : public Step {
     for (int64_t row = 0; row < rows; ++row) {
       float* y = frame.view(y_).as<float>() + row * n;
       std::copy_n(x.as<const float>() + row * n, n, y);
-      const float factor = softmax_({y, n, 1.0f, 0.0f, nullptr});
+      float largest = 0;
+      const float factor = 1.0f / softmax_({y, n, 1.0f, 0.0f, &largest});
       for (int64_t i = 0; i < n; ++i) y[i] *= factor;
     }
     return {};

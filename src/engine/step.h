@@ -17,6 +17,7 @@
 #include "engine/row_norm.h"
 #include "engine/weights.h"
 #include "graph/graph.h"
+#include "kernels/attention/kv_rows.h"
 
 namespace pome {
 
@@ -81,8 +82,17 @@ StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weigh
 StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
                         double scale);
 StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine);
-StepPtr make_attention(Isa isa, const Node& node);
-StepPtr make_kv_write(const Node& node);
+// Where the rows of a cache lie, [heads, capacity, row].
+struct KvLayout {
+  kernels::KvKind kind = kernels::KvKind::kF32;
+  int64_t row_bytes = 0, head_bytes = 0;
+};
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, dim = 0, value_dim = 0;
+  std::optional<KvLayout> k, v;  // nullopt: ordinary values
+};
+StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact);
+StepPtr make_kv_write(const Node& node, const KvLayout& layout);
 
 StepPtr make_norm(Isa isa, const Node& node);
 StepPtr make_activation(Isa isa, const Node& node);

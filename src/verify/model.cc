@@ -146,6 +146,7 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
     plan.threads = options.threads;
     plan.capacity = options.context;
     plan.exact = options.exact;
+    plan.kv = options.kv;
     plan.profile = options.profile;
     POME_ASSIGN_OR_RETURN(model.plan, compile(*model.graph, plan, work));
     model.times.plan = lap.take();
@@ -204,6 +205,11 @@ Result<uint64_t> constant_budget(const mil::Package& package) {
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
                                const WorkContext& work) {
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
+  if (options.kv && (artefact || options.reference))
+    return usage_error("--kv is for the engine: " +
+                       std::string(artefact ? "this artefact has its own caches"
+                                            : "the reference evaluator keeps f32"))
+        .in(path);
   return artefact ? load_package(path, *artefact, options) : load_checkpoint(path, options, work);
 }
 

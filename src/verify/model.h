@@ -28,9 +28,10 @@ struct LoadOptions {
   int64_t context = 0;
   // The length for which rope factors are chosen (BuildOptions); 0 = context.
   int64_t declared_length = 0;
-  bool exact = true;       // PlanOptions::exact of the engine
-  bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
-  bool round_f16 = false;  // packages: fp16 rounding after every op
+  bool exact = true;         // PlanOptions::exact of the engine
+  std::optional<KvKind> kv;  // PlanOptions::kv of the engine; kUsage for other runners
+  bool reference = false;    // the reference evaluator instead of the engine (checkpoints only)
+  bool round_f16 = false;    // packages: fp16 rounding after every op
   bool need_tokenizer = true;
   bool read_tokenizer = true;            // false: checkpoints come without, even where there is one
   std::shared_ptr<StepProfile> profile;  // PlanOptions::profile

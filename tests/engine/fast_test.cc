@@ -50,6 +50,11 @@ double distance(const std::vector<float>& got, const std::vector<float>& wanted)
   return std::sqrt(difference / size);
 }
 
+// Keys and values are binary16; bfloat16 attention adds its rounding of 2^-9.
+double attention_rounding(Isa isa) {
+  return isa == Isa::kAvx512Bf16 || isa == Isa::kAmx ? 0.015 : 0.0015;
+}
+
 struct Case {
   const char* name;
   Encoding encoding;
@@ -74,7 +79,8 @@ TEST_P(Fast, NarrowModelsAreNearlyExactOnEveryIsa) {
   for (const Isa isa : available_isas()) {
     const Outcome wanted = run(narrow, true, 1, 29, isa), got = run(narrow, false, 1, 29, isa);
     const bool palette = GetParam().encoding.kind == EncodingKind::kLut;
-    EXPECT_LT(distance(got.logits, wanted.logits), palette ? 0.03 : 1e-3) << to_string(isa);
+    EXPECT_LT(distance(got.logits, wanted.logits), palette ? 0.03 : attention_rounding(isa))
+        << to_string(isa);
     EXPECT_EQ(wanted.steps.find("packed"), std::string::npos) << "an exact plan must not pack";
   }
 }
@@ -205,12 +211,13 @@ TEST(PackedMoe, NearTheExactPlanAndTheSameOnAllThreads) {
     const TinyConfig config = mixtures()[i];
     const Graph graph = TinyGraph(config).build();
     const bool rough = config.hidden >= 1024 || config.encoding.kind == EncodingKind::kLut;
+    const double attention = attention_rounding(available_isas().back()) + 1e-3;
     const Outcome wanted = run(graph, true, 1, 29);
     for (const int64_t chunk : {1, 29}) {
       const Outcome got = run(graph, false, 1, chunk);
       EXPECT_NE(got.steps.find("moe packed"), std::string::npos) << got.steps;
       // The router of these graphs is packed as well, so that a near tie may be decided otherwise.
-      EXPECT_LT(distance(got.logits, wanted.logits), rough ? 0.12 : 2e-3)
+      EXPECT_LT(distance(got.logits, wanted.logits), rough ? 0.12 : attention)
           << i << " chunk " << chunk;
       for (const int threads : {2, 3})
         ASSERT_EQ(run(graph, false, threads, chunk).logits, got.logits) << i << " " << threads;
