@@ -74,7 +74,8 @@ TEST_P(EngineGolden, FastPlansStayCloseOnEveryIsa) {
   const auto ids = read_ids(folder_ + "/golden/ids.txt");
   const auto width = static_cast<size_t>(vocab());
   const Graph stored = graph_;
-  for (const auto& [scheme, bound] : {std::pair{"int4", 1e-7}, std::pair{"lut4", 1e-2}}) {
+  // The products alone stay below 1e-8 for int4; binary16 caches and bfloat16 scores add the rest.
+  for (const auto& [scheme, bound] : {std::pair{"int4", 3e-5}, std::pair{"lut4", 1e-2}}) {
     const auto quantized = quantize(stored, *parse_recipe(scheme));
     ASSERT_TRUE(quantized.ok()) << quantized.status().to_string();
     graph_ = quantized->graph;
