@@ -1,5 +1,6 @@
 // Counts what operator new hands out, on all threads. Included by one file of a test program: it
-// replaces the program's operator new.
+// replaces the program's operator new. A sanitizer has its own, which stays: nothing is counted
+// then.
 #pragma once
 
 #include <atomic>
@@ -19,11 +20,19 @@ inline void* counted(std::size_t bytes) {
   throw std::bad_alloc();
 }
 
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kAllocationsAreCounted = false;
+#else
+constexpr bool kAllocationsAreCounted = true;
+#endif
+
 }  // namespace pome::test
 
+#ifndef __SANITIZE_ADDRESS__
 void* operator new(std::size_t bytes) { return pome::test::counted(bytes); }
 void* operator new[](std::size_t bytes) { return pome::test::counted(bytes); }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+#endif
