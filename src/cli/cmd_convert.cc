@@ -1,6 +1,6 @@
-#include <chrono>
 #include <map>
 
+#include "base/stopwatch.h"
 #include "cli/app.h"
 #include "pipeline/convert.h"
 
@@ -18,10 +18,9 @@ Status run(App& app, const Options& options) {
     return usage_error("--profile " + options.profile + ": the target " + options.convert.target +
                        " has no such variant in this version");
   POME_RETURN_IF_ERROR(refuse_artefact(options.convert.model, "convert"));
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = watch.seconds();
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
   for (const TensorChoice& tensor : report.tensors) {
