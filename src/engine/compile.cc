@@ -256,21 +256,22 @@ class Compiler {
       const Node& other = producer(up);
       POME_ASSIGN_OR_RETURN(product->up, packed_weight_of(other.operands[1]));
       POME_RETURN_IF_ERROR(bias_of(other, &product->up_bias));
-      product->up_result = write(up);
       done_.insert(up);
     }
     product->result = node.result;
     if (const ValueId activated = fusions_.activation[id]; activated != kNoValue) {
       product->activation = activation_of(producer(activated));
       product->result = activated;
-      if (fusions_.quantised[static_cast<size_t>(activated)])
+      if (fusions_.quantised[static_cast<size_t>(activated)]) {
         product->quantised = write(add_quantised(activated));
+        product->result = kNoValue;
+      }
     } else if (const ValueId sum = fusions_.sum[id]; sum != kNoValue) {
       POME_ASSIGN_OR_RETURN(product->residual, use(fusions_.residual_of[id], false));
       reads->push_back(product->residual);
       product->result = sum;
     }
-    write(product->result);
+    if (product->result != kNoValue) write(product->result);
     done_.insert(node.result);
     return {};
   }

@@ -47,7 +47,7 @@ struct PackedProduct {
   ValueId bias = kNoValue, up_bias = kNoValue;
   std::optional<Activation> activation;
   ValueId residual = kNoValue;
-  ValueId result = kNoValue, up_result = kNoValue;  // the latter holds x up' meanwhile
+  ValueId result = kNoValue;  // none where y exists as activations only
   // Where y goes as activations of the products that read it: see quantised_floats().
   ValueId quantised = kNoValue;
 };

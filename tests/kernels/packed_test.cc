@@ -175,6 +175,10 @@ TEST(PackedProducts, WideRows) {
       ASSERT_TRUE(weight.valid) << to_string(encoding);
       const Packed packed(weight, *packed_format(encoding, 4096));
       check_product(encoding, Product(packed, ActivationBits::kByte, random_floats(4096, 11)));
+      // Rows of activations that are further apart than they are wide.
+      check_product(encoding, Product(packed, ActivationBits::kByte, random_floats(3 * 4096, 11)));
+      check_product(encoding,
+                    Product(packed, ActivationBits::kCoarse, random_floats(9 * 4096, 11)));
     }
   }
 }

@@ -169,7 +169,7 @@ POME_TARGET_AVX2 void tile_times(const ProductArgs& args, int64_t tile, int64_t 
       factors.load(codes + 32 * half, tables);
       POME_UNROLL
       for (int m = 0; m < M; ++m) {
-        const int64_t row = m0 + m, at = row * x.columns + block * kBlockColumns;
+        const int64_t row = m0 + m, at = row * x.stride + block * kBlockColumns;
         const int64_t sums = row * x.sums() + 2 * block;
         const TokenBlock token{x.high + at, kFine ? x.low + at : nullptr, x.sum + sums,
                                x.scaled_sum + sums, x.scale[row * x.scales() + block]};
@@ -189,7 +189,7 @@ POME_TARGET_AVX2 void tile_times(const ProductArgs& args, int64_t tile, int64_t 
         const auto* scale = reinterpret_cast<const float*>(data) + kHalfRows * half;
         y = _mm256_mul_ps(y, _mm256_loadu_ps(scale));
       }
-      _mm256_maskstore_ps(args.y + (m0 + m) * args.ldy + row, mask, _mm256_add_ps(y, bias));
+      _mm256_maskstore_ps(args.y_at(m0 + m, row), mask, _mm256_add_ps(y, bias));
     }
   }
 }
@@ -258,7 +258,7 @@ POME_TARGET_AVX2 void quantize_avx2(const float* x, int64_t columns, const Activ
     to.scale[row * to.scales() + begin / to.block] = scale;
     __m256i sum = _mm256_setzero_si256();
     for (int i = 0; i < vectors; ++i) {
-      const int64_t k = begin + 8 * i, at = row * to.columns + k;
+      const int64_t k = begin + 8 * i, at = row * to.stride + k;
       const __m256i v = inverse > 0
                             ? _mm256_cvtps_epi32(_mm256_mul_ps(values[i], _mm256_set1_ps(inverse)))
                             : _mm256_setzero_si256();

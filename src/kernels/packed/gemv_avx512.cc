@@ -27,7 +27,7 @@ struct Place {
 Place place_of(const ProductArgs& args, int64_t tile) {
   const int64_t row = tile * kTileRows;
   const int64_t rows = std::min(kTileRows, args.w.layout.rows - row);
-  return {args.w.tile(tile), args.bias ? args.bias + row : nullptr, args.y + row, args.ldy,
+  return {args.w.tile(tile), args.bias ? args.bias + row : nullptr, args.y_at(0, row), args.ldy,
           static_cast<__mmask16>((1u << rows) - 1)};
 }
 
@@ -56,8 +56,8 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
   __m512 total[M][T];
   POME_UNROLL
   for (int m = 0; m < M; ++m) {
-    high[m] = args.x.high + (m0 + m) * args.x.columns;
-    low[m] = kFine ? args.x.low + (m0 + m) * args.x.columns : nullptr;
+    high[m] = args.x.high + (m0 + m) * args.x.stride;
+    low[m] = kFine ? args.x.low + (m0 + m) * args.x.stride : nullptr;
     xs[m] = args.x.scale + (m0 + m) * args.x.scales();
     sum[m] = args.x.sum + (m0 + m) * args.x.sums();
     scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
@@ -200,7 +200,7 @@ POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const A
                                         int64_t row) {
   const bool fine = to.bits == ActivationBits::kFine;
   const float steps = fine ? 127.0f * 256.0f : 127.0f;
-  int8_t* high = to.high + row * to.columns;
+  int8_t* high = to.high + row * to.stride;
   const int64_t per_sum = to.columns / to.sums();
   const auto vectors = static_cast<int>(to.block / 16);
   for (int64_t begin = 0; begin < to.columns; begin += to.block) {
@@ -230,7 +230,7 @@ POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const A
       __m512i top = v;
       if (fine) {
         top = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to.low + row * to.columns + k),
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to.low + row * to.stride + k),
                          _mm512_cvtepi32_epi8(v));
       }
       _mm_storeu_si128(reinterpret_cast<__m128i*>(high + k), _mm512_cvtepi32_epi8(top));

@@ -156,9 +156,13 @@ void multiply_tiles_neon(const ProductArgs& args, PanelOrder order, PanelMultipl
     const int64_t tiles = std::min(kTilesAtOnce, end - tile);
     const auto product = [&](int64_t t) {
       const int64_t row = (tile + t) * kTileRows;
-      PanelProduct p{
-          args.scratch + t * groups * kPanelGroupBytes,  groups, args.x, args.y + row, args.ldy,
-          std::min(kTileRows, args.w.layout.rows - row), {}};
+      PanelProduct p{args.scratch + t * groups * kPanelGroupBytes,
+                     groups,
+                     args.x,
+                     args.y_at(0, row),
+                     args.ldy,
+                     std::min(kTileRows, args.w.layout.rows - row),
+                     {}};
       if (args.bias) std::copy(args.bias + row, args.bias + row + p.rows, p.bias);
       return p;
     };
