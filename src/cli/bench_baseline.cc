@@ -19,8 +19,8 @@ constexpr Figure kFigures[] = {{"prefill_tokens_per_s", true, 0},
                                {"peak_memory_bytes", false, 4e6}};
 
 // Speeds of other prompts, or of other arithmetic, say nothing about these.
-constexpr const char* kSettings[] = {"prompt_tokens", "decode_tokens", "depth",
-                                     "exact",         "runner",        "file_bytes"};
+constexpr const char* kSettings[] = {"prompt_tokens", "decode_tokens", "depth",     "exact",
+                                     "weights",       "runner",        "file_bytes"};
 
 Status check_settings(const Json& report, const Json& baseline) {
   if (!baseline.is_object() || !baseline.contains("runs") || !baseline["runs"].is_array())
@@ -54,7 +54,8 @@ Status check_baseline(const BenchOptions& options, const std::string& path) {
   const Json known = {{"prompt_tokens", options.prompt},
                       {"decode_tokens", options.decode},
                       {"depth", options.depth},
-                      {"exact", options.exact}};
+                      {"exact", options.exact},
+                      {"weights", options.weights}};
   Status status = check_settings(known, baseline);
   for (size_t i = 0; status.ok() && i < options.threads.size(); ++i)
     status = run_with(baseline["runs"], options.threads[i]).status();

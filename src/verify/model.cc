@@ -117,6 +117,9 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   POME_ASSIGN_OR_RETURN(
       model.graph, build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length
                                                                         : options.context}));
+  if (options.rewrite) {
+    POME_ASSIGN_OR_RETURN(model.graph, options.rewrite(*model.graph));
+  }
   const int64_t positions = model.graph->info.max_position_embeddings;
   if (positions > 0 && options.context > positions)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
@@ -197,6 +200,8 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
                        std::string(artefact ? "this artefact has its own caches"
                                             : "the reference evaluator keeps f32"))
         .in(path);
+  if (artefact && options.rewrite)
+    return usage_error("an artefact has its weights; others can be tried on checkpoints").in(path);
   return artefact ? load_package(path, *artefact, options) : load_checkpoint(path, options, work);
 }
 
