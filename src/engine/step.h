@@ -67,6 +67,7 @@ int64_t quantised_floats(int64_t columns);
 // threads work on all of them together.
 StepPtr make_packed_linear(Isa isa, PackedInput input, std::vector<PackedProduct> products);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
+StepPtr make_packed_embedding(const Node& node, const PackedWeight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
 // Stacked, [experts * rows, columns]; up is null when the experts have no gate.
 template <typename Matrix>

@@ -153,23 +153,23 @@ void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[
   }
 }
 
-void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlockColumns]) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(in);
+void row_codes(int bits, const std::byte* block, int64_t lane, uint8_t (&codes)[kBlockColumns]) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(block) + 4 * lane;
   const uint8_t* high = bytes + (bits == 3 ? 128 : 256);
   for (int t = 0; t < 8; ++t) {
-    for (int lane = 0; lane < 64; ++lane) {
+    for (int i = 0; i < 4; ++i) {
       int code = 0;
       if (bits == 8) {
-        code = bytes[t * 64 + lane];
+        code = bytes[t * 64 + i];
       } else if (bits >= 4) {
-        code = bytes[t % 4 * 64 + lane] >> (t / 4 * 4) & 15;
+        code = bytes[t % 4 * 64 + i] >> (t / 4 * 4) & 15;
       } else {
-        code = bytes[t / 4 * 64 + lane] >> (t % 4 * 2) & 3;
+        code = bytes[t / 4 * 64 + i] >> (t % 4 * 2) & 3;
       }
-      if (bits == 3) code |= (high[lane] >> t & 1) << 2;
-      if (bits == 5) code |= (high[lane] >> t & 1) << 4;
-      if (bits == 6) code |= (high[t / 4 * 64 + lane] >> (t % 4 * 2) & 3) << 4;
-      codes[lane / 4][4 * t + lane % 4] = static_cast<uint8_t>(code);
+      if (bits == 3) code |= (high[i] >> t & 1) << 2;
+      if (bits == 5) code |= (high[i] >> t & 1) << 4;
+      if (bits == 6) code |= (high[t / 4 * 64 + i] >> (t % 4 * 2) & 3) << 4;
+      codes[4 * t + i] = static_cast<uint8_t>(code);
     }
   }
 }
@@ -177,16 +177,18 @@ void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlo
 void unpack_row(const PackedView& packed, int64_t row, float* out) {
   const std::byte* tile = packed.tile(row / kTileRows);
   const PackedFormat& f = packed.format;
+  const int64_t lane = row % kTileRows;
   uint8_t table[16];
   table_of(packed, tile, table);
-  uint8_t codes[kTileRows][kBlockColumns];
-  for (int64_t k = 0; k < packed.layout.columns; ++k) {
-    const int64_t block = k / kBlockColumns;
-    if (k % kBlockColumns == 0) block_codes(f.bits, tile + packed.layout.codes_at(block), codes);
-    const Affine a = affine_at(packed, tile, row % kTileRows, k / 16);
-    int code = codes[row % kTileRows][k % kBlockColumns];
-    if (f.table != PackedTable::kNone) code = table[code & 15];
-    out[k] = a.scale * static_cast<float>(code - f.offset) + a.bias;
+  uint8_t codes[kBlockColumns];
+  for (int64_t half = 0; half < packed.layout.columns / 16; ++half) {
+    if (half % 2 == 0) row_codes(f.bits, tile + packed.layout.codes_at(half / 2), lane, codes);
+    const Affine a = affine_at(packed, tile, lane, half);
+    for (int64_t k = 0; k < 16; ++k) {
+      int code = codes[half % 2 * 16 + k];
+      if (f.table != PackedTable::kNone) code = table[code & 15];
+      out[half * 16 + k] = a.scale * static_cast<float>(code - f.offset) + a.bias;
+    }
   }
 }
 

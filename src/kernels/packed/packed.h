@@ -129,7 +129,7 @@ struct PackedView {
 // Fills one tile from rows [row, row + 16) of `w` (fewer at the end). `w` may begin at a row other
 // than that of the matrix, but palettes must keep their groups.
 void pack_tile(const PackedView& to, const WeightView& w, int64_t row, std::byte* tile);
-// Floats of one row of a tile: the definition, for tests and for tables of rows.
+// Floats of one row: the definition, for tests, and for tables whose rows are looked up.
 void unpack_row(const PackedView& packed, int64_t row, float* out);
 
 }  // namespace pome::kernels

@@ -7,8 +7,8 @@ namespace pome::kernels {
 
 // The bytes that the codes of a tile stand for: value + offset. Without a table the identity.
 void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[16]);
-// The codes of one block, whatever the planes.
-void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlockColumns]);
+// The codes of one block and row, whatever the planes.
+void row_codes(int bits, const std::byte* block, int64_t lane, uint8_t (&codes)[kBlockColumns]);
 
 // Least and largest of code - offset.
 struct CodeRange {
