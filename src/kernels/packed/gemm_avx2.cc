@@ -102,7 +102,7 @@ POME_TARGET_AVX2 void fill_panel(const PackedView& w, int64_t tile, std::byte* p
   const std::byte* data = w.tile(tile);
   typename Filler::Reader reader(data + layout.head_bytes);
   uint8_t table[16] = {};
-  if constexpr (kTable) table_of(w, data, table);
+  if constexpr (kTable) table_of(w, data, 0, table);
   Filler filler[kHalves] = {{w.format, twice_16(table), {}}, {w.format, twice_16(table), {}}};
   for (int64_t first = 0; first < layout.blocks; first += kGroupBlocks) {
     const int blocks = static_cast<int>(std::min<int64_t>(kGroupBlocks, layout.blocks - first));

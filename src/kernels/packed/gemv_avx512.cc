@@ -43,12 +43,15 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
   constexpr int kOffset = code_offset(kBits, kScales, kTable);
   const PackedLayout& layout = args.w.layout;
   Reader reader[T];
-  __m512i table[T];
+  constexpr int kLevels = code_levels(kBits, kScales, kTable, kFine);
+  __m512i table[T][kLevels];
   POME_UNROLL
   for (int n = 0; n < T; ++n) {
     reader[n].begin(places[n].tile + layout.head_bytes);
-    table[n] = _mm512_setzero_si512();
-    if constexpr (kTable) table[n] = table_register(args.w, places[n].tile);
+    if constexpr (kTable) {
+      for (int level = 0; level < kLevels; ++level)
+        table[n][level] = table_register(args.w, places[n].tile, level);
+    }
   }
   const int8_t *high[M], *low[M];
   const float *xs[M], *scaled_sum[M];
@@ -77,14 +80,18 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
     POME_UNROLL
     for (int n = 0; n < T; ++n) {
       const std::byte* codes = reader[n].next();
-      Quads quads;
-      Codes<kBits>::load(codes, &quads);
+      Quads quads[kLevels];
+      Codes<kBits>::load(codes, &quads[0]);
+      if constexpr (kBits == 16) Codes<kBits>::load(codes + kLevelBytes, &quads[1]);
       if constexpr (kTable) {
         POME_UNROLL
-        for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table[n], quads.v[t]);
+        for (int level = kLevels - 1; level >= 0; --level)
+          for (int t = 0; t < 8; ++t)
+            quads[level].v[t] = _mm512_shuffle_epi8(table[n][level], quads[0].v[t]);
       }
       POME_UNROLL
-      for (int m = 0; m < M; ++m) {
+      for (int pass = 0; pass < kLevels * M; ++pass) {
+        const int level = pass / M, m = pass % M;
         // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
         __m512i part[2];
         POME_UNROLL
@@ -96,17 +103,17 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
             __m512i first = _mm512_setzero_si512();
             POME_UNROLL
             for (int t = 4 * h; t < 4 * h + 4; ++t)
-              first = _mm512_dpbusd_epi32(first, quads.v[t], four(high[m] + at + 4 * t));
+              first = _mm512_dpbusd_epi32(first, quads[level].v[t], four(high[m] + at + 4 * t));
             both = _mm512_add_epi32(both, _mm512_slli_epi32(first, 8));
           }
           const int8_t* const last = kFine ? low[m] : high[m];
           POME_UNROLL
           for (int t = 4 * h; t < 4 * h + 4; ++t)
-            both = _mm512_dpbusd_epi32(both, quads.v[t], four(last + at + 4 * t));
+            both = _mm512_dpbusd_epi32(both, quads[level].v[t], four(last + at + 4 * t));
           part[h] = both;
         }
         __m512& sums = total[m][n];
-        const __m512 x = _mm512_set1_ps(xs[m][block]);
+        const __m512 x = _mm512_set1_ps(xs[m][block] * level_weight(level));
         if constexpr (Reader::kParts == 2) {
           POME_UNROLL
           for (int h = 0; h < 2; ++h) {

@@ -2,9 +2,11 @@
 //
 // Loading a model is mostly this, so codes are moved eight at a time, as the bytes of a word.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <span>
 
 #include "encoding/blocks.h"
 #include "kernels/packed/tile.h"
@@ -46,7 +48,7 @@ void put_codes(const Codes& codes, std::byte* to) {
     for (int i = 0; i < 4; ++i) all |= (codes.q[i] >> shift & each(1)) << (2 * i);
     lane(plane, static_cast<uint32_t>(all | all >> 31));
   };
-  if constexpr (kBits == 8) {
+  if constexpr (kBits >= 8) {
     for (int i = 0; i < 4; ++i) two_lanes(2 * i, codes.q[i]);
   } else if constexpr (kBits >= 4) {
     for (int i = 0; i < 2; ++i)
@@ -280,9 +282,11 @@ class TileWriter {
     return {{code, code, code, code}};
   }
   // Calls take(r, block, its scales, codes) for the rows of the tile, kPer blocks at a time, and
-  // writes the codes. Eight blocks of all rows come first: as much as a cache holds.
+  // writes the codes (of 16 bits: both levels of a block). Eight blocks of all rows come first: as
+  // much as a cache holds.
   template <int kBits, int kPer, typename Take>
   void fill(const Take& take) const {
+    constexpr int kLevels = kBits == 16 ? 2 : 1;
     for (int64_t first = 0; first < layout_.blocks; first += 8) {
       const auto count = static_cast<int>(std::min<int64_t>(8, layout_.blocks - first));
       std::byte *codes_of[8], *scales_of[8];
@@ -294,13 +298,15 @@ class TileWriter {
       }
       for (int64_t r = 0; r < kTileRows; ++r) {
         for (int b = 0; b < count; b += kPer) {
-          Codes codes[kPer];
+          Codes codes[kPer * kLevels];
           if (r < rows_) {
             take(r, first + b, scales_of[b], codes);
           } else {
             for (Codes& empty : codes) empty = filler();
           }
-          for (int i = 0; i < kPer; ++i) put_codes<kBits>(codes[i], codes_of[b + i] + 4 * r);
+          for (int i = 0; i < kPer * kLevels; ++i)
+            put_codes<kBits>(codes[i],
+                             codes_of[b + i / kLevels] + i % kLevels * kLevelBytes + 4 * r);
         }
       }
     }
@@ -311,7 +317,11 @@ class TileWriter {
   const std::byte* stream(int64_t row, int64_t block, int width) const {
     return w_.parts[0] + (row * w_.columns + block * kBlockColumns) * width / 8;
   }
-  void write_palette(uint8_t (*index_bytes)[256]) const;
+  float read_table(int64_t row, float* values) const;
+  template <int kWidth>
+  void one_palette() const;
+  template <int kWidth, int kLevels>
+  void palettes() const;
 
   const PackedView& packed_;
   const PackedLayout& layout_;
@@ -340,58 +350,113 @@ void TileWriter::integers() const {
   });
 }
 
-// Tables in bytes: one scale per row (the same for all rows of a table) and value / scale + 128.
-void TileWriter::write_palette(uint8_t (*index_bytes)[256]) const {
+// The entries of the table of a row, and the largest of their sizes.
+float TileWriter::read_table(int64_t row, float* values) const {
   const auto entries = static_cast<int64_t>(1) << w_.encoding.bits;
-  const auto table_of_row = [this](int64_t r) { return (row_ + r) / w_.encoding.group; };
-  for (int64_t r = 0; r < rows_; ++r) {
-    if (r > 0 && table_of_row(r) == table_of_row(r - 1)) {
-      std::memcpy(tile_ + 4 * r, tile_ + 4 * (r - 1), 4);
-      std::memcpy(index_bytes[r], index_bytes[r - 1], 256);
-      continue;
+  const std::byte* table = w_.parts[1] + 2 * entries * (row / w_.encoding.group);
+  float largest = 0;
+  for (int64_t i = 0; i < entries; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, table + 2 * i, 2);
+    values[i] = f16_to_f32(bits);
+    largest = std::max(largest, std::fabs(values[i]));
+  }
+  return largest;
+}
+
+// The number of steps for the largest of `values`, at most 127, that leaves the least error when
+// all become whole steps.
+float best_steps(std::span<const float> values, float largest) {
+  float best = 127.0f, least = HUGE_VALF;
+  for (float steps = 127.0f; steps >= 64.0f && largest > 0; steps -= 0.5f) {
+    float error = 0;
+    for (const float value : values) {
+      const float exact = value / largest * steps, off = (exact - std::nearbyint(exact)) / steps;
+      error += off * off;
     }
-    const std::byte* table = w_.parts[1] + 2 * entries * table_of_row(r);
-    float values[256], largest = 0;
-    for (int64_t i = 0; i < entries; ++i) {
-      uint16_t bits;
-      std::memcpy(&bits, table + 2 * i, 2);
-      values[i] = f16_to_f32(bits);
-      largest = std::max(largest, std::fabs(values[i]));
-    }
-    const float scale = largest / 127.0f;
-    std::memcpy(tile_ + 4 * r, &scale, 4);
-    for (int64_t i = 0; i < entries; ++i) {
-      const float code = scale > 0 ? std::nearbyint(values[i] / scale) : 0.0f;
-      index_bytes[r][i] = static_cast<uint8_t>(static_cast<int>(code) + 128);
+    if (error < least) {
+      least = error;
+      best = steps;
     }
   }
-  if (packed_.format.table != PackedTable::kTile) return;
-  std::byte* table = tile_ + 64;
-  for (int64_t i = 0; i < 64; ++i) put_byte(table, i, i < entries ? index_bytes[0][i] : 128);
+  return best;
+}
+
+// A table for all rows of the tile. In narrow matrices entry / scale is taken in 256ths, two bytes;
+// in wide ones as a byte.
+template <int kWidth>
+void TileWriter::one_palette() const {
+  constexpr int kEntries = 1 << kWidth;
+  float values[kEntries];
+  const float largest = read_table(row_, values);
+  const bool wide = w_.columns >= kWideColumns;
+  const float steps = wide ? best_steps(values, largest) : 127.0f + 127.0f / 256;
+  const float scale = largest / steps;
+  for (int64_t r = 0; r < rows_; ++r) std::memcpy(tile_ + 4 * r, &scale, 4);
+  std::byte* const table = tile_ + 64;
+  std::memset(table, 128, 64);
+  for (int i = 0; i < kEntries && largest > 0; ++i) {
+    const float code = values[i] / largest * steps;
+    const int v = wide ? 256 * static_cast<int>(std::nearbyint(code))
+                       : static_cast<int>(std::nearbyint(code * 256));
+    const int first = (v + 128) >> 8;
+    put_byte(table, i, first + 128);
+    put_byte(table + 16, i, v - 256 * first + 128);
+  }
+  fill<std::max(kWidth, 2), 1>([this](int64_t r, int64_t block, std::byte*, Codes* codes) {
+    *codes = {};
+    read_stream<kWidth>(stream(row_ + r, block, kWidth), columns_of(block), codes);
+  });
+}
+
+// Entries as codes of their own, with a scale for the 32 columns.
+template <int kWidth, int kLevels>
+void TileWriter::palettes() const {
+  float tables[kTileRows][1 << kWidth];
+  for (int64_t r = 0; r < rows_; ++r) {
+    if (r > 0 && (row_ + r) % w_.encoding.group != 0) {
+      std::memcpy(tables[r], tables[r - 1], sizeof tables[r]);
+    } else {
+      read_table(row_ + r, tables[r]);
+    }
+  }
+  constexpr float kSteps = kLevels == 2 ? 127.0f * 256 + 127 : 127.0f;
+  constexpr float kUnits = kLevels == 2 ? 256.0f : 1.0f;  // of a code in its scale
+  fill<8 * kLevels, 1>([&](int64_t r, int64_t block, std::byte* to, Codes* codes) {
+    read_stream<kWidth>(stream(row_ + r, block, kWidth), columns_of(block), codes);
+    uint8_t bytes[kBlockColumns];
+    float values[kBlockColumns] = {};
+    std::memcpy(bytes, codes, sizeof bytes);
+    for (int64_t l = 0; l < columns_of(block); ++l) values[l] = tables[r][bytes[l]];
+    float largest = 0;
+    for (const float value : values) largest = std::max(largest, std::fabs(value));
+    // Not below the wanted one, so that no code is too large.
+    const float wanted = largest * (kUnits / kSteps);
+    uint16_t half = f32_to_f16(wanted);
+    if (f16_to_f32(half) < wanted) ++half;
+    put_half(to, r, half);
+    const float inverse = largest > 0 ? kUnits / f16_to_f32(half) : 0.0f;
+    uint8_t second[kBlockColumns];
+    for (int64_t l = 0; l < kBlockColumns; ++l) {
+      // Adding 3 * 2^22 rounds to a whole number, which then stands in the lowest bits.
+      const auto rounded =
+          static_cast<int32_t>(std::bit_cast<uint32_t>(values[l] * inverse + 12582912.0f)) -
+          0x4B400000;
+      const int first = kLevels == 2 ? (rounded + 128) >> 8 : rounded;
+      bytes[l] = static_cast<uint8_t>(first + 128);
+      second[l] = static_cast<uint8_t>(rounded - 256 * first + 128);
+    }
+    std::memcpy(codes, bytes, sizeof bytes);
+    if constexpr (kLevels == 2) std::memcpy(codes + 1, second, sizeof second);
+  });
 }
 
 template <int kWidth>
 void TileWriter::palette() const {
-  uint8_t index_bytes[kTileRows][256];
-  write_palette(index_bytes);
-  const auto indices = [this](int64_t r, int64_t block, Codes* codes) {
-    *codes = {};
-    read_stream<kWidth>(stream(row_ + r, block, kWidth), columns_of(block), codes);
-  };
   if constexpr (kWidth <= 4) {
-    if (packed_.format.table == PackedTable::kTile)
-      return fill<std::max(kWidth, 2), 1>(
-          [&](int64_t r, int64_t block, std::byte*, Codes* codes) { indices(r, block, codes); });
+    if (packed_.format.table == PackedTable::kTile) return one_palette<kWidth>();
   }
-  fill<8, 1>([&](int64_t r, int64_t block, std::byte*, Codes* codes) {
-    indices(r, block, codes);
-    for (int64_t i = 0; i < 4; ++i) {
-      uint64_t bytes = 0;
-      for (int l = 0; l < 64; l += 8)
-        bytes |= uint64_t{index_bytes[r][codes->q[i] >> l & 255]} << l;
-      codes->q[i] = 8 * i < columns_of(block) ? bytes : each(128);
-    }
-  });
+  packed_.format.bits == 16 ? palettes<kWidth, 2>() : palettes<kWidth, 1>();
 }
 
 }  // namespace

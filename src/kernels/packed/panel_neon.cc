@@ -61,7 +61,7 @@ struct PanelFiller {
   using Reader = TileReader<kBits, kScales>;
   static constexpr int kParts = Reader::kParts;
   // Bits of what is multiplied: the codes, or the bytes that the table gives for them.
-  static constexpr int kWidth = !kTable ? kBits : kScales == PackedScales::kExponent ? 5 : 8;
+  static constexpr int kWidth = code_width(kBits, kScales, kTable);
 
   const PackedView& w;
   PanelOrder order;
@@ -143,7 +143,7 @@ struct FillPanel {
   void operator()() const {
     const std::byte* const data = w.tile(tile);
     uint8_t table[16];
-    table_of(w, data, table);
+    table_of(w, data, 0, table);
     PanelFiller<kBits, kScales, kTable>{w, order, vld1q_u8(table)}.fill(data, panel);
   }
 };
