@@ -10,13 +10,9 @@ namespace {
 
 struct Options {
   ConvertOptions convert;
-  std::string profile;
 };
 
 Status run(App& app, const Options& options) {
-  if (!options.profile.empty())
-    return usage_error("--profile " + options.profile + ": the target " + options.convert.target +
-                       " has no such variant in this version");
   POME_RETURN_IF_ERROR(refuse_artefact(options.convert.model, "convert"));
   const auto start = std::chrono::steady_clock::now();
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
@@ -45,6 +41,7 @@ Status run(App& app, const Options& options) {
                     {"encodings", encodings},
                     {"fallbacks", fallbacks},
                     {"warnings", report.warnings},
+                    {"notes", report.notes},
                     {"seconds", seconds},
                     {"peak_memory_bytes", peak_memory_bytes()}});
     return {};
@@ -65,6 +62,7 @@ Status run(App& app, const Options& options) {
             "\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
+  for (const std::string& note : report.notes) text += "  note             " + note + "\n";
   text += "  graph hash       " + report.exported.hashes.graph_hash.substr(0, 16) + "\n";
   text += "  time, memory     " + fixed(seconds, 2) + " s, peak " +
           human_bytes(peak_memory_bytes()) + "\n";
@@ -81,8 +79,8 @@ void add_convert(App& app) {
                                       [&app, options] { return run(app, *options); });
   command->add_option("model", c.model, "folder, .safetensors or .gguf file")->required();
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
-  command->add_option("--to", c.target, "target: coreml")->capture_default_str();
-  command->add_option("--weights", c.weights, "scheme: f16 int8 int4 lut8 lut6 lut4 lut3 lut2")
+  command->add_option("--to", c.target, "target: coreml onnx")->capture_default_str();
+  command->add_option("--weights", c.weights, "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2")
       ->capture_default_str();
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->convert.embedding = scheme; },
@@ -102,7 +100,11 @@ void add_convert(App& app) {
         options->convert.one_function = which == "one";
       },
       "two (prefill and decode, default) or one");
-  command->add_option("--profile", options->profile, "variant of the target");
+  command->add_option("--profile", c.profile,
+                      "variant of the target; onnx: ort (default) or plain (no operators of "
+                      "com.microsoft)");
+  command->add_option("--graph", c.graph, "onnx: logits-only (input_ids to logits, no caches)");
+  command->add_option("--block", c.block, "onnx: columns that share a scale, 16 to 256");
   command->add_option("--artefact-version", c.version, "semantic version of the artefact")
       ->capture_default_str();
   command->add_option("--license", c.license_id,

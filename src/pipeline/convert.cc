@@ -12,6 +12,7 @@
 #include "formats/manifest.h"
 #include "formats/mil.h"
 #include "models/models.h"
+#include "pipeline/genai_config.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pome {
@@ -160,12 +161,111 @@ Status write_tokenizer_files(const Checkpoint& checkpoint, const std::string& fo
   return {};
 }
 
-}  // namespace
+// What a target wrote into the staged folder.
+struct Written {
+  ExportReport exported;
+  std::string model;  // inside the folder
+  std::vector<ManifestTensor> tensors;
+  std::vector<std::string> notes;
+};
 
-Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& work) {
-  if (options.target != "coreml")
+// What every target is told about the model.
+struct Source {
+  const Graph& graph;  // quantised
+  const Checkpoint& checkpoint;
+  std::string scheme, tokenizer_digest;
+  int64_t context = 0, chunk = 0;
+};
+
+Result<Written> write_coreml(const Source& source, const ConvertOptions& options,
+                             const std::string& folder, const WorkContext& work) {
+  CoremlOptions coreml;
+  coreml.context = source.context;
+  coreml.chunk = source.chunk;
+  coreml.one_function = options.one_function;
+  coreml.scheme = source.scheme;
+  coreml.tokenizer_digest = source.tokenizer_digest;
+  coreml.model_name = source.graph.info.name;
+  Written out;
+  out.model = kPackageName;
+  POME_ASSIGN_OR_RETURN(out.exported,
+                        export_coreml(source.graph, coreml, folder + "/" + out.model, work));
+  POME_ASSIGN_OR_RETURN(out.tensors, list_tensors(folder + "/" + out.model));
+  return out;
+}
+
+Result<Written> write_onnx(const Source& source, const ConvertOptions& options,
+                           const std::string& folder, const WorkContext& work) {
+  OnnxOptions onnx;
+  onnx.profile =
+      options.profile == "plain" ? OnnxOptions::Profile::kPlain : OnnxOptions::Profile::kOrt;
+  onnx.logits_only = options.graph == "logits-only";
+  onnx.context = source.context;
+  onnx.scheme = source.scheme;
+  onnx.tokenizer_digest = source.tokenizer_digest;
+  onnx.model_name = source.graph.info.name;
+  POME_ASSIGN_OR_RETURN(const OnnxReport report, export_onnx(source.graph, onnx, folder, work));
+  Written out;
+  out.exported = report.exported;
+  out.model = kOnnxModel;
+  for (const PlacedTensor& tensor : report.exported.tensors)
+    out.tensors.push_back({tensor.name, kOnnxData, tensor.offset, tensor.size, {}});
+  out.notes.push_back("needs ONNX Runtime " + report.minimum_runtime + " or newer (operator set " +
+                      std::to_string(report.opset) + ")");
+  if (onnx.logits_only) return out;
+  if (source.checkpoint.tokenizer.model != TokenizerSource::Model::kNone) {
+    const Json config = genai_config(source.graph.info, report, source.checkpoint.tokenizer,
+                                     source.checkpoint.generation_config, source.context);
+    POME_RETURN_IF_ERROR(
+        io::write_file(folder + "/genai_config.json", dump_json(config, 4) + "\n"));
+  }
+  if (source.checkpoint.sidecars.count("tokenizer.json") == 0)
+    out.notes.push_back(
+        "onnxruntime-genai needs a tokenizer.json, which this checkpoint does not have: put one "
+        "beside the model, or feed token ids");
+  return out;
+}
+
+Manifest manifest_of(const Written& written, const Source& source, const ConvertOptions& options) {
+  Manifest manifest;
+  manifest.name = source.graph.info.name;
+  manifest.version = options.version;
+  manifest.target = options.target;
+  manifest.scheme = source.scheme;
+  manifest.model = written.model;
+  manifest.created = build_time();
+  manifest.pome_version = manifest.minimum_runtime = kPomeVersion;
+  manifest.license_id = options.license_id;
+  manifest.license_source = options.license_source;
+  manifest.graph_hash = written.exported.hashes.graph_hash;
+  manifest.source_hash = written.exported.hashes.source_hash;
+  manifest.tokenizer_digest = source.tokenizer_digest;
+  manifest.context = source.context;
+  manifest.chunk = source.chunk;
+  manifest.parameters = written.exported.parameters;
+  manifest.bits_per_weight = written.exported.bits_per_weight;
+  manifest.tensors = written.tensors;
+  return manifest;
+}
+
+Status check_target(const ConvertOptions& options) {
+  const bool onnx = options.target == "onnx";
+  if (!onnx && options.target != "coreml")
     return usage_error("--to " + options.target + " is not a target of this version")
-        .hint("known: coreml");
+        .hint("known: coreml onnx");
+  if (!options.profile.empty() &&
+      !(onnx && (options.profile == "ort" || options.profile == "plain")))
+    return usage_error("--profile " + options.profile + ": the target " + options.target +
+                       " has no such variant in this version")
+        .hint(onnx ? "known: ort plain" : "");
+  if (!options.graph.empty() && !(onnx && options.graph == "logits-only"))
+    return usage_error("--graph " + options.graph + ": the target " + options.target +
+                       " has no such form")
+        .hint(onnx ? "known: logits-only" : "");
+  const int64_t block = options.block;
+  if (block != 0 && (!onnx || block < 16 || block > 256 || (block & (block - 1)) != 0))
+    return usage_error("--block " + std::to_string(block) +
+                       ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
   if (options.output.size() > 5 && options.output.substr(options.output.size() - 5) == ".gguf")
     return usage_error(
                "an output that ends in .gguf is a GGUF file, which is not a target of this "
@@ -175,25 +275,45 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
   if (!is_semver(options.version))
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
+  return {};
+}
+
+// The operators for integers in ONNX Runtime take blocks; so does int8 there.
+Result<QuantRecipe> recipe_for(const ConvertOptions& options) {
   std::optional<std::string_view> embedding;
   if (options.embedding) embedding = *options.embedding;
-  POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, parse_recipe(options.weights, embedding));
+  POME_ASSIGN_OR_RETURN(QuantRecipe recipe, parse_recipe(options.weights, embedding));
+  if (options.target != "onnx") return recipe;
+  for (Encoding* encoding : {&recipe.matrices, &recipe.embedding, &recipe.head}) {
+    if (encoding->kind == EncodingKind::kLut)
+      return usage_error("palettes (" + to_string(*encoding) + ") have no form in ONNX")
+          .hint("use --weights f32, f16, int8 or int4");
+    if (encoding->kind != EncodingKind::kInt) continue;
+    if (options.block != 0)
+      encoding->block = options.block;
+    else if (options.profile != "plain")
+      encoding->block = 32;
+  }
+  return recipe;
+}
 
+}  // namespace
+
+Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& work) {
+  POME_RETURN_IF_ERROR(check_target(options));
+  POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, recipe_for(options));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint, {options.context}));
-  CoremlOptions coreml;
-  POME_RETURN_IF_ERROR(settle_context(info, options, &coreml.context, &coreml.chunk));
-  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {coreml.context}));
   ConvertReport report;
+  POME_RETURN_IF_ERROR(settle_context(info, options, &report.context, &report.chunk));
+  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {report.context}));
   report.output = options.output;
   report.warnings = checkpoint.warnings;
-  coreml.one_function = options.one_function;
-  coreml.scheme = options.weights + (options.embedding ? "+embedding:" + *options.embedding : "");
-  coreml.model_name = graph.info.name;
+  std::string tokenizer_digest;
   if (checkpoint.tokenizer.model != TokenizerSource::Model::kNone) {
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                           Tokenizer::create(checkpoint.tokenizer));
-    coreml.tokenizer_digest = tokenizer->digest();
+    tokenizer_digest = tokenizer->digest();
   } else {
     report.warnings.push_back(
         "the checkpoint has no tokenizer: the artefact can be run on token ids only");
@@ -206,28 +326,21 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
       const std::unique_ptr<io::Staged> staged,
       io::Staged::create(options.output, io::Staged::Kind::kFolder, options.force));
   POME_RETURN_IF_ERROR(check_disk(quantized.graph, parent_of(options.output)));
-  POME_ASSIGN_OR_RETURN(report.exported, export_coreml(quantized.graph, coreml,
-                                                       staged->path() + "/" + kPackageName, work));
+  const Source source{
+      quantized.graph,
+      checkpoint,
+      options.weights + (options.embedding ? "+embedding:" + *options.embedding : ""),
+      tokenizer_digest,
+      report.context,
+      report.chunk};
+  POME_ASSIGN_OR_RETURN(const Written written,
+                        options.target == "onnx"
+                            ? write_onnx(source, options, staged->path(), work)
+                            : write_coreml(source, options, staged->path(), work));
+  report.exported = written.exported;
+  report.notes = written.notes;
   POME_RETURN_IF_ERROR(write_tokenizer_files(checkpoint, staged->path()));
-
-  Manifest manifest;
-  manifest.name = graph.info.name;
-  manifest.version = options.version;
-  manifest.target = options.target;
-  manifest.scheme = coreml.scheme;
-  manifest.model = kPackageName;
-  manifest.created = build_time();
-  manifest.pome_version = manifest.minimum_runtime = kPomeVersion;
-  manifest.license_id = options.license_id;
-  manifest.license_source = options.license_source;
-  manifest.graph_hash = report.exported.hashes.graph_hash;
-  manifest.source_hash = report.exported.hashes.source_hash;
-  manifest.tokenizer_digest = coreml.tokenizer_digest;
-  manifest.context = report.context = coreml.context;
-  manifest.chunk = report.chunk = coreml.chunk;
-  manifest.parameters = report.exported.parameters;
-  manifest.bits_per_weight = report.exported.bits_per_weight;
-  POME_ASSIGN_OR_RETURN(manifest.tensors, list_tensors(staged->path() + "/" + kPackageName));
+  Manifest manifest = manifest_of(written, source, options);
   POME_RETURN_IF_ERROR(fill_digests(staged->path(), &manifest, work));
   const std::string text = to_json(manifest);
   POME_RETURN_IF_ERROR(io::write_file(staged->path() + "/" + kManifestName, text));

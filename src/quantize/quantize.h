@@ -20,7 +20,7 @@ namespace pome {
 // What --weights and --embedding name.
 struct QuantRecipe {
   std::string scheme;  // "int4", as typed
-  // Wished for; shapes may force a fallback. int8 has block 0 here: one scale per row.
+  // Wished for; shapes may force a fallback. A block of 0: one scale per row.
   Encoding matrices, embedding, head;
   EncodingKind small = EncodingKind::kF16;  // norms, biases, tables
 };
