@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <map>
 
@@ -10,10 +11,34 @@ namespace {
 
 struct Options {
   ConvertOptions convert;
+  bool weights_given = false;
 };
 
-Status run(App& app, const Options& options) {
+// Weights as they are named in the file, with what rounding cost each.
+Json describe_errors(const ConvertReport& report) {
+  Json out = Json::array();
+  for (const TensorError& tensor : report.errors)
+    out.push_back({{"name", tensor.name},
+                   {"encoding", tensor.encoding},
+                   {"bytes", tensor.bytes},
+                   {"relative_error", tensor.relative_error}});
+  return out;
+}
+
+std::string describe_worst(const ConvertReport& report) {
+  const auto worst = std::max_element(report.errors.begin(), report.errors.end(),
+                                      [](const TensorError& a, const TensorError& b) {
+                                        return a.relative_error < b.relative_error;
+                                      });
+  if (worst == report.errors.end() || worst->relative_error == 0) return {};
+  return "  largest error    " + fixed(100 * worst->relative_error, 2) + " % in " + worst->name +
+         " (" + worst->encoding + ")\n";
+}
+
+Status run(App& app, Options options) {
   POME_RETURN_IF_ERROR(refuse_artefact(options.convert.model, "convert"));
+  if (options.convert.target == "gguf" && !options.weights_given)
+    options.convert.weights = "q4_k_m";
   const auto start = std::chrono::steady_clock::now();
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
   const double seconds =
@@ -40,6 +65,7 @@ Status run(App& app, const Options& options) {
                     {"chunk", report.chunk},
                     {"encodings", encodings},
                     {"fallbacks", fallbacks},
+                    {"tensors", describe_errors(report)},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -60,6 +86,7 @@ Status run(App& app, const Options& options) {
     text += "  fallback         " + fallback["tensor"].get<std::string>() + " as " +
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
             "\n";
+  text += describe_worst(report);
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   for (const std::string& note : report.notes) text += "  note             " + note + "\n";
@@ -79,9 +106,16 @@ void add_convert(App& app) {
                                       [&app, options] { return run(app, *options); });
   command->add_option("model", c.model, "folder, .safetensors or .gguf file")->required();
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
-  command->add_option("--to", c.target, "target: coreml onnx")->capture_default_str();
-  command->add_option("--weights", c.weights, "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2")
-      ->capture_default_str();
+  command->add_option("--to", c.target, "target: coreml onnx gguf")->capture_default_str();
+  command->add_option_function<std::string>(
+      "--weights",
+      [options](const std::string& scheme) {
+        options->convert.weights = scheme;
+        options->weights_given = true;
+      },
+      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a type or mixture "
+      "such as q8_0 or q4_k_m (default)");
+  command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->convert.embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");

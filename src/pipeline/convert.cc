@@ -1,8 +1,5 @@
 #include "pipeline/convert.h"
 
-#include <limits.h>
-#include <stdlib.h>
-
 #include <algorithm>
 #include <set>
 
@@ -12,6 +9,8 @@
 #include "formats/manifest.h"
 #include "formats/mil.h"
 #include "models/models.h"
+#include "pipeline/convert_gguf.h"
+#include "pipeline/frame.h"
 #include "pipeline/genai_config.h"
 #include "tokenizer/tokenizer.h"
 
@@ -20,28 +19,6 @@ namespace pome {
 namespace {
 
 constexpr const char* kPackageName = "model.mlpackage";
-
-std::string parent_of(const std::string& path) {
-  const size_t end = path.find_last_not_of('/');
-  const size_t slash = path.find_last_of('/', end);
-  return slash == std::string::npos || end == std::string::npos ? "."
-         : slash == 0                                           ? "/"
-                                                                : path.substr(0, slash);
-}
-
-bool is_semver(const std::string& text) {
-  int parts = 0;
-  for (size_t begin = 0; begin <= text.size(); ++parts) {
-    const size_t end = std::min(text.find('.', begin), text.size());
-    if (end == begin || end - begin > 9 ||
-        !std::all_of(text.begin() + static_cast<ptrdiff_t>(begin),
-                     text.begin() + static_cast<ptrdiff_t>(end),
-                     [](char c) { return c >= '0' && c <= '9'; }))
-      return false;
-    begin = end + 1;
-  }
-  return parts == 3;
-}
 
 // Context and chunk that the artefact will have.
 Status settle_context(const ModelInfo& info, const ConvertOptions& options, int64_t* context,
@@ -66,40 +43,6 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
                        " is not a multiple of the prefill chunk " + std::to_string(*chunk))
         .hint("use --context " + std::to_string(std::max(*chunk, *context / *chunk * *chunk)) +
               " or another --chunk");
-  return {};
-}
-
-// Whether `inner` is `outer` or lies below it; paths that do not exist lie nowhere.
-bool lies_in(const std::string& inner, const std::string& outer) {
-  char a[PATH_MAX], b[PATH_MAX];
-  if (!realpath(inner.c_str(), a) || !realpath(outer.c_str(), b)) return false;
-  const std::string inside = std::string(a) + "/", outside = std::string(b) + "/";
-  return inside.rfind(outside, 0) == 0;
-}
-
-// --force replaces what is there, but never what the work itself stands on.
-Status check_replaceable(const ConvertOptions& options) {
-  if (!options.force) return {};
-  for (const auto& [path, what] : {std::pair(options.model, "the model"),
-                                   std::pair(std::string("."), "the working directory")}) {
-    if (!lies_in(path, options.output)) continue;
-    return usage_error(std::string("--force would replace the folder that holds ") + what)
-        .in(options.output)
-        .hint("choose another name");
-  }
-  return {};
-}
-
-Status check_disk(const Graph& graph, const std::string& folder) {
-  uint64_t needed = 16 << 20;
-  for (const Constant& constant : graph.constants) needed += constant.data->stored_bytes();
-  needed += needed / 20;
-  POME_ASSIGN_OR_RETURN(const uint64_t available, io::free_bytes(folder));
-  if (available < needed)
-    return does_not_fit("needs " + std::to_string(needed) + " bytes on disk, " +
-                        std::to_string(available) + " are free")
-        .in(folder)
-        .hint("free some space or choose a smaller scheme");
   return {};
 }
 
@@ -161,22 +104,6 @@ Status write_tokenizer_files(const Checkpoint& checkpoint, const std::string& fo
   return {};
 }
 
-// What a target wrote into the staged folder.
-struct Written {
-  ExportReport exported;
-  std::string model;  // inside the folder
-  std::vector<ManifestTensor> tensors;
-  std::vector<std::string> notes;
-};
-
-// What every target is told about the model.
-struct Source {
-  const Graph& graph;  // quantised
-  const Checkpoint& checkpoint;
-  std::string scheme, tokenizer_digest;
-  int64_t context = 0, chunk = 0;
-};
-
 Result<Written> write_coreml(const Source& source, const ConvertOptions& options,
                              const std::string& folder, const WorkContext& work) {
   CoremlOptions coreml;
@@ -226,33 +153,11 @@ Result<Written> write_onnx(const Source& source, const ConvertOptions& options,
   return out;
 }
 
-Manifest manifest_of(const Written& written, const Source& source, const ConvertOptions& options) {
-  Manifest manifest;
-  manifest.name = source.graph.info.name;
-  manifest.version = options.version;
-  manifest.target = options.target;
-  manifest.scheme = source.scheme;
-  manifest.model = written.model;
-  manifest.created = build_time();
-  manifest.pome_version = manifest.minimum_runtime = kPomeVersion;
-  manifest.license_id = options.license_id;
-  manifest.license_source = options.license_source;
-  manifest.graph_hash = written.exported.hashes.graph_hash;
-  manifest.source_hash = written.exported.hashes.source_hash;
-  manifest.tokenizer_digest = source.tokenizer_digest;
-  manifest.context = source.context;
-  manifest.chunk = source.chunk;
-  manifest.parameters = written.exported.parameters;
-  manifest.bits_per_weight = written.exported.bits_per_weight;
-  manifest.tensors = written.tensors;
-  return manifest;
-}
-
 Status check_target(const ConvertOptions& options) {
-  const bool onnx = options.target == "onnx";
-  if (!onnx && options.target != "coreml")
+  const bool onnx = options.target == "onnx", gguf = options.target == "gguf";
+  if (!onnx && !gguf && options.target != "coreml")
     return usage_error("--to " + options.target + " is not a target of this version")
-        .hint("known: coreml onnx");
+        .hint("known: coreml onnx gguf");
   if (!options.profile.empty() &&
       !(onnx && (options.profile == "ort" || options.profile == "plain")))
     return usage_error("--profile " + options.profile + ": the target " + options.target +
@@ -266,12 +171,12 @@ Status check_target(const ConvertOptions& options) {
   if (block != 0 && (!onnx || block < 16 || block > 256 || (block & (block - 1)) != 0))
     return usage_error("--block " + std::to_string(block) +
                        ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
-  if (options.output.size() > 5 && options.output.substr(options.output.size() - 5) == ".gguf")
-    return usage_error(
-               "an output that ends in .gguf is a GGUF file, which is not a target of this "
-               "version")
+  if (!gguf && options.output.ends_with(".gguf"))
+    return usage_error("an output that ends in .gguf is a GGUF file")
         .in(options.output)
-        .hint("name a folder");
+        .hint("name a folder, or use --to gguf");
+  if (!gguf && !options.imatrix.empty())
+    return usage_error("--imatrix is for --to gguf").in(options.imatrix);
   if (!is_semver(options.version))
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
@@ -301,6 +206,7 @@ Result<QuantRecipe> recipe_for(const ConvertOptions& options) {
 
 Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& work) {
   POME_RETURN_IF_ERROR(check_target(options));
+  if (options.target == "gguf") return convert_to_gguf(options, work);
   POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, recipe_for(options));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint, {options.context}));

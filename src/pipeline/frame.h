@@ -1,0 +1,39 @@
+// What the targets of convert share: checks of the output, and the manifest.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "export/report.h"
+#include "formats/checkpoint.h"
+#include "formats/manifest.h"
+#include "pipeline/convert.h"
+
+namespace pome {
+
+// What a target wrote into the staged folder.
+struct Written {
+  ExportReport exported;
+  std::string model;  // inside the folder
+  std::vector<ManifestTensor> tensors;
+  std::vector<std::string> notes;
+};
+
+// What every target is told about the model.
+struct Source {
+  const Graph& graph;  // quantised
+  const Checkpoint& checkpoint;
+  std::string scheme, tokenizer_digest;
+  int64_t context = 0, chunk = 0;
+};
+
+Manifest manifest_of(const Written& written, const Source& source, const ConvertOptions& options);
+
+bool is_semver(const std::string& text);
+std::string parent_of(const std::string& path);
+// --force replaces what is there, but never what the work itself stands on.
+Status check_replaceable(const ConvertOptions& options);
+// Room for the constants of `graph` below `folder`; kDoesNotFit.
+Status check_disk(const Graph& graph, const std::string& folder);
+
+}  // namespace pome
