@@ -87,6 +87,7 @@ std::string to_text(const VerifyReport& report) {
   }
   for (const std::string& problem : report.problems)
     text += "FAILED       " + escape_for_terminal(problem, 1024) + "\n";
+  if (!report.graph_hash.empty()) text += "graph hash   " + report.graph_hash.substr(0, 16) + "\n";
   return text + (report.ok ? "ok\n" : "");
 }
 
@@ -98,7 +99,8 @@ Status run(App& app, Options& options) {
     return usage_error("gates and --text need --against MODEL")
         .hint("without it only the files are checked");
   if (!v.original.empty()) POME_RETURN_IF_ERROR(refuse_artefact(v.original, "verify --against"));
-  POME_RETURN_IF_ERROR(require_artefact(v.artefact, "verify").status());
+  POME_ASSIGN_OR_RETURN(const std::optional<std::string> gguf, find_gguf(v.artefact));
+  if (!gguf) POME_RETURN_IF_ERROR(require_artefact(v.artefact, "verify").status());
   POME_ASSIGN_OR_RETURN(options.verify.text, text_or_default(options.text));
   if (!options.max_ppl_increase.empty()) {
     POME_ASSIGN_OR_RETURN(options.verify.max_ppl_increase_percent,

@@ -58,7 +58,7 @@ Result<std::vector<Planned>> plan_tensors(const Graph& graph) {
   for (size_t i = 0; i < graph.constants.size(); ++i) {
     const Constant& constant = graph.constants[i];
     if (constant.gguf_name.empty()) {
-      if (is_parameter(constant))
+      if (!constant.hf_name.empty())
         return unsupported("GGUF has no name for this weight").at("tensor " + constant.name);
       continue;
     }
@@ -90,7 +90,7 @@ GgufMetadata metadata_of(const Graph& graph, const GgufOptions& options) {
   GgufMetadata out = {
       {"general.architecture", GgufValue::string(info.architecture)},
       {"general.type", GgufValue::string("model")},
-      {"general.name", GgufValue::string(graph.info.name)},
+      {"general.name", GgufValue::string(options.name)},
       {"general.file_type", GgufValue::u32(static_cast<uint32_t>(options.file_type))},
       {"general.quantization_version", GgufValue::u32(2)},
       {"pome.version", GgufValue::string(kPomeVersion)},

@@ -23,6 +23,7 @@ namespace pome {
 using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;
 
 struct GgufOptions {
+  std::string name;  // gguf_model_name()
   std::string scheme;
   int file_type = 0;       // general.file_type
   GgufMetadata tokenizer;  // gguf_tokenizer(), or the keys of the GGUF file it came from
@@ -45,6 +46,10 @@ Status check_gguf_support(const Graph& graph);
 // Writes `path` in place (stage it). The graph is one of quantize_for_gguf().
 Result<GgufReport> export_gguf(const Graph& graph, const GgufOptions& options,
                                const std::string& path, const WorkContext& work);
+
+// llama.cpp takes "phi3" in a name to mean that blanks behind special tokens are dropped, and that
+// the tokens of Phi-3 are there: a name that says so where it is true, and only there.
+std::string gguf_model_name(const std::string& name, const TokenizerSource& source);
 
 // tokenizer.ggml.* and the chat template. `vocab_size`: rows of the embedding; tokens without a
 // text are marked unused. kUnsupported for tokenizers that llama.cpp does not have.

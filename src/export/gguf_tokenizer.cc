@@ -136,6 +136,26 @@ class Writer {
 
 }  // namespace
 
+std::string gguf_model_name(const std::string& name, const TokenizerSource& source) {
+  std::string lower = name;
+  for (char& c : lower)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  const size_t dashed = lower.find("phi-3"), plain = lower.find("phi3");
+  const bool named = dashed != std::string::npos || plain != std::string::npos;
+  bool possible = true;
+  for (const char* token : {"</s>", "<unk>", "<s>", "<|endoftext|>"})
+    possible = possible &&
+               std::find(source.tokens.begin(), source.tokens.end(), token) != source.tokens.end();
+  const bool wanted = possible && std::any_of(source.added.begin(), source.added.end(),
+                                              [](const AddedToken& token) { return token.rstrip; });
+  if (named && !possible) {
+    std::string other = name;
+    other[dashed != std::string::npos ? dashed + 3 : plain + 2] = '_';
+    return other;
+  }
+  return wanted && !named ? name + " phi-3" : name;
+}
+
 Result<GgufMetadata> gguf_tokenizer(const TokenizerSource& source, int64_t vocab_size,
                                     std::vector<std::string>* warnings) {
   Writer writer(source, vocab_size);

@@ -1,8 +1,28 @@
 #include "models/config.h"
 
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 
 namespace pome {
+
+namespace {
+
+// GGUF keeps the numbers of configurations as f32: the decimal that was meant, 1e-05 and not
+// 9.99999975e-06.
+double shortest_decimal(double number) {
+  const float kept = static_cast<float>(number);
+  if (static_cast<double>(kept) != number) return number;
+  for (int digits = 1; digits < 9; ++digits) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.*g", digits, number);
+    const double candidate = std::strtod(text, nullptr);
+    if (static_cast<float>(candidate) == kept) return candidate;
+  }
+  return number;
+}
+
+}  // namespace
 
 ConfigReader::ConfigReader(const Checkpoint& checkpoint, std::string_view class_defaults)
     : checkpoint_(checkpoint), gguf_(checkpoint.format == "gguf") {
@@ -74,7 +94,7 @@ std::optional<double> ConfigReader::maybe_number(std::string_view hf, std::strin
     complain(Refusal::kRange, name + " is not finite");
     return std::nullopt;
   }
-  return remember(gguf, number);
+  return remember(gguf, gguf_ ? shortest_decimal(number) : number);
 }
 
 std::optional<bool> ConfigReader::maybe_bool(std::string_view hf, std::string_view gguf) {

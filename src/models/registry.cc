@@ -68,6 +68,8 @@ Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& opti
     gguf.architecture = checkpoint.gguf.value("general.architecture", "");
   else if (!family->gguf_architectures.empty())
     gguf.architecture = family->gguf_architectures.front();
+  else if (graph.info.architecture != family->name)
+    gguf.architecture = graph.info.architecture;  // that of another family
   return graph;
 }
 

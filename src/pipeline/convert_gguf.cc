@@ -113,6 +113,7 @@ Result<ConvertReport> convert_to_gguf(const ConvertOptions& options, const WorkC
   GgufOptions gguf;
   gguf.scheme = options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
                 (options.imatrix.empty() ? "" : "+imatrix");
+  gguf.name = gguf_model_name(graph.info.name, prepared.checkpoint.tokenizer);
   gguf.file_type = chosen.file_type;
   gguf.tokenizer = prepared.tokenizer;
   gguf.tokenizer_digest = prepared.tokenizer_digest;

@@ -76,12 +76,11 @@ struct Fitter {
   int lanes = portable::kLanes;
 };
 
-Fitter choose_fitter() {
+Fitter fitter_of([[maybe_unused]] Isa isa) {
 #if POME_BLOCK_FIT_X86
-  const Result<Isa> isa = selected_isa();
-  if (isa.ok() && *isa >= Isa::kAvx2 && *isa < Isa::kNeon)
-    return *isa >= Isa::kAvx512 ? Fitter{avx512::fit, avx512::kLanes}
-                                : Fitter{avx2::fit, avx2::kLanes};
+  if (isa >= Isa::kAvx2 && isa < Isa::kNeon)
+    return isa >= Isa::kAvx512 ? Fitter{avx512::fit, avx512::kLanes}
+                               : Fitter{avx2::fit, avx2::kLanes};
 #endif
   return {};
 }
@@ -143,7 +142,13 @@ bool can_fit_blocks(EncodingKind kind) { return can_pack(kind); }
 
 void fit_blocks(EncodingKind kind, std::span<const float> values, int64_t columns,
                 std::span<const float> weights, std::byte* out) {
-  static const Fitter kFitter = choose_fitter();
+  static const Isa kIsa = selected_isa().ok() ? *selected_isa() : Isa::kPortable;
+  fit_blocks_with(kIsa, kind, values, columns, weights, out);
+}
+
+void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, int64_t columns,
+                     std::span<const float> weights, std::byte* out) {
+  const Fitter fitter = fitter_of(isa);
   const EncodingTraits& type = traits(kind);
   const int64_t size = type.block_elements;
   const int64_t rows = columns > 0 ? static_cast<int64_t>(values.size()) / columns : 0;
@@ -153,14 +158,14 @@ void fit_blocks(EncodingKind kind, std::span<const float> values, int64_t column
   const std::vector<float> ones(weights.empty() ? 256 : 0, 1.0f);
   LaneFit fit{};
   alignas(64) float x[256 * kMostLanes];
-  for (int64_t row = 0; row < rows; row += kFitter.lanes) {
-    const int64_t used = std::min<int64_t>(kFitter.lanes, rows - row);
+  for (int64_t row = 0; row < rows; row += fitter.lanes) {
+    const int64_t used = std::min<int64_t>(fitter.lanes, rows - row);
     for (int64_t column = 0; column < columns; column += size) {
-      for (int64_t lane = 0; lane < kFitter.lanes; ++lane) {
+      for (int64_t lane = 0; lane < fitter.lanes; ++lane) {
         const float* from = values.data() + (row + std::min(lane, used - 1)) * columns + column;
-        for (int64_t i = 0; i < size; ++i) x[i * kFitter.lanes + lane] = from[i];
+        for (int64_t i = 0; i < size; ++i) x[i * fitter.lanes + lane] = from[i];
       }
-      kFitter.fit(kind, x, weights.empty() ? ones.data() : weights.data() + column, &fit);
+      fitter.fit(kind, x, weights.empty() ? ones.data() : weights.data() + column, &fit);
       for (int64_t lane = 0; lane < used; ++lane)
         pack_lane(kind, table, fit, static_cast<int>(lane),
                   out + (row + lane) * row_bytes + column / size * type.block_bytes);

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/cpu_features.h"
 #include "encoding/encoding.h"
 
 namespace pome {
@@ -29,5 +30,8 @@ bool can_fit_blocks(EncodingKind kind);
 // rows * columns / block_elements blocks.
 void fit_blocks(EncodingKind kind, std::span<const float> values, int64_t columns,
                 std::span<const float> weights, std::byte* out);
+// The same with the vectors of one instruction set that this machine has, for tests.
+void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, int64_t columns,
+                     std::span<const float> weights, std::byte* out);
 
 }  // namespace pome

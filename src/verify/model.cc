@@ -139,17 +139,24 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   return model;
 }
 
-// The file in an artefact folder of target gguf, which is read as a checkpoint; other paths as they
-// are.
-Result<std::string> inside_gguf_artefact(const std::string& given) {
-  const std::string path = without_slashes(given);
-  if (!is_folder(path) || !is_file(path + "/" + kManifestName) || is_file(path + "/Manifest.json"))
-    return given;
-  POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
-  return manifest.target == "gguf" ? path + "/" + manifest.model : given;
-}
-
 }  // namespace
+
+Result<std::optional<std::string>> find_gguf(const std::string& given) {
+  const std::string path = without_slashes(given);
+  if (is_file(path)) {
+    char magic[4] = {};
+    POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(path));
+    if (source->size() < 4) return std::optional<std::string>();
+    POME_RETURN_IF_ERROR(source->read(0, std::as_writable_bytes(std::span(magic))));
+    if (std::string_view(magic, 4) != "GGUF") return std::optional<std::string>();
+    return std::optional(given);
+  }
+  if (!is_file(path + "/" + kManifestName) || is_file(path + "/Manifest.json"))
+    return std::optional<std::string>();
+  POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
+  if (manifest.target != "gguf") return std::optional<std::string>();
+  return std::optional(path + "/" + manifest.model);
+}
 
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
   const std::string path = without_slashes(given);
@@ -194,13 +201,15 @@ Result<uint64_t> constant_budget(const mil::Package& package) {
 
 Result<LoadedModel> load_model(const std::string& given, const LoadOptions& options,
                                const WorkContext& work) {
-  POME_ASSIGN_OR_RETURN(const std::string path, inside_gguf_artefact(given));
+  POME_ASSIGN_OR_RETURN(const std::optional<std::string> gguf, find_gguf(given));
+  const std::string path = gguf.value_or(given);
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
   return artefact ? load_package(path, *artefact, options) : load_checkpoint(path, options, work);
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& given) {
-  POME_ASSIGN_OR_RETURN(const std::string path, inside_gguf_artefact(given));
+  POME_ASSIGN_OR_RETURN(const std::optional<std::string> gguf, find_gguf(given));
+  const std::string path = gguf.value_or(given);
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
   if (artefact) {
     if (artefact->folder.empty())

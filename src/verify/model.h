@@ -52,6 +52,9 @@ struct ArtefactPaths {
   std::string folder;   // with manifest.json; empty for a bare package
   std::string package;  // the .mlpackage
 };
+// The GGUF file that `path` is, or that lies in an artefact folder of target gguf; nullopt for all
+// else. Such a file is read as a checkpoint.
+Result<std::optional<std::string>> find_gguf(const std::string& path);
 // nullopt when `path` is not something convert wrote (then it is a checkpoint).
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& path);
 

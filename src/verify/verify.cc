@@ -9,6 +9,7 @@
 #include "interp/graph_eval.h"
 #include "models/models.h"
 #include "verify/model.h"
+#include "verify/verify_parts.h"
 
 namespace pome {
 
@@ -189,10 +190,6 @@ FunctionReport to_report(const std::string& name, const Comparison& c) {
   return out;
 }
 
-std::string percent(double fraction) {
-  return std::to_string(static_cast<int>(std::lround(fraction * 1e4)) / 100.0).substr(0, 5) + " %";
-}
-
 class Verifier {
  public:
   Verifier(const VerifyOptions& options, const WorkContext& work)
@@ -222,16 +219,7 @@ class Verifier {
   Status integrity() {
     report_.has_manifest = !paths_.folder.empty();
     if (!report_.has_manifest) return {};
-    POME_ASSIGN_OR_RETURN(const Manifest manifest,
-                          read_manifest(paths_.folder + "/" + kManifestName));
-    report_.graph_hash = manifest.graph_hash;
-    report_.source_hash = manifest.source_hash;
-    POME_ASSIGN_OR_RETURN(report_.integrity, check_integrity(paths_.folder, manifest, work_));
-    for (const IntegrityFinding& finding : report_.integrity)
-      report_.problems.push_back("integrity: " + finding.file +
-                                 (finding.tensor.empty() ? "" : ", tensor " + finding.tensor) +
-                                 " " + finding.problem);
-    return {};
+    return check_files(paths_.folder, work_, &report_);
   }
 
   Status open() {
@@ -376,19 +364,7 @@ class Verifier {
     POME_ASSIGN_OR_RETURN(report_.against_original,
                           compare(*artefact_, *engine, ids_, scoring, work_));
     report_.has_comparison = true;
-    const Comparison& c = report_.against_original;
-    if (options_.max_ppl_increase_percent &&
-        c.ppl_increase_percent > *options_.max_ppl_increase_percent)
-      report_.problems.push_back("gate: perplexity rose by " +
-                                 std::to_string(c.ppl_increase_percent) + " %, allowed are " +
-                                 std::to_string(*options_.max_ppl_increase_percent) + " %");
-    if (options_.max_mean_kld && c.mean_kld > *options_.max_mean_kld)
-      report_.problems.push_back("gate: mean KL divergence is " + std::to_string(c.mean_kld) +
-                                 ", allowed are " + std::to_string(*options_.max_mean_kld));
-    if (options_.min_top1_agreement && c.top1_agreement < *options_.min_top1_agreement)
-      report_.problems.push_back("gate: the best token agrees in " + percent(c.top1_agreement) +
-                                 " of positions, asked for are " +
-                                 percent(*options_.min_top1_agreement));
+    check_gates(options_, report_.against_original, &report_.problems);
     return {};
   }
 
@@ -407,6 +383,8 @@ class Verifier {
 }  // namespace
 
 Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& work) {
+  POME_ASSIGN_OR_RETURN(const std::optional<std::string> gguf, find_gguf(options.artefact));
+  if (gguf) return verify_gguf(options, *gguf, work);
   return Verifier(options, work).run();
 }
 
