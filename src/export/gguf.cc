@@ -198,6 +198,27 @@ class Stream {
     return {};
   }
 
+  // Of the graph that was built from the file: its weights are the ones that were just digested.
+  Result<std::string> hash_of(const Graph& reopened) {
+    std::map<std::string, Digest> known;
+    for (size_t i = 0; i < graph_.constants.size(); ++i)
+      if (!graph_.constants[i].gguf_name.empty()) known[graph_.constants[i].name] = digests_[i];
+    std::vector<Digest> digests;
+    for (const Constant& constant : reopened.constants) {
+      const auto found = known.find(constant.name);
+      if (found != known.end()) {
+        digests.push_back(found->second);
+        known.erase(found);
+        continue;
+      }
+      POME_ASSIGN_OR_RETURN(const Digest digest, digest_of(*constant.data, &pool_));
+      digests.push_back(digest);
+    }
+    if (!known.empty())
+      return unsupported("a reader of the file does not find the weight " + known.begin()->first);
+    return structure_hash(reopened, digests, false);
+  }
+
  private:
   struct Squares {
     double lost = 0, all = 0;
@@ -343,6 +364,11 @@ Result<GgufReport> export_gguf(const Graph& graph, const GgufOptions& options,
   GgufReport report;
   POME_RETURN_IF_ERROR(stream.finish(&report));
   report.exported.bytes = file->position();
+  if (options.reopen) {
+    POME_RETURN_IF_ERROR(file->flush_behind());
+    POME_ASSIGN_OR_RETURN(const Graph reopened, options.reopen(path));
+    POME_ASSIGN_OR_RETURN(report.exported.hashes.graph_hash, stream.hash_of(reopened));
+  }
   POME_RETURN_IF_ERROR(file->replace_string("pome.graph_hash", report.exported.hashes.graph_hash));
   POME_RETURN_IF_ERROR(
       file->replace_string("pome.source_hash", report.exported.hashes.source_hash));

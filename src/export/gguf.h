@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +29,10 @@ struct GgufOptions {
   int file_type = 0;       // general.file_type
   GgufMetadata tokenizer;  // gguf_tokenizer(), or the keys of the GGUF file it came from
   std::string tokenizer_digest;
+  // Builds the graph that the written file holds; the hash in the metadata is that graph's, so that
+  // whoever opens the file can check it. (Numbers of f32 metadata may differ from the source's in
+  // the last digits.) Null: `graph` itself.
+  std::function<Result<Graph>(const std::string& path)> reopen;
 };
 // How far the stored values of one tensor are from those of the source.
 struct TensorError {

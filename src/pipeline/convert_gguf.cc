@@ -117,6 +117,10 @@ Result<ConvertReport> convert_to_gguf(const ConvertOptions& options, const WorkC
   gguf.file_type = chosen.file_type;
   gguf.tokenizer = prepared.tokenizer;
   gguf.tokenizer_digest = prepared.tokenizer_digest;
+  gguf.reopen = [](const std::string& path) -> Result<Graph> {
+    POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(path));
+    return build_graph(checkpoint, {});
+  };
   POME_ASSIGN_OR_RETURN(
       GgufReport written,
       export_gguf(graph, gguf, alone ? staged->path() : staged->path() + "/" + kModelName, work));

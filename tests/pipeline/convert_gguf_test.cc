@@ -79,6 +79,9 @@ TEST_F(ConvertGgufTest, EveryFamilyComesBackAsItWas) {
     }
     ++written;
     const Graph before = graph_of(model), after = graph_of(folder_ / "a.gguf");
+    const auto hashes = hash_graph(after, nullptr);
+    ASSERT_TRUE(hashes.ok());
+    EXPECT_EQ(hashes->graph_hash, report->exported.hashes.graph_hash);
     ASSERT_EQ(before.nodes.size(), after.nodes.size());
     for (size_t i = 0; i < before.nodes.size(); ++i)
       ASSERT_EQ(before.nodes[i].op.index(), after.nodes[i].op.index()) << i;
