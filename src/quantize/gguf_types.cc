@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <set>
 
 namespace pome {
 
@@ -103,12 +104,12 @@ Facts facts_of(const Graph& graph, bool importance) {
   out.seventy = info.gguf.architecture == "llama" && out.layers == 80 && out.heads_per_kv > 1;
   out.importance = importance;
   out.tied = true;
-  std::string last;
+  std::set<std::string> values;
   for (const Constant& constant : graph.constants) {
     if (constant.gguf_name == "output.weight") out.tied = false;
-    if (place_of(constant.gguf_name) == Place::kValue && constant.gguf_name != last) ++out.values;
-    last = constant.gguf_name;
+    if (place_of(constant.gguf_name) == Place::kValue) values.insert(constant.gguf_name);
   }
+  out.values = static_cast<int>(values.size());
   return out;
 }
 
@@ -227,15 +228,16 @@ class Chooser {
   Chooser(const Graph& graph, const Scheme& scheme, std::optional<Kind> embedding, bool importance)
       : scheme_(scheme), embedding_(embedding), facts_(facts_of(graph, importance)) {}
 
-  // The parts of one fused tensor come one after the other and get the same.
+  // The parts of one fused tensor get the same.
   Kind choose(const Constant& constant, std::string* why) {
-    if (constant.gguf_name != last_) {
-      last_ = constant.gguf_name;
-      chosen_ = pick(constant, &why_);
-      if (place_of(last_) == Place::kValue) ++values_;
+    const auto [found, added] = chosen_.try_emplace(constant.gguf_name);
+    auto& [type, reason] = found->second;
+    if (added) {
+      type = pick(constant, &reason);
+      if (place_of(constant.gguf_name) == Place::kValue) ++values_;
     }
-    *why = why_;
-    return chosen_;
+    *why = reason;
+    return type;
   }
 
  private:
@@ -283,8 +285,7 @@ class Chooser {
   const Scheme& scheme_;
   std::optional<Kind> embedding_;
   Facts facts_;
-  std::string last_, why_;
-  Kind chosen_ = Kind::kF32;
+  std::map<std::string, std::pair<Kind, std::string>> chosen_;  // by tensor of the file
   int values_ = 0;
 };
 

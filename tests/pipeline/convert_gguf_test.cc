@@ -137,6 +137,10 @@ TEST_F(ConvertGgufTest, MixturesFollowTheRules) {
   EXPECT_EQ(chosen.at("blk.2.attn_v.weight"), "q4_k");
   EXPECT_EQ(chosen.at("blk.2.attn_output.weight"), "q4_k");
   EXPECT_EQ(chosen.at("blk.2.ffn_up.weight"), "q3_k");
+  // The parts of a fused tensor have biases between them.
+  const auto fused = run(test::kZoo + "gpt2", "q4_k_m", "a.gguf");
+  ASSERT_TRUE(fused.ok()) << fused.status().to_string();
+  EXPECT_EQ(types(open("a.gguf")).at("blk.2.attn_qkv.weight"), "q8_0");  // for q6_k: rows of 64
   // Rows of 64 are no multiple of 256.
   const auto report = run(test::kZoo + "llama3", "q4_k_m", "a.gguf");
   ASSERT_TRUE(report.ok());
