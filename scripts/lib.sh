@@ -27,6 +27,7 @@ need_packages() {
 
 build_packages=(cmake ninja-build g++ nlohmann-json3-dev libcli11-dev libprotozero-dev libedit-dev libpcre2-dev)
 test_packages=(libgtest-dev python3 python3-venv)
+aarch64_packages=(g++-aarch64-linux-gnu qemu-user googletest)
 
 # configure PRESET [CMAKE ARGUMENT...]: quiet unless it fails; uses ccache where it is installed.
 configure() {
@@ -47,9 +48,10 @@ oracle_environment() {
   fi
   if ! "$venv/bin/python3" -c 'import numpy, gguf, safetensors, tokenizers, jinja2, coremltools, sentencepiece, tiktoken' >/dev/null 2>&1; then
     say "fetching the Python oracles"
-    local package
-    for package in numpy gguf safetensors tokenizers jinja2 coremltools sentencepiece protobuf tiktoken; do
-      "$venv/bin/pip" install -q --disable-pip-version-check "$package" >/dev/null 2>&1 || echo "no $package: its oracle tests will be skipped"
+    local package packages=(numpy gguf safetensors tokenizers jinja2 coremltools sentencepiece protobuf tiktoken)
+    local pip=("$venv/bin/pip" install -q --disable-pip-version-check)
+    "${pip[@]}" "${packages[@]}" >/dev/null 2>&1 || for package in "${packages[@]}"; do  # all at once, or those there are
+      "${pip[@]}" "$package" >/dev/null 2>&1 || echo "no $package: its oracle tests will be skipped"
     done
   fi
   export PATH="$venv/bin:$PATH"

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <limits>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -16,9 +16,13 @@
 namespace pome {
 namespace {
 
-// How long a worker looks for new work before it sleeps. Decoding calls the pool hundreds of times
-// per token, microseconds apart; a wake-up through the kernel costs more than the work.
-constexpr int kSpins = 2000;
+using Clock = std::chrono::steady_clock;
+
+// How long a thread looks before it sleeps. Decoding calls the pool hundreds of times per token,
+// microseconds apart; a wake-up through the kernel costs more than the work. Sampling and showing a
+// token fit in as well, waiting for a person to type does not.
+constexpr std::chrono::microseconds kLook{200};
+constexpr int kPausesPerLook = 32;
 
 void pause_briefly() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -28,108 +32,151 @@ void pause_briefly() {
 #endif
 }
 
-// The pool whose body this thread is in: a nested call runs inline instead of waiting for itself.
+// The pool whose body this thread is in, and as which of its threads: a nested call runs inline
+// instead of waiting for itself.
 thread_local const void* current_pool = nullptr;
+thread_local int current_thread = 0;
+
+constexpr uint64_t kShrinking = uint64_t{1} << 63;
 
 }  // namespace
 
+// A call publishes its task, then the number of pieces nobody has taken yet (`left`). Whoever takes
+// one holds the call open until the piece is finished, so what the task consists of is only read
+// between taking and finishing, and only written when no piece is open. A worker that comes late
+// finds nothing left and touches nothing.
 struct ThreadPool::Impl {
-  std::mutex mutex;
+  // Of the running call.
+  Task task;
+  int64_t count = 0, grain = 1, pieces = 0;
+  // On lines of their own: everybody writes them.
+  alignas(64) std::atomic<uint64_t> left{0};  // and kShrinking
+  alignas(64) std::atomic<int64_t> open{0};   // pieces that are not finished
+  alignas(64) std::atomic<int> sleepers{0};
+  std::atomic<bool> caller_sleeps{false}, stop{false};
+  std::mutex mutex;  // of the condition variables
   std::condition_variable work_ready, work_done;
-  std::atomic<uint64_t> generation{0};
-  const std::function<void()>* task = nullptr;  // null: nothing to join
-  int running = 0;                              // workers inside *task
-  bool stop = false;
-  bool spin = false;
+  bool look = false;  // where there are processors enough
+  int threads = 1;
   std::vector<std::thread> workers;
 
-  void worker() {
-    uint64_t seen = 0;
-    std::unique_lock lock(mutex);
-    while (true) {
-      if (spin && !stop && generation.load(std::memory_order_relaxed) == seen) {
-        lock.unlock();
-        for (int i = 0; i < kSpins && generation.load(std::memory_order_relaxed) == seen; ++i)
-          pause_briefly();
-        lock.lock();
+  // True as soon as found() is; false when it is time to sleep.
+  template <typename Found>
+  bool look_for(const Found& found) const {
+    if (found()) return true;
+    if (!look) return false;
+    const auto end = Clock::now() + kLook;
+    do {
+      for (int i = 0; i < kPausesPerLook; ++i) {
+        pause_briefly();
+        if (found()) return true;
       }
-      work_ready.wait(lock,
-                      [&] { return stop || generation.load(std::memory_order_relaxed) != seen; });
-      if (stop) return;
-      seen = generation.load(std::memory_order_relaxed);
-      if (task == nullptr) continue;  // woke after the others had finished it
-      const std::function<void()>* const mine = task;
-      ++running;
-      lock.unlock();
-      (*mine)();
-      lock.lock();
-      if (--running == 0) work_done.notify_one();
+    } while (Clock::now() < end);
+    return false;
+  }
+
+  // Takes pieces and runs them until none is left.
+  void drain(int thread) {
+    uint64_t word = left.load(std::memory_order_relaxed);
+    while (true) {
+      const auto rest = static_cast<int64_t>(word & ~kShrinking);
+      if (rest == 0) return;
+      const int64_t taken = word & kShrinking ? std::max<int64_t>(1, rest / (2 * threads)) : 1;
+      if (!left.compare_exchange_weak(word, word - static_cast<uint64_t>(taken),
+                                      std::memory_order_acquire, std::memory_order_relaxed))
+        continue;
+      const int64_t begin = (pieces - rest) * grain;
+      // Several pieces are taken at once only where the grain is 1: this does not overflow.
+      task.call(task.body, begin, begin + std::min(count - begin, grain * taken), thread);
+      if (open.fetch_sub(taken) == taken && caller_sleeps.load()) {
+        { const std::lock_guard lock(mutex); }
+        work_done.notify_one();
+      }
+      word = left.load(std::memory_order_relaxed);
     }
   }
 
-  // Runs `body` on the caller and on every worker that wakes in time. `body` must return on its own
-  // when nothing is left; a worker that comes late finds task == null and is not waited for.
-  void run(const std::function<void()>& body) {
-    const auto joined = [this, &body] {
-      const void* const outer = current_pool;
-      current_pool = this;
-      body();
-      current_pool = outer;
-    };
-    if (workers.empty() || current_pool == this) return joined();
-    const std::function<void()> shared = joined;
-    {
-      const std::lock_guard lock(mutex);
-      POME_CHECK(task == nullptr);  // one caller at a time
-      task = &shared;
-      generation.fetch_add(1, std::memory_order_relaxed);
+  void worker(int thread) {
+    current_pool = this;
+    current_thread = thread;
+    const auto called = [this] { return (left.load() & ~kShrinking) != 0 || stop.load(); };
+    while (!stop.load()) {
+      if (!look_for(called)) {
+        std::unique_lock lock(mutex);
+        sleepers.fetch_add(1);  // before the last look: either it finds the call, or the call it
+        work_ready.wait(lock, called);
+        sleepers.fetch_sub(1);
+      }
+      drain(thread);
     }
-    work_ready.notify_all();
-    joined();
+  }
+
+  void wait() {
+    const auto done = [this] { return open.load() == 0; };
+    if (look_for(done)) return;
     std::unique_lock lock(mutex);
-    task = nullptr;
-    work_done.wait(lock, [&] { return running == 0; });
+    caller_sleeps.store(true);
+    work_done.wait(lock, done);
+    caller_sleeps.store(false);
   }
 };
 
 ThreadPool::ThreadPool(int threads) : impl_(std::make_unique<Impl>()) {
   POME_CHECK(threads >= 1);
-  // More threads than processors would spin in each other's way.
-  impl_->spin = threads <= default_thread_count();
+  impl_->threads = threads;
+  // More threads than processors would look for work in each other's way.
+  impl_->look = threads <= default_thread_count();
   impl_->workers.reserve(static_cast<size_t>(threads) - 1);
   for (int i = 1; i < threads; ++i)
-    impl_->workers.emplace_back([impl = impl_.get()] { impl->worker(); });
+    impl_->workers.emplace_back([impl = impl_.get(), i] { impl->worker(i); });
 }
 
 ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(impl_->mutex);
-    impl_->stop = true;
-    impl_->generation.fetch_add(1, std::memory_order_relaxed);
+    impl_->stop.store(true);
   }
   impl_->work_ready.notify_all();
   for (std::thread& worker : impl_->workers) worker.join();
 }
 
-int ThreadPool::threads() const { return static_cast<int>(impl_->workers.size()) + 1; }
+int ThreadPool::threads() const { return impl_->threads; }
 
-void ThreadPool::parallel_for(int64_t count, int64_t grain,
-                              const std::function<void(int64_t, int64_t)>& body) {
+void ThreadPool::run(int64_t count, int64_t grain, bool shrinking, const Task& task) {
   POME_CHECK(grain >= 1);
   if (count <= 0) return;
+  Impl& impl = *impl_;
   const int64_t pieces = (count - 1) / grain + 1;
-  std::atomic<int64_t> next{0};
-  const auto work = [&] {
-    // Checked before the add as well, so that many late arrivals cannot make the counter wrap.
-    while (next.load(std::memory_order_relaxed) < pieces) {
-      const int64_t piece = next.fetch_add(1, std::memory_order_relaxed);
-      if (piece >= pieces) return;
-      const int64_t begin = piece * grain;
-      body(begin, grain > count - begin ? count : begin + grain);
+  const bool nested = current_pool == &impl;
+  if (impl.workers.empty() || nested || pieces == 1) {
+    const int thread = nested ? current_thread : 0;
+    if (shrinking) return task.call(task.body, 0, count, thread);
+    for (int64_t begin = 0; begin < count;) {
+      const int64_t end = grain > count - begin ? count : begin + grain;
+      task.call(task.body, begin, end, thread);
+      begin = end;
     }
-  };
-  if (pieces == 1) return work();
-  impl_->run(work);
+    return;
+  }
+  POME_CHECK(impl.open.load() == 0);  // one caller at a time
+  impl.task = task;
+  impl.count = count;
+  impl.grain = grain;
+  impl.pieces = pieces;
+  impl.open.store(pieces, std::memory_order_relaxed);
+  impl.left.store(static_cast<uint64_t>(pieces) | (shrinking ? kShrinking : 0));
+  if (impl.sleepers.load() > 0) {
+    { const std::lock_guard lock(impl.mutex); }
+    impl.work_ready.notify_all();
+  }
+  const void* const outer = current_pool;
+  const int outer_thread = current_thread;
+  current_pool = &impl;
+  current_thread = 0;
+  impl.drain(0);
+  current_pool = outer;
+  current_thread = outer_thread;
+  impl.wait();
 }
 
 Status ThreadPool::ordered(int64_t count, int64_t window,
@@ -185,7 +232,8 @@ Status ThreadPool::ordered(int64_t count, int64_t window,
       }
     }
   };
-  impl_->run(work);
+  // A piece for each thread; one that comes after the end finds nothing to do.
+  parallel_for(threads(), 1, [&](int64_t, int64_t) { work(); });
   return state.error;
 }
 

@@ -96,6 +96,7 @@ App::App()
   add_verify(*this);
   add_eval(*this);
   add_run(*this);
+  add_bench(*this);
   add_chat(*this);
   add_exec(*this);
 }
@@ -278,13 +279,13 @@ Result<ArtefactPaths> require_artefact(const std::string& path, const std::strin
   return unsupported(command + " takes an artefact that convert wrote, or a .mlpackage").in(path);
 }
 
-Result<double> parse_percent(const std::string& text) {
+Result<double> parse_percent(const std::string& text, const std::string& option) {
   const std::string number =
       !text.empty() && text.back() == '%' ? text.substr(0, text.size() - 1) : text;
   char* end = nullptr;
   const double value = std::strtod(number.c_str(), &end);
   if (number.empty() || *end != '\0' || !std::isfinite(value))
-    return usage_error("--max-ppl-increase '" + text + "' must be a percentage, such as 3%");
+    return usage_error(option + " '" + text + "' must be a percentage, such as 3%");
   return value;
 }
 

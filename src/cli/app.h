@@ -63,6 +63,7 @@ void add_convert(App& app);
 void add_verify(App& app);
 void add_eval(App& app);
 void add_run(App& app);
+void add_bench(App& app);
 void add_chat(App& app);
 void add_exec(App& app);
 
@@ -84,7 +85,7 @@ Status refuse_artefact(const std::string& path, const std::string& command);
 // For commands that take artefacts only.
 Result<ArtefactPaths> require_artefact(const std::string& path, const std::string& command);
 
-// "3%" or "3": 3.
-Result<double> parse_percent(const std::string& text);
+// "3%" or "3": 3. `option` is for the message.
+Result<double> parse_percent(const std::string& text, const std::string& option);
 
 }  // namespace pome::cli

@@ -227,6 +227,17 @@ Status run_terminal(App& app, Chat& chat, bool history) {
   return {};
 }
 
+// The conversation travels in the file of the context, as its note.
+Status resume(Chat& chat, const std::string& file) {
+  POME_ASSIGN_OR_RETURN(const std::string note, resume_session(*chat.model.runner, file));
+  if (note.empty()) return {};  // no file yet, or one of `pome run`: without a conversation
+  POME_ASSIGN_OR_RETURN(const Json json, parse_json(note, file));
+  POME_ASSIGN_OR_RETURN(chat.conversation, Conversation::from_json(json, file));
+  chat.remark("going on after " + std::to_string(chat.conversation.turns()) + " turns, " +
+              std::to_string(chat.session.tokens()) + " tokens");
+  return {};
+}
+
 Status run(App& app, const Options& o) {
   if (o.raw)
     return usage_error("a chat needs the chat template; --raw is not for it")
@@ -234,6 +245,8 @@ Status run(App& app, const Options& o) {
   LoadOptions load;
   load.threads = app.common.threads;
   load.context = o.generation.context;
+  load.exact = false;
+  load.kv = chosen_kv(o.generation.kv);
   load.reference = o.reference;
   load.round_f16 = o.f16;
   POME_ASSIGN_OR_RETURN(load.chat_template, chosen_template(o.generation));
@@ -249,12 +262,22 @@ Status run(App& app, const Options& o) {
             app.common.json ? Chat::Mode::kJson
             : terminal      ? Chat::Mode::kTerminal
                             : Chat::Mode::kScript);
+  const std::string& file = o.generation.session;
+  if (!file.empty()) POME_RETURN_IF_ERROR(resume(chat, file));
   if (!o.system.empty()) {
     Status checked = chat.session.check_system_message();
     if (!checked.ok()) return std::move(checked).in(o.model).at("--system");
     chat.conversation.set_system(o.system);
   }
-  return chat.on_terminal() ? run_terminal(app, chat, !o.no_history) : run_script(app, chat);
+  Status status =
+      chat.on_terminal() ? run_terminal(app, chat, !o.no_history) : run_script(app, chat);
+  // Also after an error or Ctrl-C: what was said until then is kept.
+  if (!file.empty()) {
+    chat.model.runner->set_cancel(nullptr);
+    Status kept = chat.model.runner->save_context(file, chat.conversation.to_json().dump());
+    if (status.ok()) status = std::move(kept);
+  }
+  return status;
 }
 
 }  // namespace

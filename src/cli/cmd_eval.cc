@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "cli/app.h"
+#include "cli/generation_flags.h"
 #include "verify/model.h"
 #include "verify/score.h"
 
@@ -12,7 +13,7 @@ namespace pome::cli {
 namespace {
 
 struct Options {
-  std::string model, against, text, ids, logits, rule = "all", max_ppl_increase;
+  std::string model, against, text, ids, logits, rule = "all", max_ppl_increase, kv;
   int64_t max_tokens = 0, context = 0;
   bool fast = false, reference = false, f16 = false, force = false;
 };
@@ -77,11 +78,12 @@ Status run(App& app, const Options& options) {
   double limit = 0;
   if (!options.max_ppl_increase.empty()) {
     if (options.against.empty()) return usage_error("--max-ppl-increase needs --against M");
-    POME_ASSIGN_OR_RETURN(limit, parse_percent(options.max_ppl_increase));
+    POME_ASSIGN_OR_RETURN(limit, parse_percent(options.max_ppl_increase, "--max-ppl-increase"));
   }
   LoadOptions load;
   load.threads = app.common.threads;
   load.exact = !options.fast;
+  load.kv = chosen_kv(options.kv);
   load.reference = options.reference;
   load.round_f16 = options.f16;
   load.need_tokenizer = options.ids.empty();
@@ -131,6 +133,8 @@ Status run(App& app, const Options& options) {
   LoadOptions other = load;
   other.round_f16 = false;
   other.need_tokenizer = false;
+  // What is compared is the model at hand with the original as it is.
+  other.kv.reset();
   if (model.kind == "coreml") other.declared_length = model.runner->info().capacity;
   POME_ASSIGN_OR_RETURN(LoadedModel original, load_model(options.against, other, app.work()));
   const auto compared = compare(*model.runner, *original.runner, ids, scoring, app.work());
@@ -191,6 +195,7 @@ void add_eval(App& app) {
   command->add_flag("--force", options->force, "replace an existing --logits file");
   command->add_flag("--fast", options->fast,
                     "int8 activations where weights are quantised, as run and chat compute");
+  add_kv_flag(command, &options->kv);
   command->add_flag("--reference", options->reference,
                     "use the reference evaluator instead of the engine");
   command->add_flag("--f16", options->f16,

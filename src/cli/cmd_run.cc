@@ -39,6 +39,7 @@ Status run(App& app, const Options& options) {
   load.threads = app.common.threads;
   load.context = options.generation.context;
   load.exact = options.exact;
+  load.kv = chosen_kv(options.generation.kv);
   load.reference = options.reference;
   load.round_f16 = options.f16;
   POME_ASSIGN_OR_RETURN(load.chat_template, chosen_template(options.generation));
@@ -51,6 +52,8 @@ Status run(App& app, const Options& options) {
     if (!end.empty()) settings.stop.push_back(end);
     settings.reply = ReplyFormat::of(*model.tokenizer, *model.chat_template);
   }
+  const std::string& session = options.generation.session;
+  if (!session.empty()) POME_RETURN_IF_ERROR(resume_session(*model.runner, session).status());
   const bool stream = !app.common.json;
   const auto generated = generate(
       *model.runner, model.tokenizer, ids, settings,
@@ -58,6 +61,7 @@ Status run(App& app, const Options& options) {
       [&](std::string_view text) { return !stream || app.print(text, true); }, app.cancel());
   if (!generated.ok()) return Status(generated.status()).in(options.model);
   const Generation& result = *generated;
+  if (!session.empty()) POME_RETURN_IF_ERROR(model.runner->save_context(session, ""));
   if (stream) {
     app.print("\n");
   } else {
@@ -65,6 +69,7 @@ Status run(App& app, const Options& options) {
                  {"ids", result.ids},
                  {"text", result.text},
                  {"finish_reason", to_string(result.finish_reason)},
+                 {"reused_tokens", result.reused_tokens},
                  {"ttft_ms", result.ttft_ms},
                  {"prefill_tokens_per_s", result.prefill_tokens_per_s},
                  {"decode_tokens_per_s", result.decode_tokens_per_s},

@@ -104,7 +104,7 @@ Status run(App& app, Options& options) {
   POME_ASSIGN_OR_RETURN(options.verify.text, text_or_default(options.text));
   if (!options.max_ppl_increase.empty()) {
     POME_ASSIGN_OR_RETURN(options.verify.max_ppl_increase_percent,
-                          parse_percent(options.max_ppl_increase));
+                          parse_percent(options.max_ppl_increase, "--max-ppl-increase"));
   }
   auto verified = verify(options.verify, app.work());
   if (!verified.ok()) {

@@ -72,6 +72,24 @@ Result<std::optional<std::string>> chosen_template(const GenerationFlags& flags)
   return std::optional(std::move(text));
 }
 
+void add_kv_flag(CLI::App* command, std::string* kv) {
+  command
+      ->add_option("--kv", *kv,
+                   "how keys and values are cached: f32 f16 q8 q4 (default: f16; f32 where "
+                   "arithmetic is exact)")
+      ->check(CLI::IsMember({"f32", "f16", "q8", "q4"}));
+}
+std::optional<KvKind> chosen_kv(const std::string& kv) { return kernels::parse_kv_kind(kv); }
+
+Result<std::string> resume_session(Runner& runner, const std::string& file) {
+  if (!runner.keeps_contexts())
+    return unsupported("--session: a context of the " + runner.info().kind +
+                       " runner cannot be kept in a file")
+        .hint("leave --session out, or run the checkpoint");
+  if (access(file.c_str(), F_OK) != 0) return std::string();
+  return runner.load_context(file);
+}
+
 void add_generation_flags(CLI::App* command, GenerationFlags* flags) {
   GenerationFlags& f = *flags;
   command
@@ -79,6 +97,9 @@ void add_generation_flags(CLI::App* command, GenerationFlags* flags) {
                    "tokens to generate (default: generation_config.json, else 256)")
       ->check(positive());
   command->add_option("--context", f.context, "tokens the KV cache holds")->check(positive());
+  add_kv_flag(command, &f.kv);
+  command->add_option("--session", f.session,
+                      "keep the context in this file: go on from it, and write it at the end");
   command->add_option("--temp", f.temperature, "temperature; 0 = greedy")
       ->check(CLI::Range(0.0, kMaxTemperature));
   command->add_option("--top-k", f.top_k, "keep the k most likely; 0 = all")

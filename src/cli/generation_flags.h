@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "engine/engine.h"
 #include "engine/generate.h"
 
 namespace pome::cli {
@@ -21,9 +22,17 @@ struct GenerationFlags {
   std::optional<int64_t> top_k;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
+  std::string kv;             // f32, f16, q8, q4; empty: not given
+  std::string session;        // a file that keeps the context
   std::string chat_template;  // a file, or the name of a built-in one
 };
 
+// --kv, for all commands that run a model.
+void add_kv_flag(CLI::App* command, std::string* kv);
+std::optional<KvKind> chosen_kv(const std::string& kv);
+// Goes on from the file that --session names, where there is one; gives its note. Refuses runners
+// that could not write it at the end.
+Result<std::string> resume_session(Runner& runner, const std::string& file);
 void add_generation_flags(CLI::App* command, GenerationFlags* flags);
 // Flags, else the config, else greedy with a drawn seed and 256 tokens.
 GenerateOptions settle(const GenerationFlags& flags, const Json& generation_config);

@@ -82,86 +82,160 @@ class RopeStep final : public Step {
 // The result is the cache itself with T more rows.
 class KvWriteStep final : public Step {
  public:
-  explicit KvWriteStep(const Node& node) : value_(node.operands[1]), cache_(node.result) {}
-  std::string describe() const override { return "kv_write f32"; }
+  KvWriteStep(const Node& node, const KvLayout& layout)
+      : value_(node.operands[1]), cache_(node.result), layout_(layout) {}
+  std::string describe() const override {
+    return "kv_write " + std::string(kernels::to_string(layout_.kind));
+  }
   Status run(const Frame& frame) const override {
     const View &value = frame.view(value_), &cache = frame.view(cache_);
     const int64_t heads = cache.dim(1), dim = cache.dim(3), tokens = value.dim(2);
     const int64_t past = cache.dim(2) - tokens;
-    for (int64_t h = 0; h < heads; ++h) {
-      std::memcpy(cache.as<float>() + h * cache.stride(1) + past * dim,
-                  value.as<const float>() + h * tokens * dim,
-                  static_cast<size_t>(tokens * dim) * sizeof(float));
+    const auto write = [&](int64_t head, float*) {
+      const float* from = value.as<const float>() + head * tokens * dim;
+      std::byte* to = cache.data + head * layout_.head_bytes + past * layout_.row_bytes;
+      for (int64_t t = 0; t < tokens; ++t)
+        kernels::kv_pack_row(layout_.kind, from + t * dim, dim, to + t * layout_.row_bytes);
+    };
+    if (tokens >= kManyTokens) {
+      frame.parallel(heads, write);
+    } else {
+      for (int64_t h = 0; h < heads; ++h) write(h, nullptr);
     }
     return {};
   }
 
  private:
+  static constexpr int64_t kManyTokens = 8;
   ValueId value_, cache_;
+  KvLayout layout_;
 };
 
 class AttentionStep final : public Step {
  public:
-  AttentionStep(Isa isa, const Node& node)
+  AttentionStep(Isa isa, const Node& node, const AttentionShape& shape, bool exact)
       : q_(node.operands[0]),
         k_(node.operands[1]),
         v_(node.operands[2]),
         sinks_(node.operands.size() > 3 ? node.operands[3] : kNoValue),
         y_(node.result),
         op_(std::get<AttentionOp>(node.op)),
-        kernels_(kernels::choose_attention(isa)) {}
+        shape_(shape),
+        kernels_(kernels::choose_attention(isa, exact)) {}
   std::string describe() const override {
-    std::string text = "attention";
+    std::string text = "attention " + std::string(kernels::to_string(kind(shape_.k)));
     if (op_.window > 0) text += " window " + std::to_string(op_.window);
     if (op_.softcap > 0) text += " softcap " + std::to_string(op_.softcap);
     return text;
   }
-  int64_t scratch_floats(const Limits& limits) const override {
-    return kernels::kAttentionRows * limits.capacity;
+  int64_t scratch_floats(const Limits&) const override {
+    return kernels::attention_scratch(shape_.dim, shape_.value_dim);
+  }
+  int64_t workspace_floats(const Limits& limits) const override {
+    if (!few_heads()) return 0;
+    const int64_t keys =
+        op_.window > 0 ? std::min(limits.capacity, op_.window + kKeys) : limits.capacity;
+    return shape_.kv_heads * (keys / kKeys + 1) * kernels::part_floats(group(), shape_.value_dim);
+  }
+  Work work(const Frame& frame) const override {
+    const View &q = frame.view(q_), &k = frame.view(k_), &v = frame.view(v_);
+    const int64_t tokens = q.dim(2), total = k.dim(2);
+    const auto widths = static_cast<uint64_t>(q.dim(3) + v.dim(3));
+    uint64_t seen = 0;  // keys, over all tokens
+    for (int64_t at = total - tokens + 1; at <= total; ++at)
+      seen += static_cast<uint64_t>(op_.window > 0 ? std::min(at, op_.window) : at);
+    const int64_t touched = op_.window > 0 ? std::min(total, op_.window + tokens - 1) : total;
+    Work work;
+    const auto row = [](const std::optional<KvLayout>& layout, int64_t dim) {
+      return layout ? layout->row_bytes : dim * int64_t{sizeof(float)};
+    };
+    work.cache_bytes = static_cast<uint64_t>(
+        k.dim(1) * touched * (row(shape_.k, shape_.dim) + row(shape_.v, shape_.value_dim)));
+    work.attention_macs = static_cast<uint64_t>(q.dim(1)) * seen * widths;
+    return work;
   }
   Status run(const Frame& frame) const override {
-    const View &q = frame.view(q_), &k = frame.view(k_);
-    const int64_t kv_heads = k.dim(1);
-    const int64_t rows = q.dim(1) / kv_heads * q.dim(2);  // that share a key head, in memory order
-    const int64_t tiles = (rows + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
-    frame.parallel(kv_heads * tiles, [&](int64_t item, float* scratch) {
-      const int64_t row = item % tiles * kernels::kAttentionRows;
-      tile(frame, item / tiles, row, std::min(kernels::kAttentionRows, rows - row), scratch);
+    const int64_t tokens = frame.view(q_).dim(2);
+    const int64_t rows = group() * tokens;  // that share a key head, in memory order
+    if (tokens == 1 && few_heads()) return run_in_pieces(frame);
+    const int64_t tiles = (rows + kRows - 1) / kRows;
+    frame.parallel(shape_.kv_heads * tiles, [&](int64_t item, float* scratch) {
+      const int64_t row = item % tiles * kRows;
+      kernels::AttentionArgs args;
+      fill(frame, item / tiles, row, std::min(kRows, rows - row), &args);
+      kernels::attention_rows(kernels_, args, scratch);
     });
     return {};
   }
 
  private:
-  void tile(const Frame& frame, int64_t kv_head, int64_t row, int64_t rows, float* scratch) const {
-    const View &q = frame.view(q_), &k = frame.view(k_), &v = frame.view(v_);
-    const int64_t tokens = q.dim(2), dim = q.dim(3), value_dim = v.dim(3);
+  static constexpr int64_t kRows = kernels::kAttentionRows, kKeys = kernels::kAttentionKeys;
+  // Below this, the key heads of one token are cut along the keys as well.
+  static constexpr int64_t kFewHeads = 8;
+
+  int64_t group() const { return shape_.heads / shape_.kv_heads; }
+  bool few_heads() const { return shape_.kv_heads < kFewHeads && group() <= kRows; }
+  static kernels::KvKind kind(const std::optional<KvLayout>& layout) {
+    return layout ? layout->kind : kernels::KvKind::kF32;
+  }
+
+  // One token: parts of all blocks of all heads by anyone, then joined. The same sums in the same
+  // order as attention_rows.
+  Status run_in_pieces(const Frame& frame) const {
+    kernels::AttentionArgs first;
+    fill(frame, 0, 0, group(), &first);
+    const kernels::BlockRange range = kernels::attention_blocks(first);
+    const int64_t blocks = range.end - range.begin;
+    const int64_t part = kernels::part_floats(group(), shape_.value_dim);
+    frame.parallel(shape_.kv_heads * blocks, [&](int64_t item, float* scratch) {
+      kernels::AttentionArgs args;
+      fill(frame, item / blocks, 0, group(), &args);
+      kernels::attention_part(kernels_, args, range.begin + item % blocks,
+                              frame.workspace + item * part, scratch);
+    });
+    for (int64_t head = 0; head < shape_.kv_heads; ++head) {
+      kernels::AttentionArgs args;
+      fill(frame, head, 0, group(), &args);
+      kernels::attention_join(args, frame.workspace + head * blocks * part);
+    }
+    return {};
+  }
+
+  kernels::KvRows rows_of(const View& view, const std::optional<KvLayout>& layout,
+                          int64_t head) const {
+    if (layout)
+      return {layout->kind, view.data + head * layout->head_bytes, layout->row_bytes, view.dim(3)};
+    return {kernels::KvKind::kF32, view.data + head * view.stride(1) * 4, view.stride(2) * 4,
+            view.dim(3)};
+  }
+
+  void fill(const Frame& frame, int64_t kv_head, int64_t row, int64_t rows,
+            kernels::AttentionArgs* args) const {
+    const View &q = frame.view(q_), &k = frame.view(k_);
+    const int64_t tokens = q.dim(2), dim = q.dim(3);
     const int64_t past = k.dim(2) - tokens;
-    const int64_t first_row = kv_head * (q.dim(1) / k.dim(1)) * tokens + row;
-    kernels::AttentionArgs args;
-    args.q = q.as<const float>() + first_row * dim;
-    args.ldq = dim;
-    args.rows = rows;
-    args.dim = dim;
-    args.k = k.as<const float>() + kv_head * k.stride(1);
-    args.ldk = k.stride(2);
-    args.v = v.as<const float>() + kv_head * v.stride(1);
-    args.ldv = v.stride(2);
-    args.value_dim = value_dim;
-    args.scale = static_cast<float>(op_.scale);
-    args.softcap = static_cast<float>(op_.softcap);
-    args.y = frame.view(y_).as<float>() + first_row * value_dim;
-    args.ldy = value_dim;
+    const int64_t first_row = kv_head * group() * tokens + row;
+    args->q = q.as<const float>() + first_row * dim;
+    args->ldq = dim;
+    args->rows = rows;
+    args->k = rows_of(k, shape_.k, kv_head);
+    args->v = rows_of(frame.view(v_), shape_.v, kv_head);
+    args->scale = static_cast<float>(op_.scale);
+    args->softcap = static_cast<float>(op_.softcap);
+    args->y = frame.view(y_).as<float>() + first_row * shape_.value_dim;
+    args->ldy = shape_.value_dim;
+    args->cancel = frame.cancel;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t head = (first_row + r) / tokens, at = past + (first_row + r) % tokens;
-      args.last[r] = at + 1;
-      args.first[r] = op_.window > 0 ? std::max<int64_t>(0, at + 1 - op_.window) : 0;
-      if (sinks_ != kNoValue) args.sinks[r] = frame.view(sinks_).as<const float>() + head;
+      args->last[r] = at + 1;
+      args->first[r] = op_.window > 0 ? std::max<int64_t>(0, at + 1 - op_.window) : 0;
+      if (sinks_ != kNoValue) args->sinks[r] = frame.view(sinks_).as<const float>() + head;
     }
-    kernels::attention_rows(kernels_, args, scratch);
   }
 
   ValueId q_, k_, v_, sinks_, y_;
   AttentionOp op_;
+  AttentionShape shape_;
   kernels::AttentionKernels kernels_;
 };
 
@@ -174,9 +248,11 @@ StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, V
 StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine) {
   return std::make_unique<RopeStep>(isa, node, cosine, sine);
 }
-StepPtr make_attention(Isa isa, const Node& node) {
-  return std::make_unique<AttentionStep>(isa, node);
+StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact) {
+  return std::make_unique<AttentionStep>(isa, node, shape, exact);
 }
-StepPtr make_kv_write(const Node& node) { return std::make_unique<KvWriteStep>(node); }
+StepPtr make_kv_write(const Node& node, const KvLayout& layout) {
+  return std::make_unique<KvWriteStep>(node, layout);
+}
 
 }  // namespace pome

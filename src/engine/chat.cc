@@ -94,28 +94,14 @@ Result<ChatAnswer> ChatSession::reply(std::span<const ChatMessage> messages,
   POME_ASSIGN_OR_RETURN(answer.prompt, prompt(messages, options));
   const std::vector<int32_t>& ids = answer.prompt.ids;
   if (ids.empty()) return usage_error("the chat template wrote nothing");
-  // The last token is computed in any case: the first logits come from it.
-  const size_t most = std::min(context_.size(), ids.size() - 1);
-  const auto differ =
-      std::mismatch(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(most), context_.begin());
-  answer.reused_tokens = differ.first - ids.begin();
-  POME_RETURN_IF_ERROR(runner_->truncate(answer.reused_tokens));
   GenerateOptions generate_options = options.generate;
-  generate_options.reused = answer.reused_tokens;
   generate_options.continues_text = false;
   generate_options.reply = reply_format_;
   if (!end_of_answer_.empty()) generate_options.stop.push_back(end_of_answer_);
   auto generated = generate(*runner_, tokenizer_, ids, generate_options, on_text, cancel);
-  context_ = ids;
-  if (generated.ok()) {
-    context_.insert(context_.end(), generated->ids.begin(), generated->ids.end());
-  } else if (runner_->position() > static_cast<int64_t>(ids.size())) {
-    // What was generated before the error is not known here.
-    POME_RETURN_IF_ERROR(runner_->truncate(static_cast<int64_t>(ids.size())));
-  }
-  context_.resize(static_cast<size_t>(runner_->position()));
   if (!generated.ok()) return std::move(generated).status();
   answer.generation = std::move(*generated);
+  answer.reused_tokens = answer.generation.reused_tokens;
   return answer;
 }
 

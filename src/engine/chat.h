@@ -32,7 +32,7 @@
 namespace pome {
 
 struct ChatOptions {
-  GenerateOptions generate;  // `reused` and `continues_text` are the session's own
+  GenerateOptions generate;  // `continues_text` is the session's own
   // Tokens kept free for the answer; 0 = min(max_tokens, a quarter of the capacity), at least 1.
   int64_t room = 0;
   bool drop_oldest = true;  // without it, what does not fit as a whole is an error
@@ -72,7 +72,7 @@ class ChatSession {
 
   int64_t capacity() const { return runner_->info().capacity; }
   // Tokens in the cache: prompt and answer of the last reply.
-  int64_t tokens() const { return static_cast<int64_t>(context_.size()); }
+  int64_t tokens() const { return runner_->position(); }
   static int64_t room_of(const ChatOptions& options, int64_t capacity);
 
  private:
@@ -84,7 +84,6 @@ class ChatSession {
   std::shared_ptr<const ChatTemplate> template_;
   std::string end_of_answer_;  // ends an answer where no token does; may be empty
   ReplyFormat reply_format_;
-  std::vector<int32_t> context_;  // what the runner's cache holds
 };
 
 }  // namespace pome

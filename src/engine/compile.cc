@@ -3,8 +3,11 @@
 #include <map>
 #include <set>
 
+#include "engine/context_file.h"
 #include "engine/engine.h"
+#include "engine/fuse.h"
 #include "engine/plan_impl.h"
+#include "engine/tail.h"
 #include "graph/passes.h"
 #include "kernels/packed/products.h"
 
@@ -17,80 +20,6 @@ constexpr int64_t kLargestChunk = 1 << 16;
 constexpr int64_t kTailRows = 32;
 constexpr int kMostThreads = 1024;
 
-// [B, T, ..] with nothing else that changes: rows can be told apart.
-bool is_row_shape(const SymShape& shape) {
-  if (shape.size() < 2 || shape[1] != Dim(Symbol::kTokens)) return false;
-  if (shape[0] != Dim(Symbol::kBatch) && shape[0] != Dim(1)) return false;
-  return std::all_of(shape.begin() + 2, shape.end(), [](const Dim& d) { return d.is_static(); });
-}
-bool is_static_shape(const SymShape& shape) {
-  return std::all_of(shape.begin(), shape.end(), [](const Dim& d) { return d.is_static(); });
-}
-
-// Whether row t of the result depends on rows t of the operands only, given that result and
-// operands have row shapes or are static.
-bool is_row_op(const Graph& graph, const Node& node) {
-  const auto rank = static_cast<int32_t>(graph.type(node.result).shape.size());
-  const auto behind_rows = [rank](int32_t axis) { return (axis < 0 ? axis + rank : axis) >= 2; };
-  const auto of_value = [&](size_t i) { return graph.type(node.operands[i]).shape; };
-  return std::visit(
-      [&](const auto& op) {
-        using T = std::decay_t<decltype(op)>;
-        if constexpr (std::is_same_v<T, UnaryOp> || std::is_same_v<T, ReshapeOp> ||
-                      std::is_same_v<T, ActivationOp> || std::is_same_v<T, SwigluOp> ||
-                      std::is_same_v<T, MoeOp>) {
-          return true;
-        } else if constexpr (std::is_same_v<T, BinaryOp> || std::is_same_v<T, SelectOp>) {
-          // A broadcast of another rank would move the rows to another axis.
-          for (size_t i = 0; i < node.operands.size(); ++i) {
-            const SymShape shape = of_value(i);
-            if (!is_static_shape(shape) && static_cast<int32_t>(shape.size()) != rank) return false;
-          }
-          return true;
-        } else if constexpr (std::is_same_v<T, LinearOp> || std::is_same_v<T, RmsNormOp> ||
-                             std::is_same_v<T, LayerNormOp>) {
-          return rank >= 3 && is_static_shape(of_value(1));
-        } else if constexpr (std::is_same_v<T, SoftmaxOp> || std::is_same_v<T, TopKMaskOp>) {
-          return rank >= 3;
-        } else if constexpr (std::is_same_v<T, ReduceOp> || std::is_same_v<T, SliceOp> ||
-                             std::is_same_v<T, ConcatOp>) {
-          return behind_rows(op.axis);
-        } else if constexpr (std::is_same_v<T, TransposeOp>) {
-          return op.permutation[0] == 0 && op.permutation[1] == 1;
-        } else if constexpr (std::is_same_v<T, MatMulOp>) {
-          return rank == 3 && of_value(0).size() == 3 && of_value(1).size() == 2 &&
-                 is_static_shape(of_value(1));
-        } else {
-          return false;
-        }
-      },
-      node.op);
-}
-
-// By value: the node that makes it belongs to the tail.
-std::vector<bool> find_tail(const Graph& graph) {
-  std::vector<bool> tail(graph.values.size(), false), blocked(graph.values.size(), false);
-  for (const CachePair& cache : graph.caches) blocked[static_cast<size_t>(cache.output)] = true;
-  std::vector<bool> used(graph.values.size(), false);
-  used[static_cast<size_t>(graph.output)] = true;
-  for (size_t i = graph.nodes.size(); i-- > 0;) {
-    const Node& node = graph.nodes[i];
-    const auto result = static_cast<size_t>(node.result);
-    bool in_tail = used[result] && !blocked[result] &&
-                   is_row_shape(graph.type(node.result).shape) && is_row_op(graph, node);
-    for (const ValueId id : node.operands) {
-      const SymShape& shape = graph.type(id).shape;
-      in_tail = in_tail && (is_row_shape(shape) || is_static_shape(shape));
-    }
-    tail[result] = in_tail;
-    for (const ValueId id : node.operands) {
-      used[static_cast<size_t>(id)] = true;
-      if (!in_tail) blocked[static_cast<size_t>(id)] = true;
-    }
-  }
-  return tail;
-}
-
 SymShape without_ones(const SymShape& shape) {
   SymShape out;
   for (const Dim& dim : shape)
@@ -100,15 +29,21 @@ SymShape without_ones(const SymShape& shape) {
 
 class Compiler {
  public:
-  Compiler(const Graph& graph, const WorkContext& work, PlanData* plan)
+  Compiler(const Graph& graph, const PlanOptions& options, const WorkContext& work, PlanData* plan)
       : graph_(graph),
+        fuse_(options.fuse),
         work_(work),
         plan_(plan),
         pool_(plan->threads),
         constant_of_(graph.values.size(), -1) {}
 
   Status run() {
+    for (const Node& node : graph_.nodes)
+      if (const auto* op = std::get_if<ConstantOp>(&node.op))
+        constant_of_[static_cast<size_t>(node.result)] = op->constant;
     const std::vector<bool> tail = find_tail(graph_);
+    fusions_ =
+        find_fusions(graph_, tail, [this](const Node& node) { return fuse_ && is_packed(node); });
     for (size_t id = 0; id < graph_.values.size(); ++id) {
       if (graph_.values[id].type.shape.size() > kMaxRank)
         return unsupported("value " + graph_.values[id].name + " has too many dimensions");
@@ -120,9 +55,6 @@ class Compiler {
       plan_->names.push_back(graph_.values[id].name);
     }
     POME_RETURN_IF_ERROR(place_caches());
-    for (const Node& node : graph_.nodes)
-      if (const auto* op = std::get_if<ConstantOp>(&node.op))
-        constant_of_[static_cast<size_t>(node.result)] = op->constant;
     plan_->output = graph_.output;
     if (work_.progress) work_.progress->begin("plan", graph_.nodes.size(), "nodes");
     for (size_t i = 0; i < graph_.nodes.size(); ++i) {
@@ -155,9 +87,15 @@ class Compiler {
       input.place = Slot::Place::kCache;
       input.offset = static_cast<int64_t>(plan_->caches.size());
       input.on_past = true;
-      plan_->caches.push_back({0, shape[1].size, shape[3].size});
+      plan_->caches.push_back(cache_slot(graph_, pair, plan_->kv));
     }
     return {};
+  }
+
+  std::optional<KvLayout> layout_of(ValueId id) {
+    if (slot(id).place != Slot::Place::kCache) return std::nullopt;
+    const CacheSlot& cache = plan_->caches[static_cast<size_t>(slot(id).offset)];
+    return KvLayout{cache.kind, cache.row_bytes(), cache.row_bytes() * plan_->capacity};
   }
 
   ValueId add_value(ValueType type, std::string name) {
@@ -209,6 +147,8 @@ class Compiler {
   }
 
   Status lower(const Node& node) {
+    // A second factor whose gate comes later in the graph asks for the step of both.
+    if (fusions_.taken[static_cast<size_t>(node.result)] && !is_packed(node)) return {};
     return std::visit([&](const auto& op) { return lower(op, node); }, node.op);
   }
 
@@ -245,59 +185,137 @@ class Compiler {
     at.offset = slot(cache).offset;
     at.on_past = true;
     POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
-    emit(make_kv_write({node.op, {cache, value}, node.result}), {cache, value}, {node.result});
+    emit(make_kv_write({node.op, {cache, value}, node.result}, *layout_of(node.result)),
+         {cache, value}, {node.result});
     return {};
   }
 
-  // The packed form of a product's weight where the plan wants one; null otherwise.
-  Result<const PackedWeight*> packed_weight_of(const Node& node) {
-    const int32_t constant = constant_of_[static_cast<size_t>(node.operands[1])];
-    if (plan_->exact || constant < 0 || !kernels::choose_packed(plan_->isa)) return nullptr;
-    if (node.operands.size() > 2 && constant_of_[static_cast<size_t>(node.operands[2])] < 0)
-      return nullptr;
+  std::optional<kernels::PackedFormat> packed_format_of(ValueId weight) const {
+    const int32_t constant = constant_of_[static_cast<size_t>(weight)];
+    if (plan_->exact || constant < 0 || !kernels::choose_packed(plan_->isa)) return std::nullopt;
     const ConstantData& data = *graph_.constants[static_cast<size_t>(constant)].data;
-    const auto format = kernels::packed_format(data.encoding(), data.columns());
-    if (!format) return nullptr;
-    return plan_->weights.packed(graph_, constant, *format, &pool_, work_.cancel);
+    return kernels::packed_format(data.encoding(), data.columns());
+  }
+  // A product whose weight the plan wants packed.
+  bool is_packed(const Node& node) const {
+    const auto* matmul = std::get_if<MatMulOp>(&node.op);
+    if (!matmul && !std::holds_alternative<LinearOp>(node.op)) return false;
+    const ValueId weight = node.operands[1];
+    if (matmul && (!matmul->transpose_y || graph_.type(weight).shape.size() != 2)) return false;
+    if (node.operands.size() > 2 && constant_of_[static_cast<size_t>(node.operands[2])] < 0)
+      return false;
+    return packed_format_of(weight).has_value();
+  }
+  Result<const PackedWeight*> packed_weight_of(ValueId weight) {
+    return plan_->weights.packed(graph_, constant_of_[static_cast<size_t>(weight)],
+                                 *packed_format_of(weight), &pool_, work_.cancel);
+  }
+
+  // What a step multiplies, in the form that the fusions give it.
+  Result<PackedInput> packed_input(ValueId x, std::vector<ValueId>* reads) {
+    PackedInput input;
+    input.x = x;
+    if (const auto found = quantised_.find(x); found != quantised_.end()) {
+      input.x = found->second;
+      input.quantised = true;
+    } else if (fusions_.norm[static_cast<size_t>(x)]) {
+      const auto norm = std::find_if(graph_.nodes.begin(), graph_.nodes.end(),
+                                     [&](const Node& node) { return node.result == x; });
+      Node made = *norm;
+      for (ValueId& id : made.operands) {
+        POME_ASSIGN_OR_RETURN(id, use(id, false));
+        reads->push_back(id);
+      }
+      input.norm = std::make_shared<RowNorm>(plan_->isa, made);
+      input.x = input.norm->x();
+      return input;
+    } else {
+      POME_ASSIGN_OR_RETURN(input.x, use(x, false));
+    }
+    reads->push_back(input.x);
+    return input;
+  }
+
+  Status fill_product(const Node& node, PackedProduct* product, std::vector<ValueId>* reads,
+                      std::vector<ValueId>* writes) {
+    const auto id = static_cast<size_t>(node.result);
+    const auto bias_of = [&](const Node& of, ValueId* bias) -> Status {
+      if (of.operands.size() < 3) return {};
+      POME_ASSIGN_OR_RETURN(*bias, use(of.operands[2], false));
+      reads->push_back(*bias);
+      return {};
+    };
+    const auto write = [&](ValueId value) {
+      slot(value).place = Slot::Place::kArena;
+      writes->push_back(value);
+      return value;
+    };
+    POME_ASSIGN_OR_RETURN(product->weight, packed_weight_of(node.operands[1]));
+    POME_RETURN_IF_ERROR(bias_of(node, &product->bias));
+    if (const ValueId up = fusions_.up_of[id]; up != kNoValue) {
+      const Node& other = *producer(up);
+      POME_ASSIGN_OR_RETURN(product->up, packed_weight_of(other.operands[1]));
+      POME_RETURN_IF_ERROR(bias_of(other, &product->up_bias));
+      product->up_result = write(up);
+      done_.insert(up);
+    }
+    product->result = node.result;
+    if (const ValueId activated = fusions_.activation[id]; activated != kNoValue) {
+      product->activation = activation_of(*producer(activated));
+      product->result = activated;
+      if (fusions_.quantised[static_cast<size_t>(activated)])
+        product->quantised = write(add_quantised(activated));
+    } else if (const ValueId sum = fusions_.sum[id]; sum != kNoValue) {
+      POME_ASSIGN_OR_RETURN(product->residual, use(fusions_.residual_of[id], false));
+      reads->push_back(product->residual);
+      product->result = sum;
+    }
+    write(product->result);
+    done_.insert(node.result);
+    return {};
+  }
+  const Node* producer(ValueId id) const {
+    return &*std::find_if(graph_.nodes.begin(), graph_.nodes.end(),
+                          [id](const Node& node) { return node.result == id; });
+  }
+  static Activation activation_of(const Node& node) {
+    if (const auto* gated = std::get_if<SwigluOp>(&node.op)) return gated->activation;
+    return std::get<ActivationOp>(node.op).activation;
+  }
+  ValueId add_quantised(ValueId activated) {
+    ValueType type = slot(activated).type;
+    type.shape.back() = quantised_floats(type.shape.back().size);
+    const ValueId made =
+        add_value(std::move(type), plan_->names[static_cast<size_t>(activated)] + ".quantised");
+    slot(made).tail = slot(activated).tail;
+    quantised_[activated] = made;
+    return made;
   }
 
   // All products with x whose weights are packed become one step at the place of the first.
-  Status lower_packed(const Node& first, const PackedWeight* weight) {
+  Status lower_packed(const Node& first) {
     std::vector<PackedProduct> products;
     std::vector<ValueId> reads, writes;
-    POME_ASSIGN_OR_RETURN(const ValueId x, use(first.operands[0], false));
-    reads.push_back(x);
+    POME_ASSIGN_OR_RETURN(PackedInput input, packed_input(first.operands[0], &reads));
     for (const Node& node : graph_.nodes) {
       const bool same = node.result == first.result;
-      if (!same &&
-          (!std::holds_alternative<LinearOp>(node.op) || node.operands[0] != first.operands[0] ||
-           slot(node.result).tail != slot(first.result).tail))
+      if (!same && (!std::holds_alternative<LinearOp>(node.op) ||
+                    node.operands[0] != first.operands[0] || done_.count(node.result) ||
+                    slot(node.result).tail != slot(first.result).tail || !is_packed(node)))
         continue;
-      PackedProduct product;
-      product.weight = weight;
-      if (!same) {
-        POME_ASSIGN_OR_RETURN(product.weight, packed_weight_of(node));
-        if (!product.weight) continue;
-      }
-      if (node.operands.size() > 2) {
-        POME_ASSIGN_OR_RETURN(product.bias, use(node.operands[2], false));
-        reads.push_back(product.bias);
-      }
-      product.result = node.result;
-      slot(node.result).place = Slot::Place::kArena;
-      writes.push_back(node.result);
-      done_.insert(node.result);
-      products.push_back(product);
+      // The second factor of a gated activation comes with the first.
+      if (fusions_.taken[static_cast<size_t>(node.result)]) continue;
+      products.emplace_back();
+      POME_RETURN_IF_ERROR(fill_product(node, &products.back(), &reads, &writes));
     }
-    emit(make_packed_linear(plan_->isa, x, std::move(products)), std::move(reads),
+    emit(make_packed_linear(plan_->isa, std::move(input), std::move(products)), std::move(reads),
          std::move(writes));
     return {};
   }
 
   Status lower(const LinearOp&, const Node& node) {
     if (done_.count(node.result)) return {};
-    POME_ASSIGN_OR_RETURN(const PackedWeight* const packed, packed_weight_of(node));
-    if (packed) return lower_packed(node, packed);
+    if (is_packed(node)) return lower_packed(node);
     POME_ASSIGN_OR_RETURN(const Weight* const weight, weight_of(node.operands[1]));
     Node made = node;
     POME_ASSIGN_OR_RETURN(made.operands[0], use(node.operands[0], false));
@@ -324,20 +342,40 @@ class Compiler {
     return finish(made, make_embedding(plan_->isa, made, table));
   }
   Status lower(const GatherOp&, const Node& node) { return lower(EmbeddingOp{}, node); }
+  // Whether experts of this weight, [experts, rows, columns], can be told apart when packed.
+  bool is_packed_expert(ValueId weight) const {
+    const SymShape& shape = graph_.type(weight).shape;
+    return packed_format_of(weight) && shape[1].size % kernels::kTileRows == 0;
+  }
   Status lower(const MoeOp& op, const Node& node) {
     Node made = node;
-    MoeWeights weights;
-    const auto fetch = [&](size_t operand, const Weight** to) -> Status {
-      POME_ASSIGN_OR_RETURN(*to, weight_of(node.operands[operand]));
-      return *to ? Status() : unsupported("experts that are not constants");
-    };
-    POME_RETURN_IF_ERROR(fetch(2, &weights.gate));
-    if (op.gated) POME_RETURN_IF_ERROR(fetch(3, &weights.up));
-    POME_RETURN_IF_ERROR(fetch(op.down(), &weights.down));
     for (size_t i = 0; i < made.operands.size(); ++i) {
       if (i >= 2 && i < op.operands_without_biases()) continue;
       POME_ASSIGN_OR_RETURN(made.operands[i], use(node.operands[i], false));
     }
+    const ValueId gate = node.operands[2], up = op.gated ? node.operands[3] : kNoValue,
+                  down = node.operands[op.down()];
+    const auto ids = op.gated ? std::vector<ValueId>{gate, up, down} : std::vector{gate, down};
+    const auto packs = [this](ValueId id) { return is_packed_expert(id); };
+    if (std::all_of(ids.begin(), ids.end(), packs)) {
+      PackedMoeWeights weights;
+      weights.experts_per_token = experts_per_token(graph_, node);
+      POME_ASSIGN_OR_RETURN(weights.gate, packed_weight_of(gate));
+      if (op.gated) {
+        POME_ASSIGN_OR_RETURN(weights.up, packed_weight_of(up));
+      }
+      POME_ASSIGN_OR_RETURN(weights.down, packed_weight_of(down));
+      return finish(made, make_packed_moe(plan_->isa, made, weights));
+    }
+    MoeWeights weights;
+    weights.experts_per_token = experts_per_token(graph_, node);
+    const auto fetch = [&](ValueId id, const Weight** to) -> Status {
+      POME_ASSIGN_OR_RETURN(*to, weight_of(id));
+      return *to ? Status() : unsupported("experts that are not constants");
+    };
+    POME_RETURN_IF_ERROR(fetch(gate, &weights.gate));
+    if (op.gated) POME_RETURN_IF_ERROR(fetch(up, &weights.up));
+    POME_RETURN_IF_ERROR(fetch(down, &weights.down));
     return finish(made, make_moe(plan_->isa, made, weights));
   }
 
@@ -365,13 +403,17 @@ class Compiler {
     for (size_t i = 0; i < made.operands.size(); ++i) {
       POME_ASSIGN_OR_RETURN(made.operands[i], use(made.operands[i], i == 1 || i == 2));
     }
-    return finish(made, make_attention(plan_->isa, made));
+    const auto at = [&](size_t i) { return slot(made.operands[i]).type.shape; };
+    AttentionShape shape{at(0)[1].size, at(1)[1].size, at(0)[3].size, at(2)[3].size, {}, {}};
+    shape.k = layout_of(made.operands[1]);
+    shape.v = layout_of(made.operands[2]);
+    return finish(made, make_attention(plan_->isa, made, shape, plan_->exact));
   }
   Status lower(const RmsNormOp&, const Node& node) {
-    return contiguous(node, [&](const Node& n) { return make_rms_norm(plan_->isa, n); });
+    return contiguous(node, [&](const Node& n) { return make_norm(plan_->isa, n); });
   }
   Status lower(const LayerNormOp&, const Node& node) {
-    return contiguous(node, [](const Node& n) { return make_layer_norm(n); });
+    return contiguous(node, [&](const Node& n) { return make_norm(plan_->isa, n); });
   }
   Status lower(const ActivationOp&, const Node& node) {
     return contiguous(node, [&](const Node& n) { return make_activation(plan_->isa, n); });
@@ -383,7 +425,8 @@ class Compiler {
     return contiguous(node, [&](const Node& n) { return make_softmax(plan_->isa, n); });
   }
   Status lower(const TopKMaskOp&, const Node& node) {
-    return contiguous(node, [&](const Node& n) { return make_topk_mask(n); });
+    return contiguous(
+        node, [&](const Node& n) { return make_topk_mask(n, graph_.type(n.result).shape.back()); });
   }
   Status lower(const UnaryOp&, const Node& node) {
     return any_stride(node, make_unary(plan_->isa, node, graph_));
@@ -464,11 +507,14 @@ class Compiler {
   };
 
   const Graph& graph_;
+  const bool fuse_;
   const WorkContext& work_;
   PlanData* plan_;
   ThreadPool pool_;                   // for loading
   std::set<ValueId> done_;            // results of products that an earlier step computes
   std::vector<int32_t> constant_of_;  // by value: index of the constant, or -1
+  Fusions fusions_;
+  std::map<ValueId, ValueId> quantised_;  // activation -> the value that holds it quantised
   std::map<RopeKey, TablePair> rope_tables_;
 };
 
@@ -499,6 +545,7 @@ Status read_options(const PlanOptions& options, const Graph& graph, PlanData* pl
   const int64_t longest = graph.info.max_position_embeddings;
   plan->threads = options.threads;
   plan->exact = options.exact;
+  plan->kv = options.kv.value_or(options.exact ? KvKind::kF32 : KvKind::kF16);
   plan->capacity = options.capacity ? options.capacity
                    : longest > 0    ? std::min(longest, kDefaultCapacity)
                                     : kDefaultCapacity;
@@ -522,32 +569,10 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
   const Graph live = remove_dead(graph);
   POME_RETURN_IF_ERROR(check_weight_memory(live));
-  POME_RETURN_IF_ERROR(Compiler(live, work, data.get()).run());
+  POME_ASSIGN_OR_RETURN(data->fingerprint, graph_fingerprint(live));
+  POME_RETURN_IF_ERROR(Compiler(live, options, work, data.get()).run());
+  if (options.profile) profile_steps(data.get(), options.profile);
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
-}
-
-std::string PlanImpl::describe() const {
-  const PlanData& d = *data_;
-  std::string text = "plan of " + escape_for_terminal(d.name) + ": " +
-                     std::string(to_string(d.isa)) + ", " + std::to_string(d.threads) +
-                     " threads, capacity " + std::to_string(d.capacity) + ", chunk " +
-                     std::to_string(d.chunk) + "\n";
-  text += "bytes: weights " + std::to_string(d.weights.bytes()) + ", cache " +
-          std::to_string(d.cache_bytes) + ", work " +
-          std::to_string(session_bytes() - d.cache_bytes) + "\n";
-  int number = 0;
-  for (const auto* section : {&d.body, &d.tail}) {
-    text += section == &d.body ? "body\n" : "tail\n";
-    for (const PlannedStep& planned : *section) {
-      text += "  " + std::to_string(number++) + " " + planned.step->describe() + " -> " +
-              escape_for_terminal(d.names[static_cast<size_t>(planned.writes[0])]) + "\n";
-    }
-  }
-  return text;
-}
-
-uint64_t PlanImpl::session_bytes() const {
-  return data_->arena_bytes + data_->cache_bytes + data_->scratch_bytes + data_->workspace_bytes;
 }
 
 }  // namespace pome

@@ -8,14 +8,43 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/cpu_features.h"
 #include "base/progress.h"
 #include "base/status.h"
 #include "graph/graph.h"
 #include "graph/runner.h"
+#include "kernels/attention/kv_rows.h"
 
 namespace pome {
+
+using kernels::KvKind;
+
+// What a call of steps touches and multiplies, for stating speed as a fraction of what the machine
+// can do. Products are those of the model's formula, one multiply-add each, whatever a kernel makes
+// of them.
+struct Work {
+  uint64_t weight_bytes = 0;  // of weights, as they lie in memory, each byte once
+  uint64_t cache_bytes = 0;   // of the KV cache, each byte once
+  // Multiply-adds with weights, by what their kernels compute in, and those of attention (f32).
+  uint64_t int8_macs = 0, bf16_macs = 0, f32_macs = 0, attention_macs = 0;
+
+  uint64_t bytes() const { return weight_bytes + cache_bytes; }
+  uint64_t weight_macs() const { return int8_macs + bf16_macs + f32_macs; }
+  Work& operator+=(const Work& other);
+};
+
+// Time by step, filled by the sessions of a plan that was compiled with it (one at a time).
+struct StepProfile {
+  struct Entry {
+    std::string kind;  // "linear", "attention", ... ; "linear (logits)" of the last step
+    uint64_t calls = 0, nanoseconds = 0;
+    Work work;  // of all calls
+  };
+  std::vector<Entry> steps;  // in order
+  void reset();              // keeps the kinds
+};
 
 struct PlanOptions {
   int threads = 1;
@@ -26,6 +55,12 @@ struct PlanOptions {
   // Otherwise int8 activations where the instruction set has kernels for them; see
   // docs/performance.md for what that costs in accuracy.
   bool exact = true;
+  // How keys and values are cached (kernels/attention/kv_rows.h). Default: f32 when exact, else
+  // f16.
+  std::optional<KvKind> kv;
+  bool fuse = true;  // false: every composite is a step of its own; for measuring
+  // Where every step adds its time; costs two looks at the clock per step. Null: nothing.
+  std::shared_ptr<StepProfile> profile;
 };
 
 class Plan {
@@ -33,8 +68,11 @@ class Plan {
   virtual ~Plan() = default;
   virtual std::string describe() const = 0;  // steps, kernels, memory
   virtual uint64_t weight_bytes() const = 0;
-  virtual uint64_t session_bytes() const = 0;  // KV cache + work memory of one session
+  // KV cache and work memory of one session whose context is full.
+  virtual uint64_t session_bytes() const = 0;
   virtual Isa isa() const = 0;
+  // Of one call of `tokens` tokens behind `past` others, logits of the last one included.
+  virtual Work work(int64_t tokens, int64_t past) const = 0;
   virtual Result<std::unique_ptr<Runner>> new_session() const = 0;
 };
 // kUnsupported names an op the engine cannot run. Reads all weights.

@@ -3,12 +3,12 @@
 // A Frame belongs to one session and one thread; parallel() lends its scratch to the workers.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "base/progress.h"
 #include "base/thread_pool.h"
 #include "graph/graph.h"
 
@@ -46,26 +46,23 @@ struct Frame {
   Bindings bindings;
   std::vector<View> views;  // by ValueId; values that the plan added come behind the graph's
   ThreadPool* pool = nullptr;
-  float* workspace = nullptr;  // of the running step
-  float* scratch = nullptr;    // `pieces` regions of scratch_stride floats
-  int64_t scratch_stride = 0, pieces = 1;
+  const CancelToken* cancel = nullptr;  // may be null
+  float* workspace = nullptr;           // of the running step
+  float* scratch = nullptr;             // a region of scratch_stride floats for each thread
+  int64_t scratch_stride = 0;
 
+  bool cancelled() const { return cancel && cancel->cancelled(); }
   const View& view(ValueId id) const { return views[static_cast<size_t>(id)]; }
 
   // Calls body(item, scratch) for every item in [0, items), on all threads. Items must not depend
-  // on one another; how many there are must not depend on the number of threads.
+  // on one another; how many there are must not depend on the number of threads. Once the call is
+  // cancelled the items that are left are skipped: whoever runs the step looks at `cancel` before
+  // anyone reads what it wrote.
   template <typename Body>
   void parallel(int64_t items, const Body& body) const {
-    const int64_t used = std::min(items, pieces);
-    if (used <= 1) {
-      for (int64_t i = 0; i < items; ++i) body(i, scratch);
-      return;
-    }
-    pool->parallel_for(used, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t piece = begin; piece < end; ++piece) {
-        float* mine = scratch + piece * scratch_stride;
-        for (int64_t i = items * piece / used; i < items * (piece + 1) / used; ++i) body(i, mine);
-      }
+    pool->share(items, [&](int64_t begin, int64_t end, int thread) {
+      float* const mine = scratch + thread * scratch_stride;
+      for (int64_t i = begin; i < end && !cancelled(); ++i) body(i, mine);
     });
   }
 };

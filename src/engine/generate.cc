@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -10,7 +9,6 @@ namespace pome {
 
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -87,10 +85,9 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
                             std::span<const int32_t> prompt, const GenerateOptions& options,
                             const TextCallback& on_text, const CancelToken* cancel) {
   if (prompt.empty()) return usage_error("the prompt has no tokens").hint("give a text with -p");
-  POME_CHECK(options.reused == 0 || options.reused == runner.position());
-  POME_CHECK(options.reused >= 0 && options.reused < static_cast<int64_t>(prompt.size()));
-  const auto fresh = prompt.subspan(static_cast<size_t>(options.reused));
   Generation out;
+  POME_ASSIGN_OR_RETURN(out.reused_tokens, reuse_prefix(runner, prompt));
+  const auto fresh = prompt.subspan(static_cast<size_t>(out.reused_tokens));
   std::vector<float> logits(static_cast<size_t>(runner.info().vocab_size));
   std::vector<int32_t> context(prompt.begin(), prompt.end());
   const auto start = Clock::now();
@@ -116,7 +113,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   bool wanted = true;
   while (true) {
     if (static_cast<int64_t>(out.ids.size()) >= options.max_tokens) break;
-    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return x < kInfinity; }))
+    if (!below_infinity(logits))
       return bad_input(Refusal::kRange, "the logits hold NaN or infinity")
           .hint("verify tells whether the weights are damaged");
     const int32_t id = sampler.sample(logits, context);

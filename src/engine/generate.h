@@ -20,9 +20,6 @@ namespace pome {
 
 struct GenerateOptions {
   int64_t max_tokens = 256;
-  // Tokens of the prompt that the runner's context holds already: its position. Fewer than the
-  // prompt has.
-  int64_t reused = 0;
   // The answer goes on where the prompt's text ends (no chat template): a space before its first
   // word is kept.
   bool continues_text = false;
@@ -40,6 +37,7 @@ struct Generation {
   std::string text;          // the answer, and calls of tools
   std::string thinking;      // what else the model wrote: thoughts and commentary, not for the user
   FinishReason finish_reason = FinishReason::kLength;
+  int64_t reused_tokens = 0;  // of the prompt, that the runner's context held already
   double ttft_ms = 0, prefill_tokens_per_s = 0, decode_tokens_per_s = 0;
 };
 
@@ -47,9 +45,10 @@ struct Generation {
 // generation.
 using TextCallback = std::function<bool(std::string_view)>;
 
-// Appends `prompt` (what is not `reused` of it) to the runner's context and generates. Interruption
-// through `cancel` is not an error: the finish reason says so. The prompt must not be empty. Logits
-// with NaN: kRange. Afterwards the context is a beginning of the prompt and the ids put together.
+// Makes `prompt` the runner's context and generates. What its context has in common with the prompt
+// is kept and not computed again (reuse_prefix()); the rest is forgotten. Interruption through
+// `cancel` is not an error: the finish reason says so. The prompt must not be empty. Logits with
+// NaN: kRange. Afterwards the context is a beginning of the prompt and the ids put together.
 Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tokenizer,
                             std::span<const int32_t> prompt, const GenerateOptions& options,
                             const TextCallback& on_text, const CancelToken* cancel);

@@ -2,8 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 
-#include "engine/activation.h"
+#include "engine/expert.h"
 #include "engine/step.h"
 #include "kernels/attention/attention.h"
 #include "kernels/bf16/bf16.h"
@@ -15,6 +16,12 @@ namespace {
 
 std::string shape_text(int64_t rows, int64_t columns) {
   return " [" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
+}
+
+uint64_t bytes_of(const kernels::WeightView& w, int64_t rows) {
+  const auto layout = encoded_layout(w.encoding, w.rows, w.columns);
+  if (!layout.ok() || w.rows == 0) return 0;
+  return layout->total_bytes() * static_cast<uint64_t>(rows) / static_cast<uint64_t>(w.rows);
 }
 
 // y[m, r] = x[m, :] . w[row0 + r, :] (+ bias[row0 + r]) over `rows` rows of w, on all threads.
@@ -59,6 +66,16 @@ class LinearStep final : public Step {
   }
   int64_t workspace_floats(const Limits& limits) const override {
     return bf16_ ? limits.tokens * kernels::bf16_padded(weight_->view.columns) / 2 : 0;
+  }
+  Work work(const Frame& frame) const override {
+    if (!weight_) return {};
+    const kernels::WeightView& w = weight_->view;
+    const int64_t m = w.columns ? frame.view(x_).count() / w.columns : 0;
+    Work work;
+    work.weight_bytes = bytes_of(w, w.rows);
+    (bf16_ && m >= kernels::kBf16Tokens ? work.bf16_macs : work.f32_macs) =
+        static_cast<uint64_t>(m * w.rows * w.columns);
+    return work;
   }
   Status run(const Frame& frame) const override {
     const View& x = frame.view(x_);
@@ -119,6 +136,11 @@ class EmbeddingStep final : public Step {
     return "embedding " + to_string(table_->view.encoding) +
            shape_text(table_->view.rows, table_->view.columns);
   }
+  Work work(const Frame& frame) const override {
+    Work work;
+    work.weight_bytes = bytes_of(table_->view, frame.view(ids_).count());
+    return work;
+  }
   Status run(const Frame& frame) const override {
     const View& ids = frame.view(ids_);
     float* y = frame.view(y_).as<float>();
@@ -148,7 +170,7 @@ class MatMulStep final : public Step {
         y_(node.operands[1]),
         out_(node.result),
         transpose_y_(std::get<MatMulOp>(node.op).transpose_y),
-        kernels_(kernels::choose_attention(isa)) {}
+        kernels_(kernels::choose_attention(isa, true)) {}
   std::string describe() const override { return transpose_y_ ? "matmul xy'" : "matmul xy"; }
   Status run(const Frame& frame) const override {
     const View &x = frame.view(x_), &y = frame.view(y_), &out = frame.view(out_);
@@ -188,9 +210,7 @@ class MatMulStep final : public Step {
       kernels_.panel({a, x.stride(-2), rows, b, y.stride(-2), n, k, to, n});
       return;
     }
-    float factor[kTile];
-    std::fill(factor, factor + kTile, 1.0f);
-    kernels_.weighted_sum({a, x.stride(-2), rows, b, y.stride(-2), k, n, factor, to, n});
+    kernels_.weighted_sum({a, x.stride(-2), rows, b, y.stride(-2), k, n, to, n});
   }
 
   ValueId x_, y_, out_;
@@ -211,8 +231,7 @@ class MoeStep final : public Step {
         gate_kernels_(gemm_for(isa, weights.gate)),
         up_kernels_(gemm_for(isa, weights.up ? weights.up : weights.gate)),
         down_kernels_(gemm_for(isa, weights.down)),
-        activate_(choose_activation(isa, op_.activation)),
-        multiply_(kernels::choose_zip(isa, kernels::ZipOp::kMul)),
+        activation_(isa, op_),
         hidden_(weights.gate->view.columns),
         width_(weights.down->view.columns),
         experts_(weights.down->view.rows / hidden_) {}
@@ -226,7 +245,19 @@ class MoeStep final : public Step {
     return std::max(kernels::gemm_scratch(hidden_), kernels::gemm_scratch(width_));
   }
   int64_t workspace_floats(const Limits& limits) const override {
-    return limits.tokens * 2 * (hidden_ + width_);
+    return limits.tokens * (1 + 2 * (hidden_ + width_));
+  }
+  Work work(const Frame& frame) const override {
+    const int64_t uses = frame.view(node_.operands[0]).count() / hidden_ *
+                         std::min(weights_.experts_per_token, experts_);
+    Work work;
+    for (const Weight* weight : {weights_.gate, weights_.up, weights_.down}) {
+      if (!weight) continue;
+      const int64_t rows = weight->view.rows / experts_;
+      work.weight_bytes += bytes_of(weight->view, rows * std::min(uses, experts_));
+      work.f32_macs += static_cast<uint64_t>(uses * rows * weight->view.columns);
+    }
+    return work;
   }
 
   Status run(const Frame& frame) const override {
@@ -235,13 +266,14 @@ class MoeStep final : public Step {
     const int64_t tokens = x.count() / hidden_;
     float* y = frame.view(node_.result).as<float>();
     std::fill(y, y + tokens * hidden_, 0.0f);
-    std::vector<int64_t> members;
+    auto* const members = reinterpret_cast<int32_t*>(frame.workspace);
     for (int64_t expert = 0; expert < experts_; ++expert) {
-      members.clear();
-      for (int64_t t = 0; t < tokens; ++t) {
-        if (mix[t * experts_ + expert] != 0) members.push_back(t);
-      }
-      if (!members.empty()) run_expert(frame, expert, members, x.as<const float>(), mix, y);
+      size_t count = 0;
+      for (int64_t t = 0; t < tokens; ++t)
+        if (mix[t * experts_ + expert] != 0) members[count++] = static_cast<int32_t>(t);
+      if (count > 0)
+        run_expert(frame, expert, {members, count}, x.as<const float>(), mix,
+                   frame.workspace + tokens, y);
     }
     return {};
   }
@@ -257,32 +289,10 @@ class MoeStep final : public Step {
     return frame.view(node_.operands[weight - 2 + op_.operands_without_biases()]).as<const float>();
   }
 
-  // gate[i] = activation(gate[i]) * up[i], with the limits and the offset of the op.
-  void activate(float* gate, float* up, int64_t count) const {
-    const auto limit = static_cast<float>(op_.limit), offset = static_cast<float>(op_.up_offset);
-    if (op_.limit > 0) {
-      for (int64_t i = 0; i < count; ++i) gate[i] = std::min(gate[i], limit);
-      if (op_.gated)
-        for (int64_t i = 0; i < count; ++i) up[i] = std::max(std::min(up[i], limit), -limit);
-    }
-    if (op_.sigmoid_scale == 1) {
-      activate_(gate, gate, count);
-    } else {  // x sigmoid(a x) = (a x) sigmoid(a x) / a
-      const auto scale = static_cast<float>(op_.sigmoid_scale);
-      for (int64_t i = 0; i < count; ++i) gate[i] *= scale;
-      activate_(gate, gate, count);
-      for (int64_t i = 0; i < count; ++i) gate[i] /= scale;
-    }
-    if (!op_.gated) return;
-    if (op_.up_offset != 0)
-      for (int64_t i = 0; i < count; ++i) up[i] += offset;
-    multiply_(gate, up, gate, count);
-  }
-
-  void run_expert(const Frame& frame, int64_t expert, const std::vector<int64_t>& members,
-                  const float* x, const float* mix, float* y) const {
+  void run_expert(const Frame& frame, int64_t expert, std::span<const int32_t> members,
+                  const float* x, const float* mix, float* memory, float* y) const {
     const auto count = static_cast<int64_t>(members.size());
-    float* in = frame.workspace;
+    float* in = memory;
     float* gate = in + count * hidden_;
     float* up = gate + count * width_;
     float* out = up + count * width_;
@@ -296,7 +306,7 @@ class MoeStep final : public Step {
       multiply(frame, up_kernels_, weights_.up->view, expert * width_, width_,
                {in, hidden_, count, bias(frame, 3), up, width_});
     }
-    activate(gate, up, count * width_);
+    activation_.run(gate, up, count * width_);
     multiply(frame, down_kernels_, weights_.down->view, expert * hidden_, hidden_,
              {gate, width_, count, bias(frame, op_.down()), out, hidden_});
     for (int64_t i = 0; i < count; ++i) {
@@ -311,8 +321,7 @@ class MoeStep final : public Step {
   bool biased_;
   MoeWeights weights_;
   kernels::GemmKernels gate_kernels_, up_kernels_, down_kernels_;
-  kernels::MapKernel activate_;
-  kernels::ZipKernel multiply_;
+  ExpertActivation activation_;
   int64_t hidden_, width_, experts_;
 };
 

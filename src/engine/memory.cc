@@ -69,6 +69,22 @@ Status place(std::vector<Lifetime>& wanted, uint64_t* total) {
   return {};
 }
 
+Status plan_caches(PlanData* plan) {
+  for (CacheSlot& cache : plan->caches) {
+    cache.offset = plan->cache_bytes;
+    auto bytes = checked_mul<uint64_t>(static_cast<uint64_t>(cache.heads),
+                                       static_cast<uint64_t>(cache.row_bytes()));
+    if (bytes) bytes = checked_mul<uint64_t>(*bytes, static_cast<uint64_t>(plan->capacity));
+    if (bytes) bytes = checked_align(*bytes, AlignedBuffer::kAlignment);
+    if (!bytes || *bytes > kMost || plan->cache_bytes + *bytes > kMost)
+      return does_not_fit("the KV cache of " + std::to_string(plan->capacity) +
+                          " tokens is beyond any machine's memory")
+          .hint("use a smaller capacity");
+    plan->cache_bytes += *bytes;
+  }
+  return {};
+}
+
 Status plan_scratch(PlanData* plan) {
   int64_t scratch = 0, workspace = 0;
   const auto ask = [&](const PlannedStep& planned, int64_t tokens) {
@@ -80,10 +96,8 @@ Status plan_scratch(PlanData* plan) {
   for (const PlannedStep& planned : plan->tail) ask(planned, plan->tail_rows);
   constexpr int64_t kLine = AlignedBuffer::kAlignment / sizeof(float);
   plan->scratch_stride = (scratch + kLine - 1) / kLine * kLine;
-  // A few pieces per thread even out unequal ones.
-  plan->pieces = plan->threads == 1 ? 1 : 4 * plan->threads;
   const auto bytes = checked_mul<uint64_t>(static_cast<uint64_t>(plan->scratch_stride) * 4,
-                                           static_cast<uint64_t>(plan->pieces));
+                                           static_cast<uint64_t>(plan->threads));
   if (!bytes || *bytes > kMost) return does_not_fit("the scratch memory does not fit");
   plan->scratch_bytes = *bytes;
   plan->workspace_bytes = static_cast<uint64_t>(workspace) * 4;
@@ -131,18 +145,7 @@ Status plan_memory(PlanData* plan) {
   for (const Lifetime& life : wanted)
     plan->slots[static_cast<size_t>(life.id)].offset = static_cast<int64_t>(life.offset);
 
-  for (CacheSlot& cache : plan->caches) {
-    cache.offset = static_cast<int64_t>(plan->cache_bytes);
-    Slot rows;
-    rows.type = {DType::kF32, {cache.heads, Symbol::kPast, cache.dim}};
-    const auto bytes = largest_bytes(*plan, rows);
-    if (!bytes || plan->cache_bytes + *bytes > kMost) {
-      return does_not_fit("the KV cache of " + std::to_string(plan->capacity) +
-                          " tokens is beyond any machine's memory")
-          .hint("use a smaller capacity");
-    }
-    plan->cache_bytes += *bytes;
-  }
+  POME_RETURN_IF_ERROR(plan_caches(plan));
   return plan_scratch(plan);
 }
 

@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "engine/frame.h"
+#include "engine/kv_cache.h"
 #include "engine/step.h"
 #include "engine/weights.h"
 
@@ -39,10 +40,6 @@ struct Slot {
   bool external = false;  // kOutput or an alias of it: the address changes from call to call
 };
 
-struct CacheSlot {
-  int64_t offset = 0, heads = 0, dim = 0;  // offset in bytes; f32 [heads, capacity, dim]
-};
-
 struct PlannedStep {
   StepPtr step;
   std::vector<ValueId> reads, writes;
@@ -53,6 +50,8 @@ struct PlanData {
   Isa isa = Isa::kPortable;
   int threads = 1;
   bool exact = true;
+  KvKind kv = KvKind::kF32;  // of caches that attention alone reads; others are f32
+  std::string fingerprint;   // of the graph: what a saved context belongs to
   int64_t capacity = 0, chunk = 0, tail_rows = 0, vocab_size = 0;
   std::vector<Slot> slots;  // by ValueId; added values behind the graph's
   std::vector<std::string> names;
@@ -61,8 +60,9 @@ struct PlanData {
   std::vector<ValueId> frontier;  // values of the body that the tail reads row by row
   ValueId output = kNoValue;
   WeightStore weights;
+  // cache_bytes: address space; what a full context takes may be less (kv_bytes_at).
   uint64_t arena_bytes = 0, cache_bytes = 0, scratch_bytes = 0, workspace_bytes = 0;
-  int64_t scratch_stride = 0, pieces = 1;
+  int64_t scratch_stride = 0;
 };
 
 // Assigns kArena offsets by lifetime, sizes scratch and cache memory. kDoesNotFit when sizes
@@ -71,6 +71,11 @@ Status plan_memory(PlanData* plan);
 // Bytes a value can need at most; nullopt on overflow.
 std::optional<uint64_t> largest_bytes(const PlanData& plan, const Slot& slot);
 ValueId root_of(const PlanData& plan, ValueId id);
+// How many experts the router of a mixture chooses; 0 when it cannot be told.
+int64_t experts_per_token(const Graph& graph, const Node& moe);
+Work work_of(const PlanData& plan, int64_t tokens, int64_t past);
+// From now on every step adds its time to the profile.
+void profile_steps(PlanData* plan, const std::shared_ptr<StepProfile>& profile);
 
 class PlanImpl;
 Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan);
@@ -82,6 +87,7 @@ class PlanImpl final : public Plan, public std::enable_shared_from_this<PlanImpl
   uint64_t weight_bytes() const override { return data_->weights.bytes(); }
   uint64_t session_bytes() const override;
   Isa isa() const override { return data_->isa; }
+  Work work(int64_t tokens, int64_t past) const override { return work_of(*data_, tokens, past); }
   Result<std::unique_ptr<Runner>> new_session() const override {
     return make_session(shared_from_this());
   }

@@ -399,12 +399,13 @@ class GatherStep final : public Step {
 
 class IotaStep final : public Step {
  public:
-  explicit IotaStep(const Node& node) : y_(node.result), op_(std::get<IotaOp>(node.op)) {}
+  explicit IotaStep(const Node& node)
+      : y_(node.result), start_{Dim(std::get<IotaOp>(node.op).start)} {}
   std::string describe() const override { return "iota"; }
   Status run(const Frame& frame) const override {
     const View& y = frame.view(y_);
     View start;
-    set_contiguous(&start, {op_.start}, frame.bindings);
+    set_contiguous(&start, start_, frame.bindings);
     const auto first = static_cast<int32_t>(start.dims[0]);
     for (int64_t i = 0; i < y.dim(0); ++i) y.as<int32_t>()[i] = first + static_cast<int32_t>(i);
     return {};
@@ -412,28 +413,31 @@ class IotaStep final : public Step {
 
  private:
   ValueId y_;
-  IotaOp op_;
+  SymShape start_;
 };
 
 class TopKMaskStep final : public Step {
  public:
-  explicit TopKMaskStep(const Node& node)
-      : x_(node.operands[0]), y_(node.result), k_(std::get<TopKMaskOp>(node.op).k) {}
+  TopKMaskStep(const Node& node, Dim width)
+      : x_(node.operands[0]), y_(node.result), k_(std::get<TopKMaskOp>(node.op).k), width_(width) {}
   std::string describe() const override { return "topk_mask"; }
+  int64_t workspace_floats(const Limits& limits) const override {
+    if (width_.is_static()) return width_.size;
+    return std::max(limits.tokens, limits.capacity);
+  }
   Status run(const Frame& frame) const override {
     const View& x = frame.view(x_);
     const int64_t n = x.dim(-1), rows = n ? x.count() / n : 0;
     bool* mask = frame.view(y_).as<bool>();
     std::fill(mask, mask + rows * n, false);
-    std::vector<int64_t> order(static_cast<size_t>(n));
+    auto* const order = reinterpret_cast<int32_t*>(frame.workspace);
     for (int64_t row = 0; row < rows; ++row) {
       const float* values = x.as<const float>() + row * n;
-      for (int64_t i = 0; i < n; ++i) order[static_cast<size_t>(i)] = i;
-      std::partial_sort(order.begin(), order.begin() + k_, order.end(),
-                        [values](int64_t a, int64_t b) {
-                          return values[a] != values[b] ? values[a] > values[b] : a < b;
-                        });
-      for (int64_t i = 0; i < k_; ++i) mask[row * n + order[static_cast<size_t>(i)]] = true;
+      for (int64_t i = 0; i < n; ++i) order[i] = static_cast<int32_t>(i);
+      std::partial_sort(order, order + k_, order + n, [values](int32_t a, int32_t b) {
+        return values[a] != values[b] ? values[a] > values[b] : a < b;
+      });
+      for (int64_t i = 0; i < k_; ++i) mask[row * n + order[i]] = true;
     }
     return {};
   }
@@ -441,6 +445,7 @@ class TopKMaskStep final : public Step {
  private:
   ValueId x_, y_;
   int64_t k_;
+  Dim width_;
 };
 
 }  // namespace
@@ -458,6 +463,8 @@ StepPtr make_reduce(const Node& node) { return std::make_unique<ReduceStep>(node
 StepPtr make_copy(const Node& node, DType dtype) { return std::make_unique<CopyStep>(node, dtype); }
 StepPtr make_gather(const Node& node) { return std::make_unique<GatherStep>(node); }
 StepPtr make_iota(const Node& node) { return std::make_unique<IotaStep>(node); }
-StepPtr make_topk_mask(const Node& node) { return std::make_unique<TopKMaskStep>(node); }
+StepPtr make_topk_mask(const Node& node, Dim width) {
+  return std::make_unique<TopKMaskStep>(node, width);
+}
 
 }  // namespace pome

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/memory.h"
 #include "engine/buffer.h"
+#include "engine/context_file.h"
 #include "engine/plan_impl.h"
 
 namespace pome {
@@ -11,7 +13,7 @@ namespace {
 
 class Session final : public Runner {
  public:
-  Session(std::shared_ptr<const PlanImpl> plan, AlignedBuffer arena, AlignedBuffer cache,
+  Session(std::shared_ptr<const PlanImpl> plan, AlignedBuffer arena, KvCache cache,
           AlignedBuffer scratch, AlignedBuffer workspace)
       : plan_(std::move(plan)),
         data_(plan_->data()),
@@ -22,16 +24,22 @@ class Session final : public Runner {
         workspace_(std::move(workspace)),
         ids_(static_cast<size_t>(data_.chunk)) {
     info_ = {"engine", data_.vocab_size, data_.capacity, data_.chunk};
+    // No token should wait for memory; a context of more than this grows as it goes.
+    history_.reserve(static_cast<size_t>(std::min<int64_t>(data_.capacity, 1 << 20)));
     frame_.views.resize(data_.slots.size());
     frame_.pool = &pool_;
     frame_.scratch = reinterpret_cast<float*>(scratch_.data());
     frame_.scratch_stride = data_.scratch_stride;
-    frame_.pieces = data_.pieces;
     frame_.workspace = reinterpret_cast<float*>(workspace_.data());
   }
 
   const RunnerInfo& info() const override { return info_; }
   int64_t position() const override { return position_; }
+  std::span<const int32_t> history() const override { return history_; }
+  bool can_truncate(int64_t position) const override {
+    return position >= 0 && position <= position_ &&
+           (position == position_ || cache_.can_cut(position));
+  }
 
   // An error or an interruption leaves the context as it was.
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
@@ -46,10 +54,15 @@ class Session final : public Runner {
       Status status = run_chunk(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(tokens)),
                                 wanted, to);
       if (!status.ok()) {
-        position_ = start;
+        // Windows may have slid past what the old context needs: then nothing is left of it.
+        position_ = can_truncate(start) ? start : 0;
+        history_.resize(static_cast<size_t>(position_));
+        cache_.set_used(position_);
         return status;
       }
       position_ += tokens;
+      history_.insert(history_.end(), ids.begin() + done, ids.begin() + done + tokens);
+      cache_.set_used(position_);
     }
     return {};
   }
@@ -58,21 +71,49 @@ class Session final : public Runner {
     return prefill(std::span(&id, 1), LogitsOf::kLast, logits);
   }
 
+  bool keeps_contexts() const override { return true; }
+  Status save_context(const std::string& path, std::string_view note) override {
+    return save_context_file(path, data_, cache_, history_, note);
+  }
+  Result<std::string> load_context(const std::string& path) override {
+    auto loaded = load_context_file(path, data_, &cache_);
+    if (!loaded.ok()) {
+      // Nothing was touched unless the file could not be read to its end.
+      if (cache_.used() == 0) forget();
+      return std::move(loaded).status();
+    }
+    history_.assign(loaded->ids.begin(), loaded->ids.end());
+    position_ = static_cast<int64_t>(history_.size());
+    return std::move(loaded->note);
+  }
+
   Status truncate(int64_t position) override {
     if (position < 0 || position > position_) {
       return usage_error("cannot truncate " + std::to_string(position_) + " tokens to " +
                          std::to_string(position));
     }
+    if (!can_truncate(position))
+      return usage_error("the rows that sliding windows need before token " +
+                         std::to_string(position) + " are gone")
+          .hint("truncate to 0 and prefill again");
     position_ = position;
+    history_.resize(static_cast<size_t>(position));
+    cache_.set_used(position);
     return {};
   }
 
  private:
+  void forget() {
+    position_ = 0;
+    history_.clear();
+  }
+
   Status run_chunk(std::span<const int32_t> ids, LogitsOf which, float* logits) {
     const auto tokens = static_cast<int64_t>(ids.size());
     std::copy(ids.begin(), ids.end(), ids_.begin());
     rope_position_ = static_cast<int32_t>(position_);
     frame_.bindings = {1, tokens, position_};
+    frame_.cancel = cancel_;
     bind_body(tokens);
     POME_RETURN_IF_ERROR(run_steps(data_.body));
     if (which == LogitsOf::kNone) return {};
@@ -100,7 +141,7 @@ class Session final : public Runner {
       POME_RETURN_IF_ERROR(check_cancelled(cancel_));
       POME_RETURN_IF_ERROR(planned.step->run(frame_));
     }
-    return {};
+    return check_cancelled(cancel_);  // the last step may have been cut short
   }
 
   void bind_body(int64_t tokens) {
@@ -159,7 +200,7 @@ class Session final : public Runner {
         view.data = reinterpret_cast<std::byte*>(output);
         break;
       case Slot::Place::kCache:
-        view.data = cache_.data() + data_.caches[static_cast<size_t>(slot.offset)].offset;
+        view.data = cache_.base(static_cast<size_t>(slot.offset));
         break;
     }
     set_contiguous(&view, slot.type.shape, frame_.bindings);
@@ -185,10 +226,13 @@ class Session final : public Runner {
   const PlanData& data_;
   RunnerInfo info_;
   ThreadPool pool_;
-  AlignedBuffer arena_, cache_, scratch_, workspace_;
+  AlignedBuffer arena_;
+  KvCache cache_;
+  AlignedBuffer scratch_, workspace_;
   std::vector<int32_t> ids_;
   int32_t rope_position_ = 0;
   int64_t position_ = 0;
+  std::vector<int32_t> history_;
   Frame frame_;
   // What the views were last set for.
   int64_t bound_tokens_ = -1, bound_rows_ = -1;
@@ -199,9 +243,17 @@ class Session final : public Runner {
 
 Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan) {
   const PlanData& data = plan->data();
+  const uint64_t wanted = plan->session_bytes(), available = available_memory();
+  if (wanted > available)
+    return does_not_fit("a session of " + std::to_string(data.capacity) + " tokens takes " +
+                        std::to_string(wanted) + " bytes, of which the full KV cache (" +
+                        std::string(kernels::to_string(data.kv)) + ") is " +
+                        std::to_string(kv_bytes_at(data.caches, data.capacity, data.chunk)) + "; " +
+                        std::to_string(available) + " bytes are available")
+        .hint("use a smaller --context, or --kv q8");
   POME_ASSIGN_OR_RETURN(AlignedBuffer arena, AlignedBuffer::allocate(data.arena_bytes, "work"));
-  POME_ASSIGN_OR_RETURN(AlignedBuffer cache,
-                        AlignedBuffer::allocate(data.cache_bytes, "the KV cache"));
+  POME_ASSIGN_OR_RETURN(KvCache cache,
+                        KvCache::reserve(data.caches, data.capacity, data.cache_bytes));
   POME_ASSIGN_OR_RETURN(AlignedBuffer scratch,
                         AlignedBuffer::allocate(data.scratch_bytes, "scratch"));
   POME_ASSIGN_OR_RETURN(AlignedBuffer workspace,

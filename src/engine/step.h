@@ -7,13 +7,17 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "engine/engine.h"
 #include "engine/frame.h"
+#include "engine/row_norm.h"
 #include "engine/weights.h"
 #include "graph/graph.h"
+#include "kernels/attention/kv_rows.h"
 
 namespace pome {
 
@@ -25,36 +29,72 @@ class Step {
   // Floats of private memory: per thread of work, and for the step as a whole.
   virtual int64_t scratch_floats(const Limits&) const { return 0; }
   virtual int64_t workspace_floats(const Limits&) const { return 0; }
+  // Of one run; looks at the dimensions of views only, their data is not there.
+  virtual Work work(const Frame&) const { return {}; }
 };
 using StepPtr = std::unique_ptr<const Step>;
 
 // A matrix operand: a weight in its encoding, or (null) the value itself. Unless `exact`, products
 // of many tokens with float weights are taken in bfloat16 where the instruction set has them.
 StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact);
+// A product with a packed weight and what follows on its rows:
+//   y = x w' + bias                          or
+//   y = activation(x w' + bias)              or
+//   y = activation(x w' + bias) * (x up' + up_bias)
+// then y + residual.
+struct PackedProduct {
+  const PackedWeight *weight = nullptr, *up = nullptr;
+  ValueId bias = kNoValue, up_bias = kNoValue;
+  std::optional<Activation> activation;
+  ValueId residual = kNoValue;
+  ValueId result = kNoValue, up_result = kNoValue;  // the latter holds x up' meanwhile
+  // Where y goes as activations of the products that read it: see quantised_floats().
+  ValueId quantised = kNoValue;
+};
+// What is multiplied: a value, its norm (`norm` reads x itself), or activations that an earlier
+// step has quantised.
+struct PackedInput {
+  ValueId x = kNoValue;
+  std::shared_ptr<const RowNorm> norm;
+  bool quantised = false;
+};
+// Floats that a row of `columns` takes as activations.
+int64_t quantised_floats(int64_t columns);
 // Products of one value with several packed weights: activations are quantised once, and all
 // threads work on all of them together.
-struct PackedProduct {
-  const PackedWeight* weight = nullptr;
-  ValueId bias = kNoValue, result = kNoValue;
-};
-StepPtr make_packed_linear(Isa isa, ValueId x, std::vector<PackedProduct> products);
+StepPtr make_packed_linear(Isa isa, PackedInput input, std::vector<PackedProduct> products);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
 struct MoeWeights {                              // up is null when the experts have no gate
   const Weight *gate = nullptr, *up = nullptr, *down = nullptr;
+  int64_t experts_per_token = 0;  // for Step::work
 };
 StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights);
+struct PackedMoeWeights {
+  const PackedWeight *gate = nullptr, *up = nullptr, *down = nullptr;
+  int64_t experts_per_token = 0;  // for Step::work
+};
+// The rows of an expert must be whole tiles.
+StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weights);
 
 // cos and sin of position * inverse frequency, [T, rotary / 2] each, times the scale: one pair of
 // tables serves all layers that turn by the same angles.
 StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
                         double scale);
 StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine);
-StepPtr make_attention(Isa isa, const Node& node);
-StepPtr make_kv_write(const Node& node);
+// Where the rows of a cache lie, [heads, capacity, row].
+struct KvLayout {
+  kernels::KvKind kind = kernels::KvKind::kF32;
+  int64_t row_bytes = 0, head_bytes = 0;
+};
+struct AttentionShape {
+  int64_t heads = 0, kv_heads = 0, dim = 0, value_dim = 0;
+  std::optional<KvLayout> k, v;  // nullopt: ordinary values
+};
+StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact);
+StepPtr make_kv_write(const Node& node, const KvLayout& layout);
 
-StepPtr make_rms_norm(Isa isa, const Node& node);
-StepPtr make_layer_norm(const Node& node);
+StepPtr make_norm(Isa isa, const Node& node);
 StepPtr make_activation(Isa isa, const Node& node);
 StepPtr make_swiglu(Isa isa, const Node& node);
 StepPtr make_softmax(Isa isa, const Node& node);
@@ -66,6 +106,6 @@ StepPtr make_reduce(const Node& node);
 StepPtr make_copy(const Node& node, DType dtype);  // transpose, slice, concat, reshape
 StepPtr make_gather(const Node& node);             // the table is a value
 StepPtr make_iota(const Node& node);
-StepPtr make_topk_mask(const Node& node);
+StepPtr make_topk_mask(const Node& node, Dim width);  // of a row
 
 }  // namespace pome

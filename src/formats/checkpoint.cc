@@ -72,6 +72,7 @@ Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions
   for (const std::string& path : vocabulary_files(folder.string())) {
     out.sidecars[fs::path(path).filename().string()] = path;
   }
+  if (!options.read_tokenizer) return {};
   return set_tokenizer(out, read_hf_tokenizer(folder.string(), out.config, out.generation_config),
                        options);
 }

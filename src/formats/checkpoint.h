@@ -49,6 +49,7 @@ struct OpenOptions {
   bool strict = false;          // warnings about layout (holes, trailing bytes) become errors
   bool mapped = true;           // map files; false reads with pread only
   bool need_tokenizer = false;  // a missing or broken tokenizer is an error instead of a warning
+  bool read_tokenizer = true;   // false leaves Checkpoint::tokenizer empty
   bool checksums = false;       // read everything and compare it with the checksums that files hold
 };
 // `path`: a folder with config.json and safetensors or PyTorch files (one file, or shards with an

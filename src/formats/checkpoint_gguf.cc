@@ -196,6 +196,7 @@ Status add_gguf(Checkpoint& out, const std::string& path, const OpenOptions& opt
     take(out, file);
   }
   out.gguf = metadata_json(file);
+  if (!options.read_tokenizer) return {};
   return set_tokenizer(out, read_gguf_tokenizer(file), options);
 }
 

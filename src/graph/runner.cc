@@ -1,6 +1,26 @@
 #include "graph/runner.h"
 
+#include <algorithm>
+
 namespace pome {
+
+Status Runner::save_context(const std::string&, std::string_view) {
+  return unsupported("a context of the " + info().kind + " runner cannot be kept in a file");
+}
+Result<std::string> Runner::load_context(const std::string&) {
+  return unsupported("a context of the " + info().kind + " runner cannot be kept in a file");
+}
+
+Result<int64_t> reuse_prefix(Runner& runner, std::span<const int32_t> ids) {
+  const auto history = runner.history();
+  const size_t most = std::min(history.size(), ids.empty() ? 0 : ids.size() - 1);
+  const auto from = ids.begin();
+  int64_t same =
+      std::mismatch(from, from + static_cast<ptrdiff_t>(most), history.begin()).first - from;
+  if (!runner.can_truncate(same)) same = 0;
+  POME_RETURN_IF_ERROR(runner.truncate(same));
+  return same;
+}
 
 Status check_prefill(const RunnerInfo& info, int64_t position, std::span<const int32_t> ids,
                      LogitsOf which, size_t logits_size) {

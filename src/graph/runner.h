@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/progress.h"
@@ -36,6 +37,15 @@ class Runner {
   virtual int64_t position() const = 0;  // tokens in the context
   virtual Status truncate(
       int64_t position) = 0;  // forgets all tokens from `position` on; 0 empties the context
+  // The ids of the context, position() of them; empty where the runner does not keep them.
+  virtual std::span<const int32_t> history() const { return {}; }
+  // Whether truncate(position) is possible: a cache of sliding windows drops what they are past.
+  virtual bool can_truncate(int64_t position) const { return position <= this->position(); }
+  // Writes the context to a file (with a note of the caller's), or takes it from there; what is
+  // replaced is gone. kUnsupported unless keeps_contexts().
+  virtual bool keeps_contexts() const { return false; }
+  virtual Status save_context(const std::string& path, std::string_view note);
+  virtual Result<std::string> load_context(const std::string& path);
   void set_cancel(const CancelToken* token) {
     cancel_ = token;
   }  // polled between chunks and layers
@@ -44,6 +54,9 @@ class Runner {
   const CancelToken* cancel_ = nullptr;
 };
 
+// Keeps what of the context is a beginning of `ids`, all but the last id at most (whose logits have
+// to be computed), and forgets the rest. Gives the new position: how many ids need no prefill.
+Result<int64_t> reuse_prefix(Runner& runner, std::span<const int32_t> ids);
 // Shared argument check of prefill.
 Status check_prefill(const RunnerInfo& info, int64_t position, std::span<const int32_t> ids,
                      LogitsOf which, size_t logits_size);

@@ -303,13 +303,14 @@ class ReferenceRunner final : public Runner {
   }
 
   const RunnerInfo& info() const override { return info_; }
-  int64_t position() const override { return position_; }
+  int64_t position() const override { return static_cast<int64_t>(history_.size()); }
+  std::span<const int32_t> history() const override { return history_; }
 
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
-    POME_RETURN_IF_ERROR(check_prefill(info_, position_, ids, which, logits.size()));
+    POME_RETURN_IF_ERROR(check_prefill(info_, position(), ids, which, logits.size()));
     if (ids.empty()) return {};
     POME_RETURN_IF_ERROR(check_cancelled(cancel_));
-    const Bindings bindings{1, static_cast<int64_t>(ids.size()), position_};
+    const Bindings bindings{1, static_cast<int64_t>(ids.size()), position()};
     Tensor hidden = Tensor::from_i32({1, bindings.tokens}, {ids.begin(), ids.end()});
     std::vector<std::vector<Tensor>> written;
     for (size_t i = 0; i < chain_.size(); ++i) {
@@ -317,7 +318,7 @@ class ReferenceRunner final : public Runner {
       std::unordered_map<ValueId, Tensor> inputs;
       inputs[graph.token_ids != kNoValue ? graph.token_ids : graph.hidden_in] = hidden;
       if (graph.position != kNoValue)
-        inputs[graph.position] = Tensor::from_i32({1}, {static_cast<int32_t>(position_)});
+        inputs[graph.position] = Tensor::from_i32({1}, {static_cast<int32_t>(position())});
       std::vector<ValueId> wanted = {graph.output};
       for (size_t c = 0; c < graph.caches.size(); ++c) {
         inputs[graph.caches[c].input] = caches_[i][c];
@@ -330,7 +331,7 @@ class ReferenceRunner final : public Runner {
       written.push_back(std::move(out));
     }
     caches_ = std::move(written);
-    position_ += bindings.tokens;
+    history_.insert(history_.end(), ids.begin(), ids.end());
     if (which != LogitsOf::kNone) {
       const auto all = hidden.f32();
       std::copy(all.end() - static_cast<int64_t>(logits.size()), all.end(), logits.begin());
@@ -343,8 +344,8 @@ class ReferenceRunner final : public Runner {
   }
 
   Status truncate(int64_t position) override {
-    if (position < 0 || position > position_)
-      return usage_error("cannot truncate " + std::to_string(position_) + " tokens to " +
+    if (position < 0 || position > this->position())
+      return usage_error("cannot truncate " + std::to_string(this->position()) + " tokens to " +
                          std::to_string(position));
     for (auto& caches : caches_)
       for (Tensor& cache : caches) {
@@ -353,7 +354,7 @@ class ReferenceRunner final : public Runner {
         end[2] = position;
         cache = refops::slice(cache, begin, end, step);
       }
-    position_ = position;
+    history_.resize(static_cast<size_t>(position));
     return {};
   }
 
@@ -364,14 +365,14 @@ class ReferenceRunner final : public Runner {
         caches_[i][c] = Tensor::zeros(
             DType::kF32,
             bind(chain_[i].graph.type(chain_[i].graph.caches[c].input).shape, {1, 0, 0}));
-    position_ = 0;
+    history_.clear();
   }
 
   std::vector<Prepared> chain_;
   RunnerInfo info_;
   ThreadPool pool_;
   std::vector<std::vector<Tensor>> caches_;  // [part][cache], [1, heads, P, dim]
-  int64_t position_ = 0;
+  std::vector<int32_t> history_;
 };
 
 }  // namespace

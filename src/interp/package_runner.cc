@@ -81,6 +81,8 @@ class PackageRunner final : public Runner {
   const RunnerInfo& info() const override { return info_; }
   int64_t position() const override { return static_cast<int64_t>(history_.size()); }
 
+  std::span<const int32_t> history() const override { return history_; }
+
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
     POME_RETURN_IF_ERROR(check_prefill(info_, position(), ids, which, logits.size()));
     const size_t before = history_.size();

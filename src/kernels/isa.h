@@ -6,6 +6,7 @@
 // when a plan is built; there is no dispatch inside loops.
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include "base/cpu_features.h"
@@ -24,6 +25,20 @@
 #define POME_TARGET_BF16 __attribute__((target(POME_AVX512_FEATURES ",avx512bf16")))
 #define POME_INLINE_BF16 \
   __attribute__((target(POME_AVX512_FEATURES ",avx512bf16"), always_inline)) inline
+#define POME_HAVE_AMX_KERNELS 1
+#elif defined(__aarch64__)
+#define POME_HAVE_NEON_KERNELS 1
+#define POME_INLINE_NEON __attribute__((always_inline)) inline
+// GCC inlines its intrinsics only into functions of the architecture that they belong to.
+#if defined(__clang__)
+#define POME_TARGET_DOTPROD __attribute__((target("dotprod")))
+#define POME_INLINE_DOTPROD __attribute__((target("dotprod"), always_inline)) inline
+#define POME_TARGET_I8MM __attribute__((target("dotprod,i8mm")))
+#else
+#define POME_TARGET_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
+#define POME_INLINE_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod"), always_inline)) inline
+#define POME_TARGET_I8MM __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
+#endif
 #endif
 
 // Tiles live in registers only when the loops over them are unrolled.
@@ -34,6 +49,14 @@
 #endif
 
 namespace pome::kernels {
+
+#if defined(__x86_64__)
+// 32-bit sums that stay in registers over a loop. As __m512i and __m256i, which are vectors of
+// 64-bit numbers to the compiler, GCC writes every one of them to memory in every round: half the
+// speed.
+using Int32x16 = int32_t __attribute__((vector_size(64)));
+using Int32x8 = int32_t __attribute__((vector_size(32)));
+#endif
 
 // The last entry that `isa` can run and that `fits` accepts: tables list the portable kernel first
 // and better ones behind it. Entries of another architecture are not compiled in. Null when none.

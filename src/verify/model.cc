@@ -2,10 +2,11 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
 #include <limits>
+#include <utility>
 
 #include "base/memory.h"
-#include "engine/engine.h"
 #include "formats/gguf.h"
 #include "formats/gguf_tokenizer.h"
 #include "formats/tokenizer_json.h"
@@ -32,6 +33,18 @@ std::string parent_of(const std::string& path) {
   const size_t slash = path.find_last_of('/');
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
+
+class Lap {
+ public:
+  double take() {
+    const Clock::time_point now = Clock::now();
+    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_ = Clock::now();
+};
 
 Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
   if (is_file(folder + "/tokenizer.gguf")) {
@@ -109,8 +122,10 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   LoadedModel model;
   model.path = path;
   model.kind = "checkpoint";
+  Lap lap;
   OpenOptions open;
   open.need_tokenizer = options.need_tokenizer;
+  open.read_tokenizer = options.read_tokenizer;
   POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
   POME_ASSIGN_OR_RETURN(
       model.graph, build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length
@@ -121,6 +136,7 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
                        std::to_string(positions) + " positions this model was made for")
         .in(path);
   model.generation_config = checkpoint.generation_config;
+  model.times.open = lap.take();
   if (options.reference) {
     POME_ASSIGN_OR_RETURN(
         model.runner, reference_runner({*model.graph},
@@ -130,12 +146,16 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
     plan.threads = options.threads;
     plan.capacity = options.context;
     plan.exact = options.exact;
-    POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled,
-                          compile(*model.graph, plan, work));
-    POME_ASSIGN_OR_RETURN(model.runner, compiled->new_session());
+    plan.kv = options.kv;
+    plan.profile = options.profile;
+    POME_ASSIGN_OR_RETURN(model.plan, compile(*model.graph, plan, work));
+    model.times.plan = lap.take();
+    POME_ASSIGN_OR_RETURN(model.runner, model.plan->new_session());
   }
+  model.times.session = lap.take();
   if (options.need_tokenizer)
     POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), options, &model));
+  model.times.tokenizer = lap.take();
   return model;
 }
 
@@ -204,6 +224,11 @@ Result<LoadedModel> load_model(const std::string& given, const LoadOptions& opti
   POME_ASSIGN_OR_RETURN(const std::optional<std::string> gguf, find_gguf(given));
   const std::string path = gguf.value_or(given);
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
+  if (options.kv && (artefact || options.reference))
+    return usage_error("--kv is for the engine: " +
+                       std::string(artefact ? "this artefact has its own caches"
+                                            : "the reference evaluator keeps f32"))
+        .in(path);
   return artefact ? load_package(path, *artefact, options) : load_checkpoint(path, options, work);
 }
 

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/status.h"
+#include "engine/engine.h"
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
 #include "graph/graph.h"
@@ -27,12 +28,20 @@ struct LoadOptions {
   int64_t context = 0;
   // The length for which rope factors are chosen (BuildOptions); 0 = context.
   int64_t declared_length = 0;
-  bool exact = true;       // PlanOptions::exact of the engine
-  bool reference = false;  // the reference evaluator instead of the engine (checkpoints only)
-  bool round_f16 = false;  // packages: fp16 rounding after every op
+  bool exact = true;         // PlanOptions::exact of the engine
+  std::optional<KvKind> kv;  // PlanOptions::kv of the engine; kUsage for other runners
+  bool reference = false;    // the reference evaluator instead of the engine (checkpoints only)
+  bool round_f16 = false;    // packages: fp16 rounding after every op
   bool need_tokenizer = true;
+  bool read_tokenizer = true;            // false: checkpoints come without, even where there is one
+  std::shared_ptr<StepProfile> profile;  // PlanOptions::profile
   // Jinja source of a chat template instead of the model's own.
   std::optional<std::string> chat_template;
+};
+
+// Seconds of load_model. `plan` is what reads and repacks the weights.
+struct LoadTimes {
+  double open = 0, plan = 0, session = 0, tokenizer = 0;
 };
 
 struct LoadedModel {
@@ -43,9 +52,11 @@ struct LoadedModel {
   Json generation_config;                             // null when absent
   std::optional<Manifest> manifest;                   // artefacts
   std::optional<Graph> graph;                         // checkpoints
+  std::shared_ptr<const Plan> plan;                   // what the engine runs, else null
   std::shared_ptr<MilProgram> program;                // packages
   std::string package_path,
-      folder;  // packages: the .mlpackage, and the artefact folder ("" when bare)
+      folder;       // packages: the .mlpackage, and the artefact folder ("" when bare)
+  LoadTimes times;  // checkpoints
 };
 
 struct ArtefactPaths {

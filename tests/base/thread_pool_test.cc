@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <limits>
 #include <mutex>
 #include <numeric>
@@ -90,6 +91,78 @@ TEST(ParallelFor, NestedCallsRunInline) {
                       [&](int64_t begin, int64_t end) { total += static_cast<int>(end - begin); });
   });
   EXPECT_EQ(total, 80);
+}
+
+TEST(Share, EachIndexOnceAndNoThreadTwiceAtATime) {
+  for (const int threads : kThreadCounts) {
+    ThreadPool pool(threads);
+    for (const int64_t count : {0, 1, 2, 7, 64, 1001}) {
+      std::vector<int> seen(static_cast<size_t>(count), 0);
+      std::vector<std::atomic<int>> inside(static_cast<size_t>(threads));
+      pool.share(count, [&](int64_t begin, int64_t end, int thread) {
+        ASSERT_GE(thread, 0);
+        ASSERT_LT(thread, threads);
+        EXPECT_EQ(++inside[static_cast<size_t>(thread)], 1);
+        for (int64_t i = begin; i < end; ++i) ++seen[static_cast<size_t>(i)];
+        --inside[static_cast<size_t>(thread)];
+      });
+      EXPECT_EQ(seen, std::vector<int>(static_cast<size_t>(count), 1)) << threads << " threads";
+    }
+  }
+}
+
+// Nobody is left with a large piece at the end: no piece is more than a share of what is left.
+TEST(Share, PiecesShrink) {
+  ThreadPool pool(2);
+  constexpr int64_t kCount = 4000;
+  std::atomic<bool> fine{true};
+  pool.share(kCount, [&](int64_t begin, int64_t end, int) {
+    if (end - begin > std::max<int64_t>(1, (kCount - begin) / 4)) fine = false;
+  });
+  EXPECT_TRUE(fine);
+}
+
+TEST(Share, NestedCallsKeepTheirThread) {
+  ThreadPool pool(3);
+  pool.share(30, [&](int64_t, int64_t, int outer) {
+    pool.share(5, [&](int64_t begin, int64_t end, int inner) {
+      EXPECT_EQ(inner, outer);
+      EXPECT_EQ(end - begin, 5);
+    });
+  });
+}
+
+// Calls that come while the workers look for work, just before they sleep, and long after.
+TEST(Share, CallsAtAnyDistance) {
+  for (const int threads : kThreadCounts) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 120; ++round) {
+      std::atomic<int> sum{0};
+      pool.share(20, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) {
+          if (round % 10 == 3 && i % 7 == 0) nap(300);  // long enough for the caller to sleep
+          sum += static_cast<int>(i);
+        }
+      });
+      ASSERT_EQ(sum, 190) << threads << " threads, round " << round;
+      if (round % 3) nap(round * 5);
+    }
+  }
+}
+
+// A chat that waits for its user costs nothing.
+TEST(ThreadPool, SleepsWhenThereIsNothingToDo) {
+  ThreadPool pool(std::min(4, std::max(2, default_thread_count())));
+  const auto idle_seconds = [] {
+    nap(20000);                                // longer than anybody looks for work
+    const std::clock_t before = std::clock();  // of all threads
+    nap(100000);
+    return static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
+  };
+  pool.share(100, [](int64_t, int64_t, int) {});
+  EXPECT_LT(idle_seconds(), 0.02);
+  pool.parallel_for(100, 1, [](int64_t, int64_t) {});
+  EXPECT_LT(idle_seconds(), 0.02);
 }
 
 TEST(ThreadPool, StartsAndStopsWithoutWork) {

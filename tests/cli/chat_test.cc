@@ -294,6 +294,34 @@ TEST(Chat, AnArtefactTalksToo) {
   EXPECT_EQ(answers[1]["reused_tokens"], answers[0]["context_tokens"]);
 }
 
+TEST(Chat, ASessionGoesOnFromItsFile) {
+  const TempFolder folder;
+  const std::string file = folder / "talk";
+  const std::vector<std::string> keep = {"--temp", "0", "--session", file};
+  const auto whole = chat("Tell me a story.\nAnd then?");
+  const auto first = chat("Tell me a story.", keep);
+  const auto second = chat("And then?", keep);
+  ASSERT_EQ(first.size() + second.size(), 2u);
+  EXPECT_EQ(second[0]["turn"], 2);
+  EXPECT_EQ(second[0]["prompt_ids"], whole[1]["prompt_ids"]);
+  EXPECT_EQ(second[0]["ids"], whole[1]["ids"]);
+  EXPECT_EQ(second[0]["reused_tokens"], first[0]["context_tokens"]);
+  // Other rows than these are refused with the way to go, and the file stays.
+  const std::string saved = slurp(file);
+  expect_refused({"chat", kTales, "--session", file, "--kv", "q8"}, 3, {file, "--kv f16"}, "Hi.");
+  expect_refused({"chat", tales_artefact(), "--session", file}, 5, {"--session"}, "Hi.");
+  EXPECT_EQ(slurp(file), saved);
+  // The same prompt again computes its last token only.
+  const std::string other = folder / "run";
+  const std::vector<std::string> call = {"run",  kTales, "-p",        "Tell me a story.",
+                                         "-n",   "6",    "--temp",    "0",
+                                         "--kv", "q8",   "--session", other};
+  const Json once = pome_json(call), again = pome_json(call);
+  EXPECT_EQ(once["reused_tokens"], 0);
+  EXPECT_EQ(again["reused_tokens"], once["prompt_ids"].size() - 1);
+  EXPECT_EQ(again["ids"], once["ids"]);
+}
+
 TEST(Chat, CtrlCAndAClosedPipeEndIt) {
   {
     Child child(command({"chat", kTales, "-n", "900", "--temp", "1.5", "--stop", "never"}));

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <random>
 #include <set>
+#include <utility>
 
 namespace pome {
 namespace {
@@ -111,6 +114,95 @@ TEST(Sampler, MinPIsRelativeToTheLikeliest) {
   EXPECT_EQ(drawn(options, logits), (std::set<int32_t>{1, 3}));
   options.min_p = 1;
   EXPECT_EQ(drawn(options, logits), (std::set<int32_t>{1}));
+}
+
+// As many logits as a large vocabulary has, at sizes that end within a block of a scan.
+std::vector<float> many_logits(size_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> out(count);
+  for (float& logit : out) logit = normal(random);
+  return out;
+}
+
+TEST(Sampler, LargestIndexIsThatOfAPlainScan) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(largest_index({}), 0);
+  for (const size_t count : {1u, 63u, 64u, 65u, 1000u, 5000u}) {
+    for (uint32_t seed = 0; seed < 20; ++seed) {
+      auto logits = many_logits(count, seed);
+      for (float& logit : logits) logit = std::round(logit);  // ties
+      if (seed % 2) logits[seed * 31 % count] = nan;
+      int32_t wanted = 0;
+      float best = -INFINITY;
+      for (size_t i = 0; i < count; ++i)
+        if (logits[i] > best) {
+          best = logits[i];
+          wanted = static_cast<int32_t>(i);
+        }
+      ASSERT_EQ(largest_index(logits), wanted) << count << " " << seed;
+    }
+    const std::vector<float> flat(count, -INFINITY);
+    EXPECT_EQ(largest_index(flat), 0);
+  }
+}
+
+TEST(Sampler, BelowInfinityFindsEveryPlace) {
+  for (const size_t count : {1u, 64u, 130u}) {
+    for (size_t at = 0; at < count; ++at) {
+      std::vector<float> logits(count, -INFINITY);
+      ASSERT_TRUE(below_infinity(logits));
+      logits[at] = INFINITY;
+      ASSERT_FALSE(below_infinity(logits)) << at;
+      logits[at] = std::numeric_limits<float>::quiet_NaN();
+      ASSERT_FALSE(below_infinity(logits)) << at;
+    }
+  }
+}
+
+// The draws that a plain sort and e^x of all candidates give.
+TEST(Sampler, DrawsOfManyLogitsAreThoseOfAFullSort) {
+  struct Case {
+    double temperature, top_p, min_p;
+    int64_t top_k;
+  };
+  for (const Case c : {Case{1, 1, 0, 0}, Case{1, 1, 0, 50}, Case{0.7, 0.95, 0, 0},
+                       Case{1.5, 0.9, 0, 400}, Case{5, 0.999, 0, 0}, Case{1, 1, 0.01, 0}}) {
+    SamplerOptions options = with(c.temperature, 7);
+    options.top_p = c.top_p;
+    options.min_p = c.min_p;
+    options.top_k = c.top_k;
+    Sampler sampler(options), flat(with(1, 7));
+    const std::vector<float> million(1 << 20, 0.0f);
+    for (uint32_t round = 0; round < 12; ++round) {
+      const auto logits = many_logits(3001, round);
+      std::vector<std::pair<double, int32_t>> sorted;
+      for (size_t i = 0; i < logits.size(); ++i)
+        sorted.push_back({static_cast<double>(-logits[i]), static_cast<int32_t>(i)});
+      std::sort(sorted.begin(), sorted.end());
+      if (c.top_k) sorted.resize(static_cast<size_t>(c.top_k));
+      std::vector<double> weights;
+      double total = 0, kept = 0;
+      for (const auto& [negative, id] : sorted) {
+        weights.push_back(std::exp((sorted[0].first - negative) / c.temperature));
+        total += weights.back();
+      }
+      size_t count = 0;
+      while (count < weights.size() && (count == 0 || kept < c.top_p * total) &&
+             weights[count] >= c.min_p)
+        kept += weights[count++];
+      // Where in [0, 1) the seed's draw lies, to a millionth; near a border both are right.
+      const double u = (flat.sample(million, {}) + 0.5) / (1 << 20);
+      double left = u * kept;
+      size_t at = 0;
+      while (at + 1 < count && left >= weights[at]) left -= weights[at++];
+      const int32_t got = sampler.sample(logits, {});
+      const bool border = left < kept * 3e-6 || weights[at] - left < kept * 3e-6;
+      if (!border) {
+        EXPECT_EQ(got, sorted[at].second) << c.temperature << " " << round;
+      }
+    }
+  }
 }
 
 TEST(Sampler, RepetitionPenaltyDividesPositiveAndMultipliesNegativeLogits) {

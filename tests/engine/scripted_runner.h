@@ -39,6 +39,7 @@ class ScriptedRunner final : public Runner {
     return prefill(std::span(&id, 1), LogitsOf::kLast, logits);
   }
   int64_t position() const override { return static_cast<int64_t>(context.size()); }
+  std::span<const int32_t> history() const override { return context; }
   Status truncate(int64_t position) override {
     if (position < 0 || position > this->position()) return usage_error("cannot truncate");
     context.resize(static_cast<size_t>(position));

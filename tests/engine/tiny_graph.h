@@ -143,7 +143,9 @@ class TinyGraph {
     return b_.vector(next(), std::move(values));
   }
   ValueId linear(ValueId x, int64_t n, int64_t k) {
-    return b_.linear(x, weight({n, k}), c_.bias ? vector(n, 0) : kNoValue);
+    // Not as arguments: compilers differ in which of them comes first, and so in the numbers.
+    const ValueId bias = c_.bias ? vector(n, 0) : kNoValue;
+    return b_.linear(x, weight({n, k}), bias);
   }
   ValueId norm(ValueId x) {
     if (!c_.layer_norm) return b_.add(RmsNormOp{1e-5}, {x, vector(c_.hidden, 1)});

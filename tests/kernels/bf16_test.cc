@@ -1,12 +1,7 @@
 // Products in bfloat16 against plain sums of the rounded factors.
-#include "kernels/bf16/bf16.h"
-
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <memory>
-
-#include "kernels/kernel_test_util.h"
+#include "kernels/bf16_test_util.h"
 
 namespace pome::kernels {
 namespace {
@@ -32,23 +27,11 @@ TEST(Bf16, ProductsAgreeWithPlainSumsAtAwkwardSizes) {
         const RandomWeight weight(Encoding::plain(kind), rows, columns, 3);
         ASSERT_TRUE(weight.valid);
         for (const int64_t m : {1, 3, 12, 29}) {
-          const int64_t ldx = bf16_padded(columns), ldy = rows + 2;
-          const auto x = random_floats(m * columns, 11), bias = random_floats(rows, 12);
-          std::vector<uint16_t> q(static_cast<size_t>(m * ldx));
-          for (int64_t i = 0; i < m; ++i)
-            bf16_round_portable(x.data() + i * columns, columns, q.data() + i * ldx);
-          std::vector<float> expected(static_cast<size_t>(m * ldy), -77.0f);
-          std::unique_ptr<void, decltype(&std::free)> scratch(
-              std::aligned_alloc(64, static_cast<size_t>(bf16_panel_bytes(columns))), std::free);
-          Bf16Args args{weight.view,     0,   rows,
-                        q.data(),        m,   bias.data(),
-                        expected.data(), ldy, static_cast<std::byte*>(scratch.get())};
-          bf16_multiply_portable(args);
+          const Bf16Product product(weight, m);
+          const std::vector<float> expected = product.run(bf16_multiply_portable);
           for (const Bf16Entry& entry : bf16_kernels()) {
             if (!runs_here(entry.isa)) continue;
-            std::vector<float> got(static_cast<size_t>(m * ldy), -77.0f);
-            args.y = got.data();
-            entry.multiply(args);
+            const std::vector<float> got = product.run(entry.multiply);
             for (size_t i = 0; i < got.size(); ++i)
               ASSERT_NEAR(got[i], expected[i], 1e-5 * static_cast<double>(columns) + 1e-5)
                   << entry.name << " " << traits(kind).name << " columns " << columns << " rows "

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstring>
 
 #include "kernels/attention/attention.h"
 #include "kernels/elementwise/math_avx2.h"
@@ -36,15 +37,13 @@ POME_INLINE_AVX2 void weighted_tile(const WeightedSumArgs& args, int64_t r0, int
   }
   POME_UNROLL
   for (int r = 0; r < R; ++r) {
-    const __m256 factor = _mm256_broadcast_ss(args.factor + r0 + r);
     float* y = args.y + (r0 + r) * args.ldy + d0;
     POME_UNROLL
     for (int c = 0; c < C; ++c) {
-      const __m256 value = _mm256_mul_ps(sum[r][c], factor);
       if (masked) {
-        _mm256_maskstore_ps(y + c * 8, mask, value);
+        _mm256_maskstore_ps(y + c * 8, mask, sum[r][c]);
       } else {
-        _mm256_storeu_ps(y + c * 8, value);
+        _mm256_storeu_ps(y + c * 8, sum[r][c]);
       }
     }
   }
@@ -60,7 +59,76 @@ POME_TARGET_AVX2 void weighted_rows(const WeightedSumArgs& args, int64_t r0) {
   if (d < args.d) weighted_tile<R, 1>(args, r0, d, true, lanes_below(args.d - d));
 }
 
+struct GroupOf {
+  __m256 scale, offset;
+};
+POME_INLINE_AVX2 GroupOf group_of(const std::byte* row, int64_t group) {
+  int32_t word;
+  std::memcpy(&word, row + 4 * group, 4);
+  const __m256i both = _mm256_set1_epi32(word);
+  return {_mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(int(0xFFFF0000u)))),
+          _mm256_castsi256_ps(_mm256_slli_epi32(both, 16))};
+}
+
+// Codes are there for whole sixteens; what is beyond `dim` is not written.
+template <bool kBytes>
+POME_TARGET_AVX2 void unpack_codes(const KvRows& rows, const std::byte* row, float* x) {
+  const std::byte* codes = row + 4 * kv_groups(rows.dim);
+  const __m256 low = _mm256_loadu_ps(kNf4), high = _mm256_loadu_ps(kNf4 + 8);
+  for (int64_t d = 0; d < rows.dim; d += 8) {
+    const GroupOf group = group_of(row, d / kKvGroup);
+    __m256 level;
+    if constexpr (kBytes) {
+      level = _mm256_cvtepi32_ps(
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + d))));
+    } else {
+      int32_t word;
+      std::memcpy(&word, codes + d / 2, 4);
+      // Lane i takes half byte i.
+      const __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(word),
+                                             _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+      const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(code, 28));
+      level = _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, code),
+                               _mm256_permutevar8x32_ps(high, code), upper);
+    }
+    const __m256 value = _mm256_fmadd_ps(group.scale, level, group.offset);
+    if (d + 8 <= rows.dim)
+      _mm256_storeu_ps(x + d, value);
+    else
+      _mm256_maskstore_ps(x + d, lanes_below(rows.dim - d), value);
+  }
+}
+
+POME_TARGET_AVX2 void unpack_halves(const KvRows& rows, const std::byte* row, float* x) {
+  const auto* halves = reinterpret_cast<const uint16_t*>(row);
+  int64_t d = 0;
+  for (; d + 8 <= rows.dim; d += 8)
+    _mm256_storeu_ps(
+        x + d, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + d))));
+  for (; d < rows.dim; ++d) x[d] = _cvtsh_ss(halves[d]);
+}
+
 }  // namespace
+
+void unpack_avx2(const KvRows& rows, int64_t n, float* x, int64_t ldx) {
+  for (int64_t i = 0; i < n; ++i) {
+    const std::byte* row = rows.data + i * rows.row_bytes;
+    switch (rows.kind) {
+      case KvKind::kF32:
+        std::memcpy(x + i * ldx, row, static_cast<size_t>(rows.dim) * sizeof(float));
+        break;
+      case KvKind::kF16:
+        unpack_halves(rows, row, x + i * ldx);
+        break;
+      case KvKind::kQ8:
+        unpack_codes<true>(rows, row, x + i * ldx);
+        break;
+      case KvKind::kQ4:
+        unpack_codes<false>(rows, row, x + i * ldx);
+        break;
+    }
+  }
+}
 
 void weighted_sum_avx2(const WeightedSumArgs& args) {
   int64_t r = 0;
@@ -81,8 +149,7 @@ POME_TARGET_AVX2 float softmax_avx2(const SoftmaxArgs& args) {
     _mm256_maskstore_ps(args.s + j, mask, s);
     most = _mm256_max_ps(most, _mm256_blendv_ps(lowest, s, _mm256_castsi256_ps(mask)));
   }
-  float largest = max_of_lanes(most);
-  if (args.sink && *args.sink > largest) largest = *args.sink;
+  const float largest = max_of_lanes(most);
   const __m256 offset = _mm256_set1_ps(largest);
   __m256 sum = _mm256_setzero_ps();
   for (int64_t j = 0; j < args.n; j += 8) {
@@ -91,9 +158,8 @@ POME_TARGET_AVX2 float softmax_avx2(const SoftmaxArgs& args) {
     _mm256_maskstore_ps(args.s + j, mask, p);
     sum = _mm256_add_ps(sum, _mm256_and_ps(p, _mm256_castsi256_ps(mask)));
   }
-  float total = sum_of_lanes(sum);
-  if (args.sink) total += std::exp(*args.sink - largest);
-  return 1.0f / total;
+  *args.largest = largest;
+  return sum_of_lanes(sum);
 }
 
 }  // namespace pome::kernels

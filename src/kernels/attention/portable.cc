@@ -6,7 +6,7 @@
 namespace pome::kernels {
 
 float softmax_portable(const SoftmaxArgs& args) {
-  float largest = args.sink ? *args.sink : -INFINITY;
+  float largest = -INFINITY;
   for (int64_t j = 0; j < args.n; ++j) {
     float s = args.s[j] * args.scale;
     if (args.softcap > 0) s = args.softcap * std::tanh(s / args.softcap);
@@ -18,8 +18,8 @@ float softmax_portable(const SoftmaxArgs& args) {
     args.s[j] = std::exp(args.s[j] - largest);
     sum += args.s[j];
   }
-  if (args.sink) sum += std::exp(*args.sink - largest);
-  return 1.0f / sum;
+  *args.largest = largest;
+  return sum;
 }
 
 void weighted_sum_portable(const WeightedSumArgs& args) {
@@ -31,8 +31,12 @@ void weighted_sum_portable(const WeightedSumArgs& args) {
       const float* v = args.v + j * args.ldv;
       for (int64_t d = 0; d < args.d; ++d) y[d] += p * v[d];
     }
-    for (int64_t d = 0; d < args.d; ++d) y[d] *= args.factor[r];
   }
+}
+
+void unpack_portable(const KvRows& rows, int64_t n, float* x, int64_t ldx) {
+  for (int64_t i = 0; i < n; ++i)
+    kv_unpack_row(rows.kind, rows.data + i * rows.row_bytes, rows.dim, x + i * ldx);
 }
 
 }  // namespace pome::kernels

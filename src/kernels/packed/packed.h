@@ -90,11 +90,11 @@ struct PackedFormat {
   PackedTable table = PackedTable::kNone;
   friend bool operator==(const PackedFormat&, const PackedFormat&) = default;
 
-  bool per_16() const {
+  constexpr bool per_16() const {
     return scales == PackedScales::kSuper16 || scales == PackedScales::kSuperBias16;
   }
-  bool has_super() const { return scales >= PackedScales::kSuper; }
-  bool has_bias() const {
+  constexpr bool has_super() const { return scales >= PackedScales::kSuper; }
+  constexpr bool has_bias() const {
     return scales == PackedScales::kHalfBias || scales == PackedScales::kSuperBias ||
            scales == PackedScales::kSuperBias16;
   }

@@ -62,4 +62,17 @@ Activations activations_in(std::byte* memory, int64_t m, int64_t columns, Activa
   return out;
 }
 
+Activations activations_part(const Activations& of, int64_t row, int64_t first, int64_t columns) {
+  Activations out = of;
+  const int64_t per_sum = of.columns / of.sums();
+  out.m = 1;
+  out.columns = columns;
+  out.high += row * of.columns + first;
+  if (of.low) out.low += row * of.columns + first;
+  out.scale += row * of.scales() + first / of.block;
+  out.sum += row * of.sums() + first / per_sum;
+  out.scaled_sum += row * of.sums() + first / per_sum;
+  return out;
+}
+
 }  // namespace pome::kernels

@@ -56,6 +56,9 @@ inline double activation(const Activations& x, int64_t m, int64_t k) {
 // Bytes that activations of m rows take, and the view of them in `memory` (aligned to 64 bytes).
 int64_t activation_bytes(int64_t m, int64_t columns);
 Activations activations_in(std::byte* memory, int64_t m, int64_t columns, ActivationBits bits);
+// Columns [first, first + columns) of a row as activations of one row; both are multiples of
+// Activations::kPad.
+Activations activations_part(const Activations& of, int64_t row, int64_t first, int64_t columns);
 
 using QuantizeKernel = void (*)(const float* x, int64_t columns, const Activations& to,
                                 int64_t row);

@@ -10,6 +10,29 @@ void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[
 // The codes of one block, whatever the planes.
 void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlockColumns]);
 
+// Least and largest of code - offset.
+struct CodeRange {
+  float low, high;
+};
+inline CodeRange code_range(const PackedFormat& format) {
+  switch (format.table) {
+    case PackedTable::kNone:
+      break;
+    case PackedTable::kFp4:
+      return {-12, 12};
+    default:
+      return {-127, 127};
+  }
+  return {static_cast<float>(-format.offset),
+          static_cast<float>((1 << format.bits) - 1 - format.offset)};
+}
+// Bits of what is multiplied: the codes, or the bytes that the table gives for them. Tables of a
+// scale that is an exponent hold fp4.
+constexpr int code_width(int bits, PackedScales scales, bool table) {
+  if (!table) return bits;
+  return scales == PackedScales::kExponent ? 5 : 8;
+}
+
 // Calls body.template operator()<bits, scales, table>() for the format: every combination that
 // packed_format() gives. Kernels instantiate themselves through it.
 template <typename Body>
