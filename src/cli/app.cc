@@ -275,7 +275,9 @@ Result<ArtefactPaths> require_artefact(const std::string& path, const std::strin
   if (artefact) return *artefact;
   if (access(path.c_str(), F_OK) != 0)
     return missing("there is no such file or folder").in(path).hint("check the path");
-  return unsupported(command + " takes an artefact that convert wrote, or a .mlpackage").in(path);
+  return unsupported(command +
+                     " takes an artefact that convert wrote, a .mlpackage or a .onnx file")
+      .in(path);
 }
 
 Result<double> parse_percent(const std::string& text) {

@@ -2,8 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <limits>
-
 #include "base/memory.h"
 #include "engine/engine.h"
 #include "formats/gguf.h"
@@ -70,9 +68,7 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
                                  const LoadOptions& options) {
   LoadedModel model;
   model.path = path;
-  model.kind = "coreml";
-  model.folder = paths.folder;
-  model.package_path = paths.package;
+  model.kind = paths.kind == ArtefactPaths::Kind::kOnnx ? "onnx" : "coreml";
   if (!paths.folder.empty()) {
     POME_ASSIGN_OR_RETURN(model.manifest, read_manifest(paths.folder + "/" + kManifestName));
     if (is_file(paths.folder + "/generation_config.json")) {
@@ -80,13 +76,9 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
                             read_json_file(paths.folder + "/generation_config.json"));
     }
   }
-  POME_ASSIGN_OR_RETURN(mil::Package package, mil::read_package(paths.package));
-  POME_ASSIGN_OR_RETURN(const uint64_t budget, constant_budget(package));
-  POME_ASSIGN_OR_RETURN(
-      std::unique_ptr<MilProgram> program,
-      MilProgram::create(std::move(package), {options.threads, options.round_f16, budget}));
-  model.program = std::move(program);
-  POME_ASSIGN_OR_RETURN(model.runner, package_runner(model.program));
+  POME_ASSIGN_OR_RETURN(model.exported, ExportedModel::open(paths));
+  POME_RETURN_IF_ERROR(model.exported->prepare(options.threads, options.round_f16));
+  POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner());
   if (options.context > model.runner->info().capacity)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
                        std::to_string(model.runner->info().capacity) +
@@ -142,14 +134,25 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
 }  // namespace
 
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
+  using Kind = ArtefactPaths::Kind;
   const std::string path = without_slashes(given);
+  if (path.ends_with(".onnx") && is_file(path)) {
+    const std::string parent = parent_of(path);
+    if (is_file(parent + "/" + kManifestName)) {
+      POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(parent + "/" + kManifestName));
+      if (manifest.target == "onnx" && path.ends_with("/" + manifest.model))
+        return std::optional(ArtefactPaths{parent, path, Kind::kOnnx});
+    }
+    return std::optional(ArtefactPaths{"", path, Kind::kOnnx});
+  }
   if (!is_folder(path)) return std::optional<ArtefactPaths>();
   if (is_file(path + "/" + kManifestName) && !is_file(path + "/Manifest.json")) {
     POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
-    if (manifest.target != "coreml")
+    if (manifest.target != "coreml" && manifest.target != "onnx")
       return unsupported("artefact of target '" + escape_for_terminal(manifest.target, 64) + "'")
           .in(path);
-    return std::optional(ArtefactPaths{path, path + "/" + manifest.model});
+    return std::optional(ArtefactPaths{path, path + "/" + manifest.model,
+                                       manifest.target == "onnx" ? Kind::kOnnx : Kind::kCoreml});
   }
   // Manifest.json with a capital M is Apple's: a package of its own.
   if (is_file(path + "/Manifest.json") && is_folder(path + "/Data")) {
@@ -157,29 +160,17 @@ Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
     if (is_file(parent + "/" + kManifestName) && !is_file(parent + "/Manifest.json")) {
       POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(parent + "/" + kManifestName));
       if (parent + "/" + manifest.model == path || (parent == "." && manifest.model == path))
-        return std::optional(ArtefactPaths{parent, path});
+        return std::optional(ArtefactPaths{parent, path, Kind::kCoreml});
     }
-    return std::optional(ArtefactPaths{"", path});
+    return std::optional(ArtefactPaths{"", path, Kind::kCoreml});
   }
-  if (is_folder(path + "/model.mlpackage"))
-    return missing(std::string(kManifestName) + " is not there, though model.mlpackage is")
-        .in(path)
-        .hint("convert again, or give the .mlpackage itself, which is then not checked");
+  for (const char* model : {"model.mlpackage", "model.onnx"})
+    if (is_folder(path + "/" + model) || is_file(path + "/" + model))
+      return missing(std::string(kManifestName) + " is not there, though " + model + " is")
+          .in(path)
+          .hint(std::string("convert again, or give ") + model +
+                " itself, which is then not checked");
   return std::optional<ArtefactPaths>();
-}
-
-Result<uint64_t> constant_budget(const mil::Package& package) {
-  const DecodedSize size = decoded_size(package);
-  const uint64_t available = available_memory();
-  if (size.all <= available / 2) return std::numeric_limits<uint64_t>::max();
-  // The largest weight as codes, as floats, and once more for who compares.
-  const uint64_t least = 3 * size.largest;
-  if (least > available)
-    return does_not_fit("executing this package needs at least " + std::to_string(least) +
-                        " bytes of memory, " + std::to_string(available) + " are available")
-        .in(package.path)
-        .hint("close other programs; `pome verify` without --against checks the files alone");
-  return (available - least) / 4;
 }
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,

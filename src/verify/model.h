@@ -15,9 +15,9 @@
 #include "formats/manifest.h"
 #include "graph/graph.h"
 #include "graph/runner.h"
-#include "interp/mil_eval.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
+#include "verify/exported.h"
 
 namespace pome {
 
@@ -36,29 +36,18 @@ struct LoadOptions {
 };
 
 struct LoadedModel {
-  std::string path, kind;  // kind: "checkpoint" or "coreml"
+  std::string path, kind;  // kind: "checkpoint", "coreml" or "onnx"
   std::unique_ptr<Runner> runner;
   std::shared_ptr<const Tokenizer> tokenizer;         // null when there is none and none was needed
   std::shared_ptr<const ChatTemplate> chat_template;  // null when there is none
   Json generation_config;                             // null when absent
   std::optional<Manifest> manifest;                   // artefacts
   std::optional<Graph> graph;                         // checkpoints
-  std::shared_ptr<MilProgram> program;                // packages
-  std::string package_path,
-      folder;  // packages: the .mlpackage, and the artefact folder ("" when bare)
+  std::shared_ptr<ExportedModel> exported;            // artefacts
 };
 
-struct ArtefactPaths {
-  std::string folder;   // with manifest.json; empty for a bare package
-  std::string package;  // the .mlpackage
-};
 // nullopt when `path` is not something convert wrote (then it is a checkpoint).
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& path);
-
-// How many bytes of decoded weights an interpreter of this package may keep on this machine: all of
-// them where half of the free memory has room, else a part, and the rest is decoded for each use.
-// kDoesNotFit, with an estimate, where the largest weight alone is too much.
-Result<uint64_t> constant_budget(const mil::Package& package);
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
                                const WorkContext& work);
