@@ -20,8 +20,10 @@ Status run(App& app, const Options& options) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
+  int64_t kept = 0;
   for (const TensorChoice& tensor : report.tensors) {
     encodings[to_string(tensor.used)] += tensor.rows * tensor.columns;
+    if (tensor.kept_integers) kept += tensor.rows * tensor.columns;
     if (!tensor.fallback.empty())
       fallbacks.push_back({{"tensor", tensor.name},
                            {"encoding", to_string(tensor.used)},
@@ -40,6 +42,7 @@ Status run(App& app, const Options& options) {
                     {"chunk", report.chunk},
                     {"encodings", encodings},
                     {"fallbacks", fallbacks},
+                    {"kept_integers", kept},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -56,6 +59,9 @@ Status run(App& app, const Options& options) {
     text += "  " + name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + " " +
             (count < 100000 ? std::to_string(count) + " values\n"
                             : fixed(static_cast<double>(count) / 1e6, 2) + " M values\n");
+  if (kept > 0)
+    text += "  not rounded      " + std::to_string(kept) +
+            " values are the checkpoint's own integers\n";
   for (const Json& fallback : fallbacks)
     text += "  fallback         " + fallback["tensor"].get<std::string>() + " as " +
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
