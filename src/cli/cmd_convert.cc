@@ -9,11 +9,6 @@ namespace pome::cli {
 
 namespace {
 
-struct Options {
-  ConvertOptions convert;
-  bool weights_given = false;
-};
-
 // Weights as they are named in the file, with what rounding cost each.
 Json describe_errors(const ConvertReport& report) {
   Json out = Json::array();
@@ -35,18 +30,18 @@ std::string describe_worst(const ConvertReport& report) {
          " (" + worst->encoding + ")\n";
 }
 
-Status run(App& app, Options options) {
-  POME_RETURN_IF_ERROR(refuse_artefact(options.convert.model, "convert"));
-  if (options.convert.target == "gguf" && !options.weights_given)
-    options.convert.weights = "q4_k_m";
+Status run(App& app, ConvertOptions options) {
+  POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
   const auto start = std::chrono::steady_clock::now();
-  POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
+  POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
+  int64_t kept = 0;
   for (const TensorChoice& tensor : report.tensors) {
     encodings[to_string(tensor.used)] += tensor.rows * tensor.columns;
+    if (tensor.kept_integers) kept += tensor.rows * tensor.columns;
     if (!tensor.fallback.empty())
       fallbacks.push_back({{"tensor", tensor.name},
                            {"encoding", to_string(tensor.used)},
@@ -66,6 +61,7 @@ Status run(App& app, Options options) {
                     {"encodings", encodings},
                     {"fallbacks", fallbacks},
                     {"tensors", describe_errors(report)},
+                    {"kept_integers", kept},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -82,6 +78,9 @@ Status run(App& app, Options options) {
     text += "  " + name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + " " +
             (count < 100000 ? std::to_string(count) + " values\n"
                             : fixed(static_cast<double>(count) / 1e6, 2) + " M values\n");
+  if (kept > 0)
+    text += "  not rounded      " + std::to_string(kept) +
+            " values are the checkpoint's own integers\n";
   for (const Json& fallback : fallbacks)
     text += "  fallback         " + fallback["tensor"].get<std::string>() + " as " +
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
@@ -100,24 +99,19 @@ Status run(App& app, Options options) {
 }  // namespace
 
 void add_convert(App& app) {
-  auto options = std::make_shared<Options>();
-  ConvertOptions& c = options->convert;
+  auto options = std::make_shared<ConvertOptions>();
+  ConvertOptions& c = *options;
   CLI::App* command = app.add_command("convert", "write what a phone runs",
                                       [&app, options] { return run(app, *options); });
   command->add_option("model", c.model, "folder, .safetensors or .gguf file")->required();
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
-  command->add_option("--to", c.target, "target: coreml onnx gguf")->capture_default_str();
-  command->add_option_function<std::string>(
-      "--weights",
-      [options](const std::string& scheme) {
-        options->convert.weights = scheme;
-        options->weights_given = true;
-      },
-      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a type or mixture "
-      "such as q8_0 or q4_k_m (default)");
+  command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
+  command->add_option("--weights", c.weights,
+                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
+                      "type or mixture such as q8_0 or q4_k_m (default)");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option_function<std::string>(
-      "--embedding", [options](const std::string& scheme) { options->convert.embedding = scheme; },
+      "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");
   command
       ->add_option("--context", c.context,
@@ -131,7 +125,7 @@ void add_convert(App& app) {
       [options](const std::string& which) {
         if (which != "two" && which != "one")
           throw CLI::ValidationError("--functions", "must be one or two");
-        options->convert.one_function = which == "one";
+        options->one_function = which == "one";
       },
       "two (prefill and decode, default) or one");
   command->add_option("--profile", c.profile,

@@ -87,13 +87,16 @@ Result<onnx::Graph> Lowering::run() {
     POME_ASSIGN_OR_RETURN(Val value,
                           std::visit([&](const auto& op) { return emit(op, node); }, node.op));
     values_[node.result] = std::move(value);
+    // What is looked up by position ids has their batch axis too.
+    if (std::holds_alternative<GatherOp>(node.op) && batched_.count(node.operands[1]))
+      batched_.insert(node.result);
   }
   const auto output = values_.find(graph_.output);
   if (output == values_.end() || output->second != "logits")
     return unsupported("the graph's output is no result of an operation");
   std::map<std::string, onnx::ValueInfo> known;
   for (const auto& [id, name] : values_)
-    if (id != graph_.output && cache_names_.count(id) == 0)
+    if (id != graph_.output && cache_names_.count(id) == 0 && batched_.count(id) == 0)
       known[name] = value_info(name, graph_.type(id));
   return out_->finish(std::move(inputs_), std::move(outputs_), known,
                       {"input_ids", options_.logits_only ? "input_ids" : "attention_mask"});
@@ -313,8 +316,10 @@ Result<Val> Lowering::emit(const BinaryOp& binary, const Node& node) {
   const Node* steps = producer(node.operands[0]);
   const auto* iota = steps == nullptr ? nullptr : std::get_if<IotaOp>(&steps->op);
   if (binary.kind == BinaryKind::kAdd && node.operands[1] == graph_.position && iota != nullptr &&
-      iota->start == Dim(0) && iota->length == Dim(Symbol::kTokens))
+      iota->start == Dim(0) && iota->length == Dim(Symbol::kTokens)) {
+    batched_.insert(node.result);
     return positions();
+  }
   POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
   POME_ASSIGN_OR_RETURN(const Val y, operand(node, 1));
   return op(type_of(binary.kind), result_name(node), {x, y});

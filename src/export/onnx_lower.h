@@ -126,6 +126,7 @@ class Lowering {
   std::map<ValueId, GroupQuery> group_queries_;  // by the attention's result
   std::set<ValueId> fused_writes_;               // kv_write results that an operator makes
   std::map<ValueId, ValueId> fused_adds_;        // addition -> the norm that makes it too
+  std::set<ValueId> batched_;  // has a batch axis in front that it lacks in the graph
   std::map<std::string, Val> cached_;
   std::vector<onnx::ValueInfo> inputs_, outputs_;
 };

@@ -353,7 +353,8 @@ Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view sch
       } else if (blocks && constant.gguf_name.rfind("blk.", 0) == 0) {
         ++weightless;
       }
-      if (!(choice.used == data.encoding()) || traits(choice.used.kind).block_elements == 1)
+      choice.kept_integers = blocks && choice.used == data.encoding();
+      if (!choice.kept_integers)
         constant.data =
             encoded_constant(constant.data, choice.used, constant.name, std::move(columns));
     }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "quantize/repack.h"
 
 namespace pome {
 namespace {
@@ -180,7 +181,12 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
       // Refuses sizes that overflow before anything is read.
       const auto layout = encoded_layout(chosen.encoding, data.rows(), data.columns());
       if (!layout.ok()) return Status(layout.status()).at("tensor " + constant.name);
-      constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+      if (auto kept = repacked_integers(constant.data, chosen.encoding, constant.name)) {
+        constant.data = std::move(kept);
+        choice.kept_integers = true;
+      } else {
+        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+      }
       choice.used = chosen.encoding;
       choice.fallback = std::move(chosen.fallback);
     }

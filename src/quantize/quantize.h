@@ -33,7 +33,8 @@ struct TensorChoice {
   std::string name;
   int64_t rows = 0, columns = 0;
   Encoding used;
-  std::string fallback;  // empty, or why it is not what was wished for
+  std::string fallback;        // empty, or why it is not what was wished for
+  bool kept_integers = false;  // the checkpoint's own integers and scales: nothing was rounded
 };
 struct Quantized {
   Graph graph;

@@ -44,14 +44,11 @@ Status compare_with_original(const VerifyOptions& options, const std::string& fi
 
 }  // namespace
 
-Result<VerifyReport> verify_gguf(const VerifyOptions& options, const std::string& file,
+Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPaths& paths,
                                  const WorkContext& work) {
+  const std::string& file = paths.package;
   VerifyReport report;
-  report.has_manifest = file != options.artefact;
-  if (report.has_manifest) {
-    const std::string folder = file.substr(0, file.find_last_of('/'));
-    POME_RETURN_IF_ERROR(check_files(folder, work, &report));
-  }
+  POME_RETURN_IF_ERROR(check_files(paths.folder, work, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(file));
   report.graph_hash = text_in(checkpoint, "pome.graph_hash");
   report.source_hash = text_in(checkpoint, "pome.source_hash");

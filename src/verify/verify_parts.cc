@@ -13,6 +13,8 @@ std::string percent(double fraction) {
 }  // namespace
 
 Status check_files(const std::string& folder, const WorkContext& work, VerifyReport* report) {
+  report->has_manifest = !folder.empty();
+  if (!report->has_manifest) return {};
   POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(folder + "/" + kManifestName));
   report->graph_hash = manifest.graph_hash;
   report->source_hash = manifest.source_hash;
