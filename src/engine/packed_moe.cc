@@ -16,7 +16,6 @@ namespace pome {
 
 namespace {
 
-constexpr int64_t kItemBytes = 32 << 10;  // as for other packed products
 // Rows of a wave, unless the tokens of a call are more.
 constexpr int64_t kWaveRows = 16;
 constexpr int64_t kSumColumns = 512;  // per item of work
@@ -162,7 +161,7 @@ class PackedMoeStep final : public Step {
     args.y = y;
     args.ldy = rows;
     args.scratch = reinterpret_cast<std::byte*>(scratch);
-    (x.bits == kernels::ActivationBits::kCoarse ? kernels_->gemm : kernels_->gemv)(args);
+    kernels_->multiply(args);
   }
 
   void run_wave(const Frame& frame, const Wave& wave) const {
@@ -179,7 +178,8 @@ class PackedMoeStep final : public Step {
                 scratch);
     });
     const int64_t tiles = hidden_ / kernels::kTileRows;
-    const int64_t step = std::max<int64_t>(2, kItemBytes / weights_.down->view.layout.tile_bytes);
+    const int64_t step =
+        std::max<int64_t>(2, kPackedItemBytes / weights_.down->view.layout.tile_bytes);
     const int64_t out_items = (tiles + step - 1) / step;
     frame.parallel(wave.groups * out_items, [&](int64_t item, float* scratch) {
       const Group& group = memory.groups[item / out_items];

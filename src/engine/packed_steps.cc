@@ -10,9 +10,6 @@ namespace pome {
 
 namespace {
 
-// Bytes of weights that an item of work reads: enough that handing it to a thread costs little
-// beside it.
-constexpr int64_t kItemBytes = 32 << 10;
 // Tiles whose rows are whole blocks of the activations that they become.
 constexpr int64_t kQuantisedTiles = kernels::Activations::kPad / kernels::kTileRows;
 
@@ -31,7 +28,7 @@ class PackedLinearStep final : public Step {
       const kernels::PackedLayout& layout = product.weight->view.layout;
       const int64_t whole = product.quantised != kNoValue ? kQuantisedTiles : 1;
       const int64_t bytes = layout.tile_bytes * (product.up ? 2 : 1) * whole;
-      add_items(i, layout.tiles, whole * std::max<int64_t>(1, kItemBytes / bytes), &few_);
+      add_items(i, layout.tiles, whole * std::max<int64_t>(1, kPackedItemBytes / bytes), &few_);
       add_items(i, layout.tiles, std::max<int64_t>(2, whole), &many_);
       maps_.push_back(product.activation ? choose_activation(isa, *product.activation) : nullptr);
     }
@@ -126,7 +123,7 @@ class PackedLinearStep final : public Step {
     args.y = y;
     args.ldy = args.w.layout.rows;
     args.scratch = reinterpret_cast<std::byte*>(scratch);
-    (x.bits == kernels::ActivationBits::kCoarse ? kernels_->gemm : kernels_->gemv)(args);
+    kernels_->multiply(args);
   }
 
   // What follows a product runs on the rows of the item while they are in the cache.

@@ -18,9 +18,9 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights = "int4";  // gguf has types and mixtures: "q4_k_m"
-  std::string profile;           // variant of the target: "ort" (default) or "plain" of onnx
-  std::string graph;             // "" or, for onnx, "logits-only"
+  std::string weights;  // scheme; "": int4, of gguf q4_k_m
+  std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
+  std::string graph;    // "" or, for onnx, "logits-only"
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks

@@ -292,8 +292,8 @@ TEST(Refusals, AnArtefactWithoutOrWithABrokenManifest) {
     expect_refused({"verify", path}, 3, words);
     expect_refused({"run", path, "-p", "x", "-n", "1"}, 3, words);
   }
-  spit(manifest, edited("\"target\": \"coreml\"", "\"target\": \"onnx\""));
-  expect_refused({"verify", path}, 5, {"onnx"});
+  spit(manifest, edited("\"target\": \"coreml\"", "\"target\": \"quill\""));
+  expect_refused({"verify", path}, 5, {"quill", "coreml onnx gguf"});
   std::filesystem::remove(manifest);
   for (const char* name : {"verify", "run", "inspect", "tokenize"})
     expect_refused({name, path}, 3, {path, "manifest.json"}, "some input");

@@ -62,11 +62,7 @@ Activations activations_part(const Activations& of, int64_t row, int64_t first, 
 
 using QuantizeKernel = void (*)(const float* x, int64_t columns, const Activations& to,
                                 int64_t row);
-struct QuantizeEntry {
-  std::string_view name;
-  Isa isa;
-  QuantizeKernel run;
-};
+using QuantizeEntry = KernelEntry<QuantizeKernel>;
 
 struct ProductArgs {
   PackedView w;
@@ -82,6 +78,10 @@ struct PackedEntry {
   std::string_view name;
   Isa isa;
   PackedKernel gemv, gemm;
+  // The one of them that the activations are for.
+  void multiply(const ProductArgs& args) const {
+    (args.x.bits == ActivationBits::kCoarse ? gemm : gemv)(args);
+  }
 };
 int64_t gemm_panel_bytes(int64_t columns);
 // What a product takes: gemm pays from a few tokens on. Narrow matrices stay with fine activations:
