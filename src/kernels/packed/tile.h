@@ -33,6 +33,14 @@ constexpr int code_width(int bits, PackedScales scales, bool table) {
   return scales == PackedScales::kExponent ? 5 : 8;
 }
 
+// What a code is less: PackedFormat::offset, known where the code is compiled.
+constexpr int code_offset(int bits, PackedScales scales, bool table) {
+  if (table) return scales == PackedScales::kExponent ? 12 : 128;
+  const bool bias = scales == PackedScales::kHalfBias || scales == PackedScales::kSuperBias ||
+                    scales == PackedScales::kSuperBias16;
+  return bias ? 0 : 1 << (bits - 1);
+}
+
 // Calls body.template operator()<bits, scales, table>() for the format: every combination that
 // packed_format() gives. Kernels instantiate themselves through it.
 template <typename Body>
