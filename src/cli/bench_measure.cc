@@ -83,9 +83,10 @@ class Measurement {
  private:
   Status measure_files() {
     POME_ASSIGN_OR_RETURN(const auto artefact, find_artefact(options_.model));
-    if (!artefact) {
+    if (!artefact || artefact->is_checkpoint()) {
+      const std::string& path = artefact ? artefact->package : options_.model;
       POME_ASSIGN_OR_RETURN(bench_.read_files,
-                            time_reading(options_.model, app_.cancel(), &bench_.file_bytes));
+                            time_reading(path, app_.cancel(), &bench_.file_bytes));
     }
     const Stopwatch watch;
     // A model without one can be measured all the same.

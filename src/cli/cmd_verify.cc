@@ -87,6 +87,7 @@ std::string to_text(const VerifyReport& report) {
   }
   for (const std::string& problem : report.problems)
     text += "FAILED       " + escape_for_terminal(problem, 1024) + "\n";
+  if (!report.graph_hash.empty()) text += "graph hash   " + report.graph_hash.substr(0, 16) + "\n";
   return text + (report.ok ? "ok\n" : "");
 }
 
@@ -97,7 +98,9 @@ Status run(App& app, Options& options) {
                              !options.max_ppl_increase.empty() || !options.text.empty()))
     return usage_error("gates and --text need --against MODEL")
         .hint("without it only the files are checked");
-  if (!v.original.empty()) POME_RETURN_IF_ERROR(refuse_artefact(v.original, "verify --against"));
+  if (!v.original.empty()) {
+    POME_ASSIGN_OR_RETURN(options.verify.original, checkpoint_path(v.original, "verify --against"));
+  }
   POME_RETURN_IF_ERROR(require_artefact(v.artefact, "verify").status());
   POME_ASSIGN_OR_RETURN(options.verify.text, text_or_default(options.text));
   if (!options.max_ppl_increase.empty()) {
@@ -129,7 +132,8 @@ void add_verify(App& app) {
   CLI::App* command =
       app.add_command("verify", "run an artefact and the original side by side; report and gate",
                       [&app, options] { return run(app, *options); });
-  command->add_option("artefact", v.artefact, "artefact folder or .mlpackage")->required();
+  command->add_option("artefact", v.artefact, "artefact folder, or the model file in it")
+      ->required();
   command->add_option("--against", v.original, "the original model (without it: integrity only)");
   command->add_option("--text", options->text, "held-out text (default: one is built in)");
   command->add_option("--max-tokens", v.max_tokens, "tokens scored against the original")
