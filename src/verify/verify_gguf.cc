@@ -1,48 +1,8 @@
 // A GGUF file that convert wrote: its graph, built again from the file, has the hash that stands in
 // the metadata, and comes from the model it is compared with.
-#include <algorithm>
-
-#include "base/thread_pool.h"
-#include "models/models.h"
-#include "verify/model.h"
 #include "verify/verify_parts.h"
 
 namespace pome {
-
-namespace {
-
-std::string text_in(const Checkpoint& checkpoint, const char* key) {
-  const auto found = checkpoint.gguf.find(key);
-  return found != checkpoint.gguf.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int threads) {
-  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {}));
-  ThreadPool pool(std::max(1, threads));
-  return hash_graph(graph, &pool);
-}
-
-Status compare_with_original(const VerifyOptions& options, const std::string& file,
-                             const WorkContext& work, VerifyReport* report) {
-  LoadOptions load;
-  load.threads = options.threads;
-  POME_ASSIGN_OR_RETURN(const LoadedModel original, load_model(options.original, load, work));
-  POME_ASSIGN_OR_RETURN(const LoadedModel artefact, load_model(file, load, work));
-  std::vector<int32_t> ids = original.tokenizer->encode(options.text);
-  if (artefact.tokenizer->encode(options.text) != ids)
-    report->problems.push_back("tokenizer: the file encodes the text into other ids");
-  ids.resize(std::min(ids.size(), static_cast<size_t>(options.max_tokens)));
-  ScoreOptions scoring;
-  scoring.window =
-      std::min<int64_t>({artefact.runner->info().capacity, original.runner->info().capacity, 512});
-  POME_ASSIGN_OR_RETURN(report->against_original,
-                        compare(*artefact.runner, *original.runner, ids, scoring, work));
-  report->has_comparison = true;
-  check_gates(options, report->against_original, &report->problems);
-  return {};
-}
-
-}  // namespace
 
 Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPaths& paths,
                                  const WorkContext& work) {
@@ -50,8 +10,9 @@ Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPat
   VerifyReport report;
   POME_RETURN_IF_ERROR(check_files(paths.folder, work, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(file));
-  report.graph_hash = text_in(checkpoint, "pome.graph_hash");
-  report.source_hash = text_in(checkpoint, "pome.source_hash");
+  POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(paths));
+  report.graph_hash = identity.graph_hash;
+  report.source_hash = identity.source_hash;
   if (report.graph_hash.empty())
     return unsupported("this GGUF file has no pome.graph_hash: it is not one that convert wrote")
         .in(file)
@@ -66,7 +27,7 @@ Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPat
     POME_ASSIGN_OR_RETURN(const GraphHashes source, hashes_of(original, options.threads));
     if (source.source_hash != report.source_hash)
       report.problems.push_back("source: the file was made from another model");
-    POME_RETURN_IF_ERROR(compare_with_original(options, file, work, &report));
+    POME_RETURN_IF_ERROR(compare_models(options, file, options.original, work, &report));
   }
   report.ok = report.problems.empty();
   return report;
