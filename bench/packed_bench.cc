@@ -54,7 +54,7 @@ struct Setup {
                             m < kGemmTokens ? ActivationBits::kByte : ActivationBits::kCoarse);
     for (int64_t row = 0; row < m; ++row) {
       for (float& value : x) value = normal(random);
-      choose_quantize(*selected_isa())(x.data(), columns, args.x, row);
+      choose_quantize (*selected_isa())(x.data(), columns, args.x, row);
     }
     args.w = {format, layout, weights.get()};
     args.ldy = tiles * kTileRows;
