@@ -242,7 +242,7 @@ class Stream {
     Status done = pool_.ordered(
         ceil_div(data.rows(), step), static_cast<int64_t>(slots_.size()),
         [&](int64_t tile, int64_t slot) {
-          return produce(data, tile * step, std::min(step, data.rows() - tile * step),
+          return produce(constant, tile * step, std::min(step, data.rows() - tile * step),
                          &slots_[static_cast<size_t>(slot)]);
         },
         [&](int64_t, int64_t slot_index) -> Status {
@@ -274,7 +274,9 @@ class Stream {
     return file_->write(moved);
   }
 
-  Status produce(const ConstantData& data, int64_t row, int64_t rows, Slot* slot) const {
+  Status produce(const Constant& constant, int64_t row, int64_t rows, Slot* slot) const {
+    const ConstantData& data = *constant.data;
+    const float factor = constant.gguf_place.factor;
     POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
     POME_RETURN_IF_ERROR(data.read_tile(row, rows, &slot->tile));
     slot->digest = DigestBuilder::of_tile(slot->tile);
@@ -292,7 +294,7 @@ class Stream {
       std::array<float, 16> lost{}, all{};
       const size_t end = std::min(count, begin + 4096);
       for (size_t i = begin; i < end; ++i) {
-        const float w = slot->source[i], e = w - slot->stored[i];
+        const float w = slot->source[i] * factor, e = w - slot->stored[i];
         lost[i % 16] += e * e;
         all[i % 16] += w * w;
       }

@@ -219,6 +219,25 @@ class AddedScalar final : public ConstantData {
   float value_;
 };
 
+class MultipliedScalar final : public ConstantData {
+ public:
+  MultipliedScalar(ConstantDataPtr in, float value)
+      : ConstantData(in->shape(), Encoding::plain(EncodingKind::kF32)),
+        in_(std::move(in)),
+        value_(value) {}
+  const ConstantData& canonical() const override { return in_->canonical(); }
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    float* out = f32_part(tile, row, rows, columns());
+    POME_RETURN_IF_ERROR(in_->read_f32(row, rows, out));
+    for (int64_t i = 0; i < rows * columns(); ++i) out[i] *= value_;
+    return {};
+  }
+
+ private:
+  ConstantDataPtr in_;
+  float value_;
+};
+
 class Transposed final : public ConstantData {
  public:
   explicit Transposed(ConstantDataPtr in)
@@ -320,6 +339,10 @@ ConstantDataPtr concat_rows(std::vector<ConstantDataPtr> parts, Shape shape) {
 
 ConstantDataPtr add_scalar(ConstantDataPtr in, float value) {
   return std::make_shared<AddedScalar>(std::move(in), value);
+}
+
+ConstantDataPtr multiply_scalar(ConstantDataPtr in, float value) {
+  return std::make_shared<MultipliedScalar>(std::move(in), value);
 }
 
 ConstantDataPtr transposed(ConstantDataPtr in) {
