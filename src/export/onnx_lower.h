@@ -51,6 +51,7 @@ class Lowering {
   // Constants and what multiplies them: onnx_linear.cc
   Result<Val> emit(const LinearOp&, const Node& node);
   Result<Val> emit(const EmbeddingOp&, const Node& node);
+  // onnx_experts.cc
   Result<Val> emit(const MoeOp& op, const Node& node);
   Result<Val> emit(const TopKMaskOp& op, const Node& node);
   // Positions, caches and attention: onnx_attention.cc
@@ -94,6 +95,7 @@ class Lowering {
 
   Val gather_integers(const Node& node, int32_t table, const Val& ids);
   Val matmul_nbits(const Node& node, const std::string& name, int32_t weight, const Val& x);
+  int64_t chosen_experts(ValueId weights) const;
   bool can_qmoe(const MoeOp& op, const Node& node) const;
   Result<Val> qmoe(const MoeOp& op, const Node& node);
 

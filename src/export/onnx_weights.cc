@@ -83,12 +83,13 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   POME_CHECK(can_store(index, form));
   const ConstantData& from = data(index);
   const Encoding& encoding = from.encoding();
-  const std::string base =
-      out_->unique(graph_.constants[static_cast<size_t>(index)].name +
-                   (form == Form::kColumns ? ".T.codes"
-                    : form == Form::kRows  ? (encoding.bits == 4 ? ".q4" : ".q8")
-                                           : ""));
+  const std::string& name = graph_.constants[static_cast<size_t>(index)].name;
   Stored& stored = item.stored;
+  if (form == Form::kRows) {
+    declare_rows(index, name, 1, &stored);
+    return stored;
+  }
+  const std::string base = out_->unique(name + (form == Form::kColumns ? ".T.codes" : ""));
   stored.codes = base;
   Shape dims = from.shape();
   if (form == Form::kDense) {
@@ -99,15 +100,6 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   const size_t rank = dims.size();
   const std::string stem = base.substr(0, base.rfind('.'));
   stored.scale = out_->unique(stem + ".scale");
-  if (form == Form::kRows) {
-    stored.dtype = DType::kU8;
-    stored.block = row_block(index);
-    dims[rank - 1] = from.columns() / stored.block;
-    declare(stored.scale, DType::kF32, dims);
-    dims[rank - 1] = from.columns() * encoding.bits / 8;
-    declare(base, DType::kU8, std::move(dims));
-    return stored;
-  }
   stored.dtype = encoding.bits == 4 ? DType::kI4 : DType::kI8;
   stored.block = encoding.block;
   std::swap(dims[rank - 2], dims[rank - 1]);
@@ -117,6 +109,39 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   declare(stored.scale, DType::kF32, std::move(scales));
   declare(base, stored.dtype, std::move(dims));
   return stored;
+}
+
+// Codes and scales by rows; `turns` constants of this shape share them.
+void WeightStore::declare_rows(int32_t index, const std::string& stem, int64_t turns,
+                               Stored* stored) {
+  const ConstantData& from = data(index);
+  const int64_t bits = from.encoding().bits;
+  stored->codes = out_->unique(stem + (bits == 4 ? ".q4" : ".q8"));
+  stored->scale = out_->unique(stem + ".scale");
+  stored->dtype = DType::kU8;
+  stored->block = row_block(index);
+  Shape dims = from.shape();
+  dims[dims.size() - 2] *= turns;
+  dims.back() = from.columns() / stored->block;
+  declare(stored->scale, DType::kF32, dims);
+  dims.back() = from.columns() * bits / 8;
+  declare(stored->codes, DType::kU8, std::move(dims));
+}
+
+const Stored& WeightStore::request_turns(int32_t first, int32_t second) {
+  const auto [entry, fresh] = items_.try_emplace({first, Form::kTurns});
+  Item& item = entry->second;
+  if (!fresh) return item.stored;
+  POME_CHECK(can_store(first, Form::kRows) && data(first).shape() == data(second).shape() &&
+             data(first).encoding() == data(second).encoding());
+  item.constant = first;
+  item.form = Form::kTurns;
+  declare_rows(first,
+               graph_.constants[static_cast<size_t>(first)].name + "|" +
+                   graph_.constants[static_cast<size_t>(second)].name,
+               2, &item.stored);
+  items_[{second, Form::kTurns}] = {second, Form::kTurns, true, item.stored};
+  return item.stored;
 }
 
 Val WeightStore::view_of(const Stored& stored, const std::string& suffix, Shape dims) {
@@ -192,18 +217,9 @@ class WeightStore::Stream {
   Place reserve(const std::string& name) {
     const auto found = wanted_.find(name);
     if (found == wanted_.end()) return {UINT64_MAX, 0};
-    TensorData& tensor = *found->second;
-    const uint64_t length = tensor.external->length;
-    if (length < kInlineBytes) {
-      tensor.external.reset();
-      tensor.raw.resize(static_cast<size_t>(length));
-      return {UINT64_MAX, length};
-    }
-    const uint64_t alignment = length >= kPage ? kPage : 64;
-    end_ = (end_ + alignment - 1) / alignment * alignment;
-    tensor.external->offset = end_;
-    end_ += length;
-    return {tensor.external->offset, length};
+    const auto [entry, fresh] = places_.try_emplace(name);
+    if (fresh) entry->second = place(found);
+    return entry->second;
   }
   // Another name for bytes that have their place.
   void share(const std::string& name, const std::string& with) {
@@ -240,6 +256,21 @@ class WeightStore::Stream {
   uint64_t end() const { return end_; }
 
  private:
+  Place place(std::map<std::string, TensorData*>::iterator found) {
+    TensorData& tensor = *found->second;
+    const uint64_t length = tensor.external->length;
+    if (length < kInlineBytes) {
+      tensor.external.reset();
+      tensor.raw.resize(static_cast<size_t>(length));
+      return {UINT64_MAX, length};
+    }
+    const uint64_t alignment = length >= kPage ? kPage : 64;
+    end_ = (end_ + alignment - 1) / alignment * alignment;
+    tensor.external->offset = end_;
+    end_ += length;
+    return {tensor.external->offset, length};
+  }
+
   struct Sink {
     const Item* item = nullptr;
     std::string name;  // of the initializer that holds the codes
@@ -314,7 +345,7 @@ class WeightStore::Stream {
     const auto codes = slot.tile.parts[0];
     part->codes.assign(codes.begin(), codes.end());
     // Two's complement + 8 or + 128, as unsigned numbers.
-    if (form == Form::kRows) {
+    if (form != Form::kColumns) {
       const std::byte flip{static_cast<uint8_t>(encoding.bits == 4 ? 0x88 : 0x80)};
       for (std::byte& code : part->codes) code ^= flip;
     }
@@ -337,6 +368,10 @@ class WeightStore::Stream {
         POME_RETURN_IF_ERROR(transpose(data, sink, part, slot.tile.row, slot.tile.rows));
         continue;
       }
+      if (sink.item->form == Form::kTurns) {
+        POME_RETURN_IF_ERROR(take_turns(sink, part, slot.tile.row, slot.tile.rows));
+        continue;
+      }
       const Stored& stored = sink.item->stored;
       const uint64_t first = static_cast<uint64_t>(slot.tile.row);
       const uint64_t rows = static_cast<uint64_t>(slot.tile.rows);
@@ -346,6 +381,20 @@ class WeightStore::Stream {
       const uint64_t scales = static_cast<uint64_t>(data.columns() / stored.block) * 4;
       POME_RETURN_IF_ERROR(
           write(stored.scale, sink.scale, first * scales, std::as_bytes(std::span(part.scales))));
+    }
+    return {};
+  }
+
+  Status take_turns(const Sink& sink, const Part& part, int64_t row, int64_t rows) {
+    const std::span<const std::byte> scales = std::as_bytes(std::span(part.scales));
+    const size_t count = static_cast<size_t>(rows), width = part.codes.size() / count,
+                 scale_width = scales.size() / count;
+    for (size_t r = 0; r < count; ++r) {
+      const uint64_t to = 2 * (static_cast<uint64_t>(row) + r) + (sink.item->second ? 1 : 0);
+      POME_RETURN_IF_ERROR(write(sink.name, sink.codes, to * width,
+                                 std::span(part.codes).subspan(r * width, width)));
+      POME_RETURN_IF_ERROR(write(sink.item->stored.scale, sink.scale, to * scale_width,
+                                 scales.subspan(r * scale_width, scale_width)));
     }
     return {};
   }
@@ -392,6 +441,7 @@ class WeightStore::Stream {
   const WorkContext& work_;
   std::map<std::string, TensorData*> wanted_;
   std::vector<Slot> slots_;
+  std::map<std::string, Place> places_;
   uint64_t end_ = 0, done_ = 0, since_flush_ = 0;
 };
 
@@ -452,7 +502,7 @@ Status WeightStore::write(const std::string& path, onnx::Graph* graph, const Wor
     for (const Item* item : items)
       for (const std::string& name : {item->stored.scale, stream.alive(item->stored.codes)}) {
         const auto found = written.find(name);
-        if (name.empty() || found == written.end()) continue;
+        if (name.empty() || item->second || found == written.end()) continue;
         const TensorData& tensor = *found->second;
         const uint64_t size = bytes_of(tensor.dtype, tensor.dims);
         stored_bytes += size;

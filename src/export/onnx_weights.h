@@ -21,6 +21,7 @@ enum class Form : uint8_t {
   kDense,    // <name>: f32, or f16 where the encoding is
   kRows,     // <name>.q4 / .q8: codes + 8 / + 128 as uint8, lowest bits first, row by row as they
              // lie; <name>.scale f32 [N, K / block]
+  kTurns,    // two constants as kRows, whose rows take turns: <first>|<second>.q4, of [E, 2 N, K]
   kColumns,  // <name>.T.codes: int4 / int8 of the transposed matrix [.., K, N]; <name>.T.scale f32
              // [.., K / block, N], or [N] where a row has one scale
 };
@@ -40,6 +41,8 @@ class WeightStore {
   bool can_store(int32_t constant, Form form) const;
   // Makes the initializers (once).
   const Stored& request(int32_t constant, Form form);
+  // kTurns of two constants of one shape and encoding.
+  const Stored& request_turns(int32_t first, int32_t second);
   // The same bytes under another shape.
   Val view_of(const Stored& stored, const std::string& suffix, Shape dims);
   // cos and sin of position * inverse_frequencies, f32 [context, half], times scale.
@@ -55,6 +58,7 @@ class WeightStore {
   struct Item {
     int32_t constant = 0;
     Form form = Form::kDense;
+    bool second = false;  // of kTurns: has the odd rows
     Stored stored;
   };
   struct RopeTable {
@@ -67,6 +71,7 @@ class WeightStore {
     uint64_t offset = 0, length = 0;
   };
   int64_t row_block(int32_t constant) const;
+  void declare_rows(int32_t index, const std::string& stem, int64_t turns, Stored* stored);
   void declare(const std::string& name, DType dtype, Shape dims);
   Status write_rope(const RopeTable& table, Stream* stream) const;
 

@@ -122,9 +122,40 @@ TEST_F(OnnxTest, FormsOfAttention) {
   }
 }
 
+TEST_F(OnnxTest, ExpertsAsOneOperatorAndAsAllOfThem) {
+  TinyOptions tiny;
+  tiny.encoding = Encoding::int_blocks(4, 32);
+  tiny.experts = 5;
+  const auto both = [&](const std::string& ort) {
+    EXPECT_LT(difference(tiny_graph(tiny), Profile::kOrt, {ort}), 2e-5);
+    EXPECT_LT(difference(tiny_graph(tiny), Profile::kPlain, {"OneHot"}), 2e-5);
+  };
+  both("QMoE");
+  tiny.expert_bias = true;
+  both("QMoE");
+  tiny.moe = {true, Activation::kSilu, 1.702, 0.4, 1};
+  both("QMoE");
+  for (const Activation activation :
+       {Activation::kSilu, Activation::kRelu, Activation::kGeluTanh}) {
+    tiny.moe = {false, activation};
+    both("QMoE");
+  }
+  // What QMoE cannot say: other functions, 8 bits (its kernel rounds activations), wide blocks.
+  tiny.moe = {false, Activation::kGelu};
+  both("OneHot");
+  tiny.moe = {true, Activation::kGeluTanh};
+  both("OneHot");
+  tiny.moe = {};
+  tiny.encoding = Encoding::int_blocks(8, 32);
+  both("OneHot");
+  tiny.encoding = Encoding::int_blocks(4, 8);
+  both("OneHot");
+}
+
 TEST_F(OnnxTest, TheSameBytesForEveryNumberOfThreads) {
   TinyOptions tiny;
   tiny.encoding = Encoding::int_blocks(4, 32);
+  tiny.experts = 4;
   for (const Profile profile : {Profile::kOrt, Profile::kPlain}) {
     std::string first;
     for (const int threads : {1, 2, 5}) {
