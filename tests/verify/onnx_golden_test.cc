@@ -46,9 +46,10 @@ TEST_P(ZooOnnx, GivesTheRecordedLogits) {
                     .ok());
     for (size_t i = prompt; i < ids.size(); ++i)
       ASSERT_TRUE(runner.decode(ids[i], std::span(logits).subspan(i * vocab, vocab)).ok());
-    EXPECT_LT(largest_difference(read_floats(model() + "/golden/logits.npy"), logits),
-              kGoldenTolerance)
-        << profile;
+    const double difference =
+        largest_difference(read_floats(model() + "/golden/logits.npy"), logits);
+    EXPECT_LT(difference, kGoldenTolerance) << profile;
+    record(GetParam(), std::string("onnx ") + profile, difference);
     // Of a prompt that begins alike, the rest alone is computed.
     const auto kept = reuse_prefix(runner, std::span(ids).first(prompt + 1));
     ASSERT_TRUE(kept.ok()) << kept.status().to_string();
