@@ -316,11 +316,17 @@ Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& wor
                           find_artefact(options.original));
     if (other) {
       POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(*other));
-      if (!identity.source_hash.empty()) return verify_pair(options, *paths, identity, work);
-      if (!other->is_checkpoint())
+      if (!identity.source_hash.empty()) {
+        // A GGUF file is an artefact of a model and a model of its own.
+        POME_ASSIGN_OR_RETURN(const Identity own, identity_of(*paths));
+        POME_ASSIGN_OR_RETURN(const bool child,
+                              is_made_from(own.source_hash, *other, identity, options.threads));
+        if (!child) return verify_pair(options, *paths, identity, work);
+      } else if (!other->is_checkpoint()) {
         return unsupported("this artefact does not say which model it was made from")
             .in(options.original)
             .hint("give the model itself");
+      }
       resolved.original = other->package;
     }
   }

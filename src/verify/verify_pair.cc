@@ -36,6 +36,15 @@ Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int threads) {
   return hash_graph(graph, &pool);
 }
 
+Result<bool> is_made_from(const std::string& source_hash, const ArtefactPaths& model,
+                          const Identity& identity, int threads) {
+  if (source_hash.empty() || source_hash == identity.source_hash || !model.is_checkpoint())
+    return false;
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(model.package));
+  POME_ASSIGN_OR_RETURN(const GraphHashes hashes, hashes_of(checkpoint, threads));
+  return hashes.source_hash == source_hash;
+}
+
 Status compare_models(const VerifyOptions& options, const std::string& artefact,
                       const std::string& original, const WorkContext& work, VerifyReport* report) {
   LoadOptions load;
@@ -86,7 +95,10 @@ Result<VerifyReport> verify_pair(const VerifyOptions& options, const ArtefactPat
     report.source_hash = own.source_hash;
   }
   report.against = other.graph_hash;
-  if (other.source_hash != report.source_hash)
+  POME_ASSIGN_OR_RETURN(const bool parent,
+                        is_made_from(other.source_hash, paths,
+                                     {report.graph_hash, report.source_hash}, options.threads));
+  if (other.source_hash != report.source_hash && !parent)
     report.problems.push_back("source: the two were made from different models");
   POME_RETURN_IF_ERROR(compare_models(options, options.artefact, options.original, work, &report));
   report.ok = report.problems.empty();
