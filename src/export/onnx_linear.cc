@@ -50,16 +50,28 @@ Val Lowering::transposed_constant(int32_t index) {
 
 Val Lowering::matmul_nbits(const Node& node, const std::string& name, int32_t weight,
                            const Val& x) {
-  (void)node;
   const ConstantData& data = weights_->data(weight);
   const Stored& stored = weights_->request(weight, Form::kRows);
-  const int64_t bits = data.encoding().bits;
-  const Val codes = weights_->view_of(
-      stored, ".blocks", {data.rows(), data.columns() / stored.block, stored.block * bits / 8});
-  return out_->op("MatMulNBits", name, {x, codes, stored.scale},
-                  {attribute("K", data.columns()), attribute("N", data.rows()),
-                   attribute("bits", bits), attribute("block_size", stored.block)},
-                  onnx::kMicrosoft);
+  const int64_t blocks = data.columns() / stored.block;
+  const Val codes =
+      weights_->view_of(stored, ".blocks", {data.rows(), blocks, stored.block * stored.bits / 8});
+  const Attributes attributes = {attribute("K", data.columns()), attribute("N", data.rows()),
+                                 attribute("bits", stored.bits),
+                                 attribute("block_size", stored.block)};
+  if (stored.minima.empty())
+    return out_->op("MatMulNBits", name, {x, codes, stored.scale}, attributes, onnx::kMicrosoft);
+  // x (q s + m)^T = x (q s)^T + (sums of blocks of x) m^T. Zero points that are no integers would
+  // say it in one operator, for which ONNX Runtime decodes the whole matrix at every call.
+  const Val scaled = out_->op("MatMulNBits", helper(node, "scaled"),
+                              {x, codes, stored.scale, stored.zeros}, attributes, onnx::kMicrosoft);
+  std::vector<int64_t> by_block(shape(node.operands[0]).size() - 1, 0);  // 0: as it is
+  by_block.insert(by_block.end(), {blocks, stored.block});
+  const Val parts = reshape(helper(node, "blocks"), x, by_block);
+  const Val sums = reduce("ReduceSum", helper(node, "sums"), parts, -1, false);
+  const Val turned = cached(stored.minima + ".T", [&](const std::string& n) {
+    return transpose(n, stored.minima, {1, 0});
+  });
+  return op("Add", name, {scaled, op("MatMul", helper(node, "minima"), {sums, turned})});
 }
 
 Result<Val> Lowering::emit(const LinearOp&, const Node& node) {
@@ -88,12 +100,23 @@ Result<Val> Lowering::emit(const LinearOp&, const Node& node) {
 Val Lowering::gather_integers(const Node& node, int32_t table, const Val& ids) {
   const ConstantData& data = weights_->data(table);
   const Stored& stored = weights_->request(table, Form::kRows);
-  const int64_t bits = data.encoding().bits, columns = data.columns();
+  const int64_t bits = stored.bits, columns = data.columns();
   if (ort()) {
-    return out_->op("GatherBlockQuantized", result_name(node), {stored.codes, ids, stored.scale},
-                    {attribute("bits", bits), attribute("block_size", stored.block),
-                     attribute("gather_axis", int64_t{0}), attribute("quantize_axis", int64_t{1})},
-                    onnx::kMicrosoft);
+    const Attributes attributes = {attribute("bits", bits), attribute("block_size", stored.block),
+                                   attribute("gather_axis", int64_t{0}),
+                                   attribute("quantize_axis", int64_t{1})};
+    if (stored.minima.empty())
+      return out_->op("GatherBlockQuantized", result_name(node), {stored.codes, ids, stored.scale},
+                      attributes, onnx::kMicrosoft);
+    const Val scaled =
+        out_->op("GatherBlockQuantized", helper(node, "scaled"),
+                 {stored.codes, ids, stored.scale, stored.zeros}, attributes, onnx::kMicrosoft);
+    const Val minima = op("Gather", helper(node, "minima"), {stored.minima, ids});
+    const Val blocks =
+        op("Add", helper(node, "moved"),
+           {reshape(helper(node, "blocks"), scaled, {0, 0, columns / stored.block, stored.block}),
+            unsqueeze(helper(node, "minimum_column"), minima, {-1})});
+    return reshape(result_name(node), blocks, {0, 0, columns});
   }
   Val codes = op("Gather", helper(node, "codes"), {stored.codes, ids});
   if (bits == 4) {
@@ -128,7 +151,7 @@ Val Lowering::gather_integers(const Node& node, int32_t table, const Val& ids) {
 Result<Val> Lowering::emit(const GatherOp&, const Node& node) {
   POME_ASSIGN_OR_RETURN(const Val ids, operand(node, 1));
   const auto table = constant_of(node.operands[0]);
-  if (table && weights_->data(*table).encoding().kind == EncodingKind::kInt &&
+  if (table && (ort() || weights_->data(*table).encoding().kind == EncodingKind::kInt) &&
       weights_->can_store(*table, Form::kRows) && shape(node.operands[1]).size() == 2)
     return gather_integers(node, *table, ids);
   if (table && weights_->data(*table).encoding().kind == EncodingKind::kF16) {

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/io.h"
 #include "base/thread_pool.h"
+#include "encoding/affine_blocks.h"
 #include "export/onnx.h"
 #include "tensor/half.h"
 
@@ -48,6 +49,7 @@ const ConstantData& WeightStore::data(int32_t constant) const {
 // largest power of two that divides it, which repeats scales. 0: none.
 int64_t WeightStore::row_block(int32_t constant) const {
   const Encoding& encoding = data(constant).encoding();
+  if (is_affine4(encoding.kind)) return kAffineGroup;
   if (!is_int(encoding)) return 0;
   for (int64_t block = 256; block >= 16; block /= 2)
     if (encoding.block % block == 0) return block;
@@ -57,6 +59,7 @@ int64_t WeightStore::row_block(int32_t constant) const {
 bool WeightStore::can_store(int32_t constant, Form form) const {
   const ConstantData& from = data(constant);
   if (form == Form::kDense) return true;
+  if (is_affine4(from.encoding().kind)) return form == Form::kRows && from.shape().size() == 2;
   if (!is_int(from.encoding()) || from.shape().size() < 2) return false;
   if (form == Form::kRows) return row_block(constant) > 0;
   // Nibbles of one matrix end on a whole byte.
@@ -100,6 +103,7 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   const size_t rank = dims.size();
   const std::string stem = base.substr(0, base.rfind('.'));
   stored.scale = out_->unique(stem + ".scale");
+  stored.bits = encoding.bits;
   stored.dtype = encoding.bits == 4 ? DType::kI4 : DType::kI8;
   stored.block = encoding.block;
   std::swap(dims[rank - 2], dims[rank - 1]);
@@ -115,7 +119,9 @@ const Stored& WeightStore::request(int32_t index, Form form) {
 void WeightStore::declare_rows(int32_t index, const std::string& stem, int64_t turns,
                                Stored* stored) {
   const ConstantData& from = data(index);
-  const int64_t bits = from.encoding().bits;
+  const bool affine = is_affine4(from.encoding().kind);
+  const int64_t bits = affine ? 4 : from.encoding().bits;
+  stored->bits = bits;
   stored->codes = out_->unique(stem + (bits == 4 ? ".q4" : ".q8"));
   stored->scale = out_->unique(stem + ".scale");
   stored->dtype = DType::kU8;
@@ -124,6 +130,12 @@ void WeightStore::declare_rows(int32_t index, const std::string& stem, int64_t t
   dims[dims.size() - 2] *= turns;
   dims.back() = from.columns() / stored->block;
   declare(stored->scale, DType::kF32, dims);
+  if (affine) {
+    stored->minima = out_->unique(stem + ".min");
+    declare(stored->minima, DType::kF32, dims);
+    stored->zeros = out_->unique(stem + ".zeros");
+    declare(stored->zeros, DType::kU8, {dims[0], ceil_div(dims[1], int64_t{2})});
+  }
   dims.back() = from.columns() * bits / 8;
   declare(stored->codes, DType::kU8, std::move(dims));
 }
@@ -274,13 +286,13 @@ class WeightStore::Stream {
   struct Sink {
     const Item* item = nullptr;
     std::string name;  // of the initializer that holds the codes
-    Place codes, scale;
+    Place codes, scale, minima, zeros;
     std::vector<std::byte> matrix;  // kColumns: the codes of one matrix, transposed
     std::vector<float> scales;
   };
   struct Part {
     std::vector<std::byte> codes;
-    std::vector<float> floats, scales;
+    std::vector<float> floats, scales, minima;
   };
   struct Slot {
     EncodedTile tile;
@@ -293,6 +305,10 @@ class WeightStore::Stream {
     sink.item = &item;
     sink.name = alive(item.stored.codes);
     if (item.form != Form::kDense) sink.scale = reserve(item.stored.scale);
+    if (!item.stored.minima.empty()) {
+      sink.minima = reserve(item.stored.minima);
+      sink.zeros = reserve(item.stored.zeros);
+    }
     sink.codes = reserve(sink.name);
     if (item.form == Form::kColumns) {
       const int64_t n = data.shape()[data.shape().size() - 2];
@@ -315,6 +331,8 @@ class WeightStore::Stream {
       const Stored& stored = sinks[i].item->stored;
       if (sinks[i].item->form == Form::kDense) {
         POME_RETURN_IF_ERROR(dense(constant, stored, row, rows, *slot, &part));
+      } else if (!stored.minima.empty()) {
+        POME_RETURN_IF_ERROR(affine(constant, row, *slot, &part));
       } else {
         integers(data.encoding(), sinks[i].item->form, stored, *slot, &part);
       }
@@ -337,6 +355,26 @@ class WeightStore::Stream {
     const std::span<const std::byte> bytes =
         stored.dtype == DType::kF16 ? slot.tile.parts[0] : std::as_bytes(std::span(part->floats));
     part->codes.assign(bytes.begin(), bytes.end());
+    return {};
+  }
+
+  static Status affine(const Constant& constant, int64_t row, const Slot& slot, Part* part) {
+    const std::span<const std::byte> bytes = slot.tile.parts[0];
+    const EncodingTraits& type = traits(constant.data->encoding().kind);
+    const size_t blocks = bytes.size() / static_cast<size_t>(type.block_bytes);
+    const size_t count = blocks * static_cast<size_t>(type.block_elements);
+    part->codes.resize(count / 2);
+    part->scales.resize(count / kAffineGroup);
+    part->minima.resize(part->scales.size());
+    split_affine4(type.kind, bytes.data(), static_cast<int64_t>(blocks),
+                  reinterpret_cast<uint8_t*>(part->codes.data()), part->scales.data(),
+                  part->minima.data());
+    for (size_t i = 0; i < part->scales.size(); ++i)
+      if (!std::isfinite(part->scales[i]) || !std::isfinite(part->minima[i])) {
+        const int64_t columns = constant.data->columns();
+        return not_finite(constant, row * columns + static_cast<int64_t>(i) * kAffineGroup,
+                          columns);
+      }
     return {};
   }
 
@@ -381,6 +419,12 @@ class WeightStore::Stream {
       const uint64_t scales = static_cast<uint64_t>(data.columns() / stored.block) * 4;
       POME_RETURN_IF_ERROR(
           write(stored.scale, sink.scale, first * scales, std::as_bytes(std::span(part.scales))));
+      if (stored.minima.empty()) continue;
+      POME_RETURN_IF_ERROR(
+          write(stored.minima, sink.minima, first * scales, std::as_bytes(std::span(part.minima))));
+      const uint64_t width = ceil_div(scales / 4, uint64_t{2});
+      POME_RETURN_IF_ERROR(write(stored.zeros, sink.zeros, first * width,
+                                 std::vector<std::byte>(static_cast<size_t>(rows * width))));
     }
     return {};
   }
@@ -500,7 +544,8 @@ Status WeightStore::write(const std::string& path, onnx::Graph* graph, const Wor
     if (!is_parameter(constant)) continue;
     report->parameters += from.rows() * from.columns();
     for (const Item* item : items)
-      for (const std::string& name : {item->stored.scale, stream.alive(item->stored.codes)}) {
+      for (const std::string& name : {item->stored.scale, stream.alive(item->stored.codes),
+                                      item->stored.minima, item->stored.zeros}) {
         const auto found = written.find(name);
         if (name.empty() || item->second || found == written.end()) continue;
         const TensorData& tensor = *found->second;

@@ -348,9 +348,18 @@ Result<Tensor> OnnxProgram::weight(const std::string& name) {
                                          codes.bytes().size());
     Shape shape = scales.shape();
     shape.back() = count / rows;
-    return onnx_ops::dequantize_blocks(bytes, scales.f32(), nullptr, bits, rows, count / rows,
-                                       block)
-        .reshaped(std::move(shape));
+    const Tensor minima = value(name + ".min");
+    if (!minima.defined() || minima.shape() != scales.shape())
+      return onnx_ops::dequantize_blocks(bytes, scales.f32(), nullptr, bits, rows, count / rows,
+                                         block)
+          .reshaped(std::move(shape));
+    const Tensor zeros = Tensor::zeros(DType::kF32, scales.shape());
+    Tensor out =
+        onnx_ops::dequantize_blocks(bytes, scales.f32(), &zeros, bits, rows, count / rows, block);
+    auto weights = out.mutable_as<float>();
+    for (size_t i = 0; i < weights.size(); ++i)
+      weights[i] += minima.f32()[i / static_cast<size_t>(block)];
+    return out.reshaped(std::move(shape));
   }
   // Two weights whose rows take turns: <first>|<second>.q4.
   for (const onnx::TensorData& tensor : impl.package.model.graph.initializers) {

@@ -12,6 +12,7 @@ class OnnxWriter final : public TargetWriter {
   // The operators for integers in ONNX Runtime take blocks; so does int8 there.
   Status prepare(const ConvertOptions& options, ConvertReport* report) override {
     POME_RETURN_IF_ERROR(TargetWriter::prepare(options, report));
+    recipe_.keeps_minima = options.profile != "plain";
     for (Encoding* encoding : {&recipe_.matrices, &recipe_.embedding, &recipe_.head}) {
       if (encoding->kind == EncodingKind::kLut)
         return usage_error("palettes (" + to_string(*encoding) + ") have no form in ONNX")

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "encoding/affine_blocks.h"
 #include "quantize/repack.h"
 
 namespace pome {
@@ -155,6 +156,11 @@ std::optional<Encoding> wished_for(const Constant& constant, const QuantRecipe& 
   return std::nullopt;
 }
 
+bool stays_with_minima(const Constant& constant, const Encoding& chosen) {
+  return is_affine4(constant.data->encoding().kind) &&
+         chosen == Encoding::int_blocks(4, kAffineGroup) && constant.data->shape().size() == 2;
+}
+
 }  // namespace
 
 Result<QuantRecipe> parse_recipe(std::string_view weights,
@@ -181,7 +187,10 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
       // Refuses sizes that overflow before anything is read.
       const auto layout = encoded_layout(chosen.encoding, data.rows(), data.columns());
       if (!layout.ok()) return Status(layout.status()).at("tensor " + constant.name);
-      if (auto kept = repacked_integers(constant.data, chosen.encoding, constant.name)) {
+      if (recipe.keeps_minima && stays_with_minima(constant, chosen.encoding)) {
+        chosen.encoding = data.encoding();
+        choice.kept_integers = true;
+      } else if (auto kept = repacked_integers(constant.data, chosen.encoding, constant.name)) {
         constant.data = std::move(kept);
         choice.kept_integers = true;
       } else {

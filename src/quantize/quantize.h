@@ -23,6 +23,9 @@ struct QuantRecipe {
   // Wished for; shapes may force a fallback. A block of 0: one scale per row.
   Encoding matrices, embedding, head;
   EncodingKind small = EncodingKind::kF16;  // norms, biases, tables
+  // The target can say a minimum for each block: matrices that are stored in q4_1 or q4_k and shall
+  // be int4 in blocks of 32 stay as they are.
+  bool keeps_minima = false;
 };
 // "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2"; an unknown name is kUsage and lists the known ones.
 // The head follows the embedding.
