@@ -108,7 +108,8 @@ void add_convert(App& app) {
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
                       "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
-                      "type or mixture such as q8_0 or q4_k_m (default)");
+                      "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
+                      "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },

@@ -1,12 +1,11 @@
 #include "export/gguf.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <map>
 
 #include "base/checked.h"
 #include "base/thread_pool.h"
+#include "export/rounding.h"
 #include "formats/manifest.h"
 
 namespace pome {
@@ -151,7 +150,8 @@ class Stream {
         slots_(static_cast<size_t>(2 * pool_.threads())),
         digests_(graph.constants.size()),
         canonical_(graph.constants.size()),
-        errors_(graph.constants.size()) {}
+        errors_(graph.constants.size()),
+        offsets_(graph.constants.size()) {}
 
   Status tensor(const Planned& tensor) {
     POME_RETURN_IF_ERROR(file_->begin_tensor());
@@ -184,10 +184,9 @@ class Stream {
       if (constant.gguf_name.empty() || !is_parameter(constant)) continue;
       report->exported.parameters += data.rows() * data.columns();
       stored_bytes += data.stored_bytes();
-      report->exported.tensors.push_back({constant.name, errors_[i].offset, data.stored_bytes()});
+      report->exported.tensors.push_back({constant.name, offsets_[i], data.stored_bytes()});
       report->errors.push_back(
-          {constant.name, to_string(data.encoding()), data.stored_bytes(),
-           errors_[i].all > 0 ? std::sqrt(errors_[i].lost / errors_[i].all) : 0});
+          {constant.name, to_string(data.encoding()), data.stored_bytes(), errors_[i].relative()});
     }
     if (report->exported.parameters > 0)
       report->exported.bits_per_weight =
@@ -203,38 +202,21 @@ class Stream {
     std::map<std::string, Digest> known;
     for (size_t i = 0; i < graph_.constants.size(); ++i)
       if (!graph_.constants[i].gguf_name.empty()) known[graph_.constants[i].name] = digests_[i];
-    std::vector<Digest> digests;
-    for (const Constant& constant : reopened.constants) {
-      const auto found = known.find(constant.name);
-      if (found != known.end()) {
-        digests.push_back(found->second);
-        known.erase(found);
-        continue;
-      }
-      POME_ASSIGN_OR_RETURN(const Digest digest, digest_of(*constant.data, &pool_));
-      digests.push_back(digest);
-    }
-    if (!known.empty())
-      return unsupported("a reader of the file does not find the weight " + known.begin()->first);
-    return structure_hash(reopened, digests, false);
+    return hash_of_reopened(reopened, std::move(known), &pool_);
   }
 
  private:
-  struct Squares {
-    double lost = 0, all = 0;
-    uint64_t offset = 0;
-  };
   struct Slot {
     EncodedTile tile;
-    std::vector<float> stored, source;
+    RoundingScratch scratch;
     Digest digest;
-    Squares squares;
+    RoundingError error;
   };
 
   Status constant(size_t index) {
     const Constant& constant = graph_.constants[index];
     const ConstantData& data = *constant.data;
-    errors_[index].offset = file_->position();
+    offsets_[index] = file_->position();
     const int64_t step = tile_rows(data);
     DigestBuilder digest(data);
     RowSink sink(file_, constant,
@@ -248,8 +230,7 @@ class Stream {
         [&](int64_t, int64_t slot_index) -> Status {
           Slot& slot = slots_[static_cast<size_t>(slot_index)];
           digest.add(slot.digest);
-          errors_[index].lost += slot.squares.lost;
-          errors_[index].all += slot.squares.all;
+          errors_[index].add(slot.error);
           Status written = write_tile(constant, slot, &sink);
           return written.ok() ? advance(slot.tile.parts[0].size()) : written;
         });
@@ -278,29 +259,7 @@ class Stream {
     POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
     POME_RETURN_IF_ERROR(data.read_tile(row, rows, &slot->tile));
     slot->digest = DigestBuilder::of_tile(slot->tile);
-    slot->squares = {};
-    const ConstantData& source = data.canonical();
-    if (&source == &data || source.encoding() == data.encoding()) return {};
-    const size_t count = static_cast<size_t>(rows * data.columns());
-    slot->stored.resize(count);
-    slot->source.resize(count);
-    POME_RETURN_IF_ERROR(
-        decode_rows(data.encoding(), rows, data.columns(), slot->tile.parts, slot->stored.data()));
-    POME_RETURN_IF_ERROR(source.read_f32(row, rows, slot->source.data()));
-    for (size_t begin = 0; begin < count; begin += 4096) {
-      // Short sums in f32 lanes, long ones in f64.
-      std::array<float, 16> lost{}, all{};
-      const size_t end = std::min(count, begin + 4096);
-      for (size_t i = begin; i < end; ++i) {
-        const float w = slot->source[i], e = w - slot->stored[i];
-        lost[i % 16] += e * e;
-        all[i % 16] += w * w;
-      }
-      for (size_t lane = 0; lane < 16; ++lane) {
-        slot->squares.lost += static_cast<double>(lost[lane]);
-        slot->squares.all += static_cast<double>(all[lane]);
-      }
-    }
+    POME_ASSIGN_OR_RETURN(slot->error, rounding_error(data, slot->tile, &slot->scratch));
     return {};
   }
 
@@ -321,7 +280,8 @@ class Stream {
   ThreadPool pool_;
   std::vector<Slot> slots_;
   std::vector<Digest> digests_, canonical_;
-  std::vector<Squares> errors_;
+  std::vector<RoundingError> errors_;
+  std::vector<uint64_t> offsets_;  // in the file
   uint64_t done_ = 0, since_flush_ = 0;
 };
 

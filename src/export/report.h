@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,19 @@ struct ExportReport {
   double bits_per_weight = 0;         // all stored bits over all parameters
   std::vector<PlacedTensor> tensors;  // of the weight file, in graph order
 };
+
+// How far the stored values of one tensor are from those of the source.
+struct TensorError {
+  std::string name;      // of the constant
+  std::string encoding;  // "q4_k"
+  uint64_t bytes = 0;
+  double relative_error = 0;  // sqrt(sum (w - stored)^2 / sum w^2); 0 where nothing was rounded
+};
+
+// The hash of a graph that was built again from a file, whose weights were digested while they were
+// written: `known`, by name. kUnsupported where the file does not give all of them.
+Result<std::string> hash_of_reopened(const Graph& reopened, std::map<std::string, Digest> known,
+                                     ThreadPool* pool);
 
 // Everything about the model that is no weight, as JSON, so that the graph can be built again from
 // the artefact alone.

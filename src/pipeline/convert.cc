@@ -10,6 +10,7 @@
 #include "formats/mil.h"
 #include "models/models.h"
 #include "pipeline/convert_gguf.h"
+#include "pipeline/convert_mlc.h"
 #include "pipeline/frame.h"
 #include "pipeline/genai_config.h"
 #include "tokenizer/tokenizer.h"
@@ -80,30 +81,6 @@ Result<std::vector<ManifestTensor>> list_tensors(const std::string& package_path
   return tensors;
 }
 
-// The tokenizer of a GGUF file as a GGUF file of its own, without tensors.
-Status write_gguf_tokenizer(const Checkpoint& checkpoint, const std::string& folder) {
-  if (checkpoint.tensors.empty()) return {};
-  POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(checkpoint.tensors[0].source));
-  std::vector<std::pair<std::string, GgufValue>> kept;
-  for (const auto& entry : file.metadata)
-    if (entry.first.rfind("tokenizer.", 0) == 0 || entry.first == "general.architecture" ||
-        entry.first == "general.name")
-      kept.push_back(entry);
-  POME_ASSIGN_OR_RETURN(const std::unique_ptr<GgufWriter> writer,
-                        GgufWriter::create(folder + "/tokenizer.gguf", kept, {}));
-  return writer->finish();
-}
-
-Status write_tokenizer_files(const Checkpoint& checkpoint, const std::string& folder) {
-  if (checkpoint.format == "gguf")
-    return checkpoint.tokenizer.model == TokenizerSource::Model::kNone
-               ? Status()
-               : write_gguf_tokenizer(checkpoint, folder);
-  for (const auto& [name, path] : checkpoint.sidecars)
-    POME_RETURN_IF_ERROR(io::copy_file(path, folder + "/" + name));
-  return {};
-}
-
 Result<Written> write_coreml(const Source& source, const ConvertOptions& options,
                              const std::string& folder, const WorkContext& work) {
   CoremlOptions coreml;
@@ -155,9 +132,9 @@ Result<Written> write_onnx(const Source& source, const ConvertOptions& options,
 
 Status check_target(const ConvertOptions& options) {
   const bool onnx = options.target == "onnx", gguf = options.target == "gguf";
-  if (!onnx && !gguf && options.target != "coreml")
+  if (!parse_target(options.target))
     return usage_error("--to " + options.target + " is not a target of this version")
-        .hint("known: coreml onnx gguf");
+        .hint("known: " + target_names());
   if (!options.profile.empty() &&
       !(onnx && (options.profile == "ort" || options.profile == "plain")))
     return usage_error("--profile " + options.profile + ": the target " + options.target +
@@ -207,6 +184,7 @@ Result<QuantRecipe> recipe_for(const ConvertOptions& options) {
 Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& work) {
   POME_RETURN_IF_ERROR(check_target(options));
   if (options.target == "gguf") return convert_to_gguf(options, work);
+  if (options.target == "mlc") return convert_to_mlc(options, work);
   POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, recipe_for(options));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint, {options.context}));
@@ -246,13 +224,7 @@ Result<ConvertReport> convert(const ConvertOptions& options, const WorkContext& 
   report.exported = written.exported;
   report.notes = written.notes;
   POME_RETURN_IF_ERROR(write_tokenizer_files(checkpoint, staged->path()));
-  Manifest manifest = manifest_of(written, source, options);
-  POME_RETURN_IF_ERROR(fill_digests(staged->path(), &manifest, work));
-  const std::string text = to_json(manifest);
-  POME_RETURN_IF_ERROR(io::write_file(staged->path() + "/" + kManifestName, text));
-  for (const ManifestFile& file : manifest.files) report.bytes += file.size;
-  report.bytes += text.size();
-  report.tree_hash = manifest.tree_hash;
+  POME_RETURN_IF_ERROR(finish_folder(written, source, options, staged->path(), work, &report));
   POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
   POME_RETURN_IF_ERROR(staged->commit());
   return report;

@@ -18,7 +18,7 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights = "int4";  // gguf has types and mixtures: "q4_k_m"
+  std::string weights = "int4";  // gguf and mlc have their own: "q4_k_m", "q4f16_1"
   std::string profile;           // variant of the target: "ort" (default) or "plain" of onnx
   std::string graph;             // "" or, for onnx, "logits-only"
   std::optional<std::string> embedding;
@@ -39,7 +39,7 @@ struct ConvertReport {
   int64_t context = 0, chunk = 0;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
-  std::vector<TensorError> errors;  // gguf: what rounding cost each weight
+  std::vector<TensorError> errors;  // gguf, mlc: what rounding cost each weight
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  // what the target's runtime needs
 };

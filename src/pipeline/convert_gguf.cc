@@ -77,16 +77,6 @@ Result<Prepared> prepare(const ConvertOptions& options, ConvertReport* report) {
   return out;
 }
 
-Status write_manifest(const Written& written, const Source& source, const ConvertOptions& options,
-                      const std::string& folder, const WorkContext& work, ConvertReport* report) {
-  Manifest manifest = manifest_of(written, source, options);
-  POME_RETURN_IF_ERROR(fill_digests(folder, &manifest, work));
-  const std::string text = to_json(manifest);
-  report->bytes += text.size();
-  report->tree_hash = manifest.tree_hash;
-  return io::write_file(folder + "/" + kManifestName, text);
-}
-
 }  // namespace
 
 Result<ConvertReport> convert_to_gguf(const ConvertOptions& options, const WorkContext& work) {
@@ -133,7 +123,7 @@ Result<ConvertReport> convert_to_gguf(const ConvertOptions& options, const WorkC
       parts.tensors.push_back({tensor.name, kModelName, tensor.offset, tensor.size, {}});
     const Source source{graph,          prepared.checkpoint, gguf.scheme, prepared.tokenizer_digest,
                         report.context, report.chunk};
-    POME_RETURN_IF_ERROR(write_manifest(parts, source, options, staged->path(), work, &report));
+    POME_RETURN_IF_ERROR(finish_folder(parts, source, options, staged->path(), work, &report));
   }
   POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
   POME_RETURN_IF_ERROR(staged->commit());

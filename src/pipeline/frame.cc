@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/io.h"
+#include "formats/gguf.h"
 
 namespace pome {
 
@@ -17,6 +18,20 @@ bool lies_in(const std::string& inner, const std::string& outer) {
   if (!realpath(inner.c_str(), a) || !realpath(outer.c_str(), b)) return false;
   const std::string inside = std::string(a) + "/", outside = std::string(b) + "/";
   return inside.rfind(outside, 0) == 0;
+}
+
+// The tokenizer of a GGUF file as a GGUF file of its own, without tensors.
+Status write_gguf_tokenizer(const Checkpoint& checkpoint, const std::string& folder) {
+  if (checkpoint.tensors.empty()) return {};
+  POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(checkpoint.tensors[0].source));
+  std::vector<std::pair<std::string, GgufValue>> kept;
+  for (const auto& entry : file.metadata)
+    if (entry.first.rfind("tokenizer.", 0) == 0 || entry.first == "general.architecture" ||
+        entry.first == "general.name")
+      kept.push_back(entry);
+  POME_ASSIGN_OR_RETURN(const std::unique_ptr<GgufWriter> writer,
+                        GgufWriter::create(folder + "/tokenizer.gguf", kept, {}));
+  return writer->finish();
 }
 
 }  // namespace
@@ -88,6 +103,28 @@ Manifest manifest_of(const Written& written, const Source& source, const Convert
   manifest.bits_per_weight = written.exported.bits_per_weight;
   manifest.tensors = written.tensors;
   return manifest;
+}
+
+Status write_tokenizer_files(const Checkpoint& checkpoint, const std::string& folder) {
+  if (checkpoint.format == "gguf")
+    return checkpoint.tokenizer.model == TokenizerSource::Model::kNone
+               ? Status()
+               : write_gguf_tokenizer(checkpoint, folder);
+  for (const auto& [name, path] : checkpoint.sidecars)
+    POME_RETURN_IF_ERROR(io::copy_file(path, folder + "/" + name));
+  return {};
+}
+
+Status finish_folder(const Written& written, const Source& source, const ConvertOptions& options,
+                     const std::string& folder, const WorkContext& work, ConvertReport* report) {
+  Manifest manifest = manifest_of(written, source, options);
+  POME_RETURN_IF_ERROR(fill_digests(folder, &manifest, work));
+  const std::string text = to_json(manifest);
+  POME_RETURN_IF_ERROR(io::write_file(folder + "/" + kManifestName, text));
+  report->bytes = text.size();
+  for (const ManifestFile& file : manifest.files) report->bytes += file.size;
+  report->tree_hash = manifest.tree_hash;
+  return {};
 }
 
 }  // namespace pome

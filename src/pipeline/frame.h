@@ -28,6 +28,11 @@ struct Source {
 };
 
 Manifest manifest_of(const Written& written, const Source& source, const ConvertOptions& options);
+// What a tokenizer is read from, and what else the checkpoint has beside its weights.
+Status write_tokenizer_files(const Checkpoint& checkpoint, const std::string& folder);
+// The manifest, last of all files; fills bytes and tree_hash of the report.
+Status finish_folder(const Written& written, const Source& source, const ConvertOptions& options,
+                     const std::string& folder, const WorkContext& work, ConvertReport* report);
 
 bool is_semver(const std::string& text);
 std::string parent_of(const std::string& path);

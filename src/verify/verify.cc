@@ -310,7 +310,7 @@ Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& wor
   if (!paths)
     return unsupported("verify takes an artefact that convert wrote, or the model file in it")
         .in(options.artefact);
-  if (paths->is_checkpoint()) return verify_gguf(options, *paths, work);
+  if (paths->is_checkpoint()) return verify_checkpoint(options, *paths, work);
   return Verifier(options, *paths, work).run();
 }
 

@@ -15,7 +15,7 @@ void check_gates(const VerifyOptions& options, const Comparison& comparison,
                  std::vector<std::string>* problems);
 // An artefact that is opened as a checkpoint is. The file must be one that convert wrote: its
 // metadata hold the hashes of its graph, which is built again from the file and hashed.
-Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPaths& paths,
-                                 const WorkContext& work);
+Result<VerifyReport> verify_checkpoint(const VerifyOptions& options, const ArtefactPaths& paths,
+                                       const WorkContext& work);
 
 }  // namespace pome
