@@ -16,6 +16,7 @@
 #include "export/report.h"
 #include "formats/mlc.h"
 #include "graph/graph.h"
+#include "graph/mlc_place.h"
 
 namespace pome {
 

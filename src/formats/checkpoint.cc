@@ -76,8 +76,8 @@ Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions
     out.sidecars[fs::path(path).filename().string()] = path;
   }
   if (!options.read_tokenizer) return {};
-  return set_tokenizer(out, read_folder_tokenizer(folder.string(), out.config, out.generation_config),
-                       options);
+  return set_tokenizer(
+      out, read_folder_tokenizer(folder.string(), out.config, out.generation_config), options);
 }
 
 struct Listing {

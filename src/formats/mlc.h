@@ -29,14 +29,6 @@
 
 namespace pome {
 
-// The tensor of a package that a weight is or is a part of.
-struct MlcPlace {
-  std::string name;                 // "model.layers.0.self_attn.qkv_proj.weight"; empty: none
-  int64_t first_row = 0, rows = 0;  // rows > 0: a part of that many rows, of each expert
-  bool grouped = false;             // stored in groups of integers by schemes that have them
-  bool wide = false;                // f32 whatever the scheme
-};
-
 inline constexpr const char* kMlcCache = "tensor-cache.json";
 inline constexpr const char* kMlcOldCache = "ndarray-cache.json";
 inline constexpr const char* kMlcConfig = "mlc-chat-config.json";

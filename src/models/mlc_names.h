@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "formats/mlc.h"
 #include "graph/graph.h"
+#include "graph/mlc_place.h"
 
 namespace pome {
 

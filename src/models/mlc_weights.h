@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "formats/checkpoint.h"
-#include "formats/mlc.h"
 #include "graph/graph.h"
+#include "graph/mlc_place.h"
 
 namespace pome {
 

@@ -70,10 +70,12 @@ TEST(MlcGroups, WordsLieAsMlcPacksThem) {
   std::memcpy(group.codes.data(), words, sizeof words);
   group.scale = 0x3049;
   const float scale = f16_to_f32(group.scale);
-  for (int i = 0; i < 32; ++i) {
-    const float w = static_cast<float>(i * 37 % 61 - 30) / 32;
-    EXPECT_EQ(nibble(group, i), static_cast<int>(std::lround(w / scale + 7))) << i;
-  }
+  // The largest magnitude over 7, before it is rounded; ties go away from zero.
+  const auto code = [](int i) {
+    return static_cast<int>(
+        std::lround(static_cast<double>(i * 37 % 61 - 30) / 32 / (30.0 / 32 / 7) + 7));
+  };
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(nibble(group, i), code(i)) << i;
   // The same numbers through our encoding.
   mlc_to_int4(group.codes, {&group.scale, 1});
   EXPECT_EQ(group.scale, 0x3049);
@@ -81,11 +83,8 @@ TEST(MlcGroups, WordsLieAsMlcPacksThem) {
   const std::span<const std::byte> parts[] = {group.codes,
                                               std::as_bytes(std::span(&group.scale, 1))};
   ASSERT_TRUE(decode_rows(Encoding::int_blocks(4, 32), 1, 32, parts, decoded.data()).ok());
-  for (int i = 0; i < 32; ++i) {
-    const float w = static_cast<float>(i * 37 % 61 - 30) / 32;
-    EXPECT_EQ(decoded[static_cast<size_t>(i)],
-              static_cast<float>(std::lround(w / scale + 7) - 7) * scale);
-  }
+  for (int i = 0; i < 32; ++i)
+    EXPECT_EQ(decoded[static_cast<size_t>(i)], static_cast<float>(code(i) - 7) * scale) << i;
 }
 
 }  // namespace

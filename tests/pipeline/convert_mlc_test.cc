@@ -122,7 +122,7 @@ TEST_F(ConvertMlcTest, ThePackageAloneSaysWhatTheModelIs) {
 }
 
 TEST_F(ConvertMlcTest, AnyNumberOfThreadsGivesTheSameBytes) {
-  for (const std::string model : {kTales, test::kZoo + "qwen2-moe"}) {
+  for (const std::string& model : {kTales, test::kZoo + "qwen2-moe"}) {
     ASSERT_TRUE(run(model, "q4f16_1", "one", 1).ok());
     ASSERT_TRUE(run(model, "q4f16_1", "two", 2).ok());
     ASSERT_TRUE(run(model, "q4f16_1", "three", 3).ok());
