@@ -67,7 +67,9 @@ def add_experts(out, c, mlc, hf, names, width, count):
     for i in range(c["num_hidden_layers"]):
         at, src = f"model.layers.{i}.{mlc[0]}.", f"model.layers.{i}.{hf}."
         one = src + "experts.*."
-        out[at + "gate.weight"] = ([count, h], "plain", [src + "gate.weight"])
+        # Mixtral's router has a new name since transformers 5.
+        out[at + "gate.weight"] = ([count, h], "plain",
+                                   [src + "gate.weight", f"model.layers.{i}.mlp.gate.weight"])
         out[at + mlc[1] + ".weight"] = ([count, 2 * width, h], "matrix",
                                         [one + gate + ".weight", one + up + ".weight"])
         out[at + mlc[2] + ".weight"] = ([count, h, width], "matrix", [one + down + ".weight"])
