@@ -1,11 +1,11 @@
 // Measuring: loads, prefill and decode in turn, then the machine's roofs.
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <map>
 
 #include "base/byte_source.h"
+#include "base/stopwatch.h"
 #include "base/thread_pool.h"
 #include "cli/cmd_bench.h"
 #include "engine/buffer.h"
@@ -15,15 +15,6 @@
 namespace pome::cli {
 
 namespace {
-
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point start_ = Clock::now();
-};
 
 // Ids all over the vocabulary, the same in every run.
 std::vector<int32_t> some_ids(int64_t count, int64_t vocab_size) {
@@ -240,7 +231,7 @@ class Measurement {
       KindTime& kind = kinds[entry.kind];
       kind.kind = entry.kind;
       kind.calls += entry.calls;
-      kind.seconds += static_cast<double>(entry.nanoseconds) * 1e-9;
+      kind.seconds += entry.seconds;
       kind.work += entry.work;
     }
     std::vector<KindTime> out;

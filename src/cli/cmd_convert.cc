@@ -1,7 +1,7 @@
 #include <algorithm>
-#include <chrono>
 #include <map>
 
+#include "base/stopwatch.h"
 #include "cli/app.h"
 #include "pipeline/convert.h"
 
@@ -32,10 +32,9 @@ std::string describe_worst(const ConvertReport& report) {
 
 Status run(App& app, ConvertOptions options) {
   POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = watch.seconds();
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
   int64_t kept = 0;

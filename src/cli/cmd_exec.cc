@@ -109,7 +109,10 @@ void add_exec(App& app) {
   CLI::App* command =
       app.add_command("exec", "run one function of an exported artefact on given tensors",
                       [&app, options] { return run(app, *options); });
-  command->add_option("artefact", options->artefact, "artefact folder, or the .mlpackage or .onnx in it")->required();
+  command
+      ->add_option("artefact", options->artefact,
+                   "artefact folder, or the .mlpackage or .onnx in it")
+      ->required();
   command->add_option("--function", options->function, "function (default: the only one)");
   command->add_option("--inputs", options->inputs, "safetensors file with the inputs by name")
       ->required();

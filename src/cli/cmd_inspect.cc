@@ -323,19 +323,16 @@ Status inspect_onnx(App& app, const Options& options, const ArtefactPaths& paths
 
 void add_inspect(App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_command("inspect", "what is inside: family, parameters, tensors, tokenizer, memory",
-                      [&app, options]() -> Status {
-                        POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact,
-                                              find_artefact(options->model));
-                        if (artefact && artefact->is_checkpoint())
-                          options->model = artefact->package;
-                        if (!artefact || artefact->is_checkpoint())
-                          return inspect_checkpoint(app, *options);
-                        return artefact->target == Target::kOnnx
-                                   ? inspect_onnx(app, *options, *artefact)
-                                   : inspect_package(app, *options, *artefact);
-                      });
+  CLI::App* command = app.add_command(
+      "inspect", "what is inside: family, parameters, tensors, tokenizer, memory",
+      [&app, options]() -> Status {
+        POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact,
+                              find_artefact(options->model));
+        if (artefact && artefact->is_checkpoint()) options->model = artefact->package;
+        if (!artefact || artefact->is_checkpoint()) return inspect_checkpoint(app, *options);
+        return artefact->target == Target::kOnnx ? inspect_onnx(app, *options, *artefact)
+                                                 : inspect_package(app, *options, *artefact);
+      });
   command->add_option("model", options->model, "model or artefact")->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--checksums", options->checksums,

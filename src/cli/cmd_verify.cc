@@ -132,7 +132,8 @@ void add_verify(App& app) {
   CLI::App* command =
       app.add_command("verify", "run an artefact and the original side by side; report and gate",
                       [&app, options] { return run(app, *options); });
-  command->add_option("artefact", v.artefact, "artefact folder, or the model file in it")->required();
+  command->add_option("artefact", v.artefact, "artefact folder, or the model file in it")
+      ->required();
   command->add_option("--against", v.original, "the original model (without it: integrity only)");
   command->add_option("--text", options->text, "held-out text (default: one is built in)");
   command->add_option("--max-tokens", v.max_tokens, "tokens scored against the original")

@@ -3,7 +3,6 @@
 #include <map>
 #include <set>
 
-#include "engine/context_file.h"
 #include "engine/engine.h"
 #include "engine/fuse.h"
 #include "engine/plan_impl.h"
@@ -35,12 +34,15 @@ class Compiler {
         work_(work),
         plan_(plan),
         pool_(plan->threads),
+        producer_(graph.values.size(), nullptr),
         constant_of_(graph.values.size(), -1) {}
 
   Status run() {
-    for (const Node& node : graph_.nodes)
+    for (const Node& node : graph_.nodes) {
+      producer_[static_cast<size_t>(node.result)] = &node;
       if (const auto* op = std::get_if<ConstantOp>(&node.op))
         constant_of_[static_cast<size_t>(node.result)] = op->constant;
+    }
     const std::vector<bool> tail = find_tail(graph_);
     fusions_ =
         find_fusions(graph_, tail, [this](const Node& node) { return fuse_ && is_packed(node); });
@@ -219,9 +221,7 @@ class Compiler {
       input.x = found->second;
       input.quantised = true;
     } else if (fusions_.norm[static_cast<size_t>(x)]) {
-      const auto norm = std::find_if(graph_.nodes.begin(), graph_.nodes.end(),
-                                     [&](const Node& node) { return node.result == x; });
-      Node made = *norm;
+      Node made = producer(x);
       for (ValueId& id : made.operands) {
         POME_ASSIGN_OR_RETURN(id, use(id, false));
         reads->push_back(id);
@@ -253,7 +253,7 @@ class Compiler {
     POME_ASSIGN_OR_RETURN(product->weight, packed_weight_of(node.operands[1]));
     POME_RETURN_IF_ERROR(bias_of(node, &product->bias));
     if (const ValueId up = fusions_.up_of[id]; up != kNoValue) {
-      const Node& other = *producer(up);
+      const Node& other = producer(up);
       POME_ASSIGN_OR_RETURN(product->up, packed_weight_of(other.operands[1]));
       POME_RETURN_IF_ERROR(bias_of(other, &product->up_bias));
       product->up_result = write(up);
@@ -261,7 +261,7 @@ class Compiler {
     }
     product->result = node.result;
     if (const ValueId activated = fusions_.activation[id]; activated != kNoValue) {
-      product->activation = activation_of(*producer(activated));
+      product->activation = activation_of(producer(activated));
       product->result = activated;
       if (fusions_.quantised[static_cast<size_t>(activated)])
         product->quantised = write(add_quantised(activated));
@@ -274,10 +274,7 @@ class Compiler {
     done_.insert(node.result);
     return {};
   }
-  const Node* producer(ValueId id) const {
-    return &*std::find_if(graph_.nodes.begin(), graph_.nodes.end(),
-                          [id](const Node& node) { return node.result == id; });
-  }
+  const Node& producer(ValueId id) const { return *producer_[static_cast<size_t>(id)]; }
   static Activation activation_of(const Node& node) {
     if (const auto* gated = std::get_if<SwigluOp>(&node.op)) return gated->activation;
     return std::get<ActivationOp>(node.op).activation;
@@ -357,25 +354,24 @@ class Compiler {
                   down = node.operands[op.down()];
     const auto ids = op.gated ? std::vector<ValueId>{gate, up, down} : std::vector{gate, down};
     const auto packs = [this](ValueId id) { return is_packed_expert(id); };
+    const auto fetch = [&](auto* weights, const auto& weight) -> Status {
+      weights->experts_per_token = experts_per_token(graph_, node);
+      POME_ASSIGN_OR_RETURN(weights->gate, weight(gate));
+      if (op.gated) {
+        POME_ASSIGN_OR_RETURN(weights->up, weight(up));
+      }
+      POME_ASSIGN_OR_RETURN(weights->down, weight(down));
+      if (!weights->gate || !weights->down || (op.gated && !weights->up))
+        return unsupported("experts that are not constants");
+      return {};
+    };
     if (std::all_of(ids.begin(), ids.end(), packs)) {
       PackedMoeWeights weights;
-      weights.experts_per_token = experts_per_token(graph_, node);
-      POME_ASSIGN_OR_RETURN(weights.gate, packed_weight_of(gate));
-      if (op.gated) {
-        POME_ASSIGN_OR_RETURN(weights.up, packed_weight_of(up));
-      }
-      POME_ASSIGN_OR_RETURN(weights.down, packed_weight_of(down));
+      POME_RETURN_IF_ERROR(fetch(&weights, [this](ValueId id) { return packed_weight_of(id); }));
       return finish(made, make_packed_moe(plan_->isa, made, weights));
     }
     MoeWeights weights;
-    weights.experts_per_token = experts_per_token(graph_, node);
-    const auto fetch = [&](ValueId id, const Weight** to) -> Status {
-      POME_ASSIGN_OR_RETURN(*to, weight_of(id));
-      return *to ? Status() : unsupported("experts that are not constants");
-    };
-    POME_RETURN_IF_ERROR(fetch(gate, &weights.gate));
-    if (op.gated) POME_RETURN_IF_ERROR(fetch(up, &weights.up));
-    POME_RETURN_IF_ERROR(fetch(down, &weights.down));
+    POME_RETURN_IF_ERROR(fetch(&weights, [this](ValueId id) { return weight_of(id); }));
     return finish(made, make_moe(plan_->isa, made, weights));
   }
 
@@ -510,9 +506,10 @@ class Compiler {
   const bool fuse_;
   const WorkContext& work_;
   PlanData* plan_;
-  ThreadPool pool_;                   // for loading
-  std::set<ValueId> done_;            // results of products that an earlier step computes
-  std::vector<int32_t> constant_of_;  // by value: index of the constant, or -1
+  ThreadPool pool_;                    // for loading
+  std::set<ValueId> done_;             // results of products that an earlier step computes
+  std::vector<const Node*> producer_;  // by value; null for inputs
+  std::vector<int32_t> constant_of_;   // by value: index of the constant, or -1
   Fusions fusions_;
   std::map<ValueId, ValueId> quantised_;  // activation -> the value that holds it quantised
   std::map<RopeKey, TablePair> rope_tables_;
@@ -567,10 +564,9 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   POME_RETURN_IF_ERROR(check_graph(graph));
   auto data = std::make_unique<PlanData>();
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
-  const Graph live = remove_dead(graph);
-  POME_RETURN_IF_ERROR(check_weight_memory(live));
-  POME_ASSIGN_OR_RETURN(data->fingerprint, graph_fingerprint(live));
-  POME_RETURN_IF_ERROR(Compiler(live, options, work, data.get()).run());
+  data->graph = remove_dead(graph);
+  POME_RETURN_IF_ERROR(check_weight_memory(data->graph));
+  POME_RETURN_IF_ERROR(Compiler(data->graph, options, work, data.get()).run());
   if (options.profile) profile_steps(data.get(), options.profile);
   return std::shared_ptr<const Plan>(std::make_shared<PlanImpl>(std::move(data)));
 }

@@ -65,6 +65,25 @@ std::optional<uint64_t> expected_bytes(const Header& header, const std::vector<C
   return total;
 }
 
+// Of ops, shapes, encodings, and the first and last rows of every weight.
+Result<std::string> graph_fingerprint(const Graph& graph) {
+  std::vector<Digest> digests;
+  EncodedTile tile;
+  for (const Constant& constant : graph.constants) {
+    const ConstantData& data = *constant.data;
+    const int64_t step = row_granularity(data.encoding(), data.columns());
+    const int64_t last = (data.rows() - 1) / step * step;
+    Sha256 hash;
+    for (const int64_t row : {int64_t{0}, last}) {
+      Status status = data.read_tile(row, std::min(step, data.rows() - row), &tile);
+      if (!status.ok()) return std::move(status).at(constant.name);
+      for (const auto& part : tile.parts) hash.update(part);
+    }
+    digests.push_back(hash.finish());
+  }
+  return structure_hash(graph, digests, false);
+}
+
 Status check_names(ByteReader& in, const PlanData& plan) {
   POME_ASSIGN_OR_RETURN(const std::string magic, in.text(kMagic.size(), kMagic.size()));
   if (magic != kMagic)
@@ -78,7 +97,8 @@ Status check_names(ByteReader& in, const PlanData& plan) {
     return in.fail(Refusal::kRange, "kind " + std::to_string(kind) + " of caches is not known");
   const auto named = kernels::to_string(static_cast<KvKind>(kind));
   POME_ASSIGN_OR_RETURN(const std::string print, in.text(kFingerprintBytes, kFingerprintBytes));
-  if (print != plan.fingerprint)
+  POME_ASSIGN_OR_RETURN(const std::string expected, graph_fingerprint(plan.graph));
+  if (print != expected)
     return in.fail(Refusal::kRange, "the context belongs to another model or another --context")
         .hint("name another file, or remove this one to start anew");
   if (static_cast<KvKind>(kind) != plan.kv)
@@ -162,28 +182,11 @@ Status read_rows(const ByteSource& source, uint64_t at, const Header& header, Kv
 
 }  // namespace
 
-Result<std::string> graph_fingerprint(const Graph& graph) {
-  std::vector<Digest> digests;
-  EncodedTile tile;
-  for (const Constant& constant : graph.constants) {
-    const ConstantData& data = *constant.data;
-    const int64_t step = row_granularity(data.encoding(), data.columns());
-    const int64_t last = (data.rows() - 1) / step * step;
-    Sha256 hash;
-    for (const int64_t row : {int64_t{0}, last}) {
-      Status status = data.read_tile(row, std::min(step, data.rows() - row), &tile);
-      if (!status.ok()) return std::move(status).at(constant.name);
-      for (const auto& part : tile.parts) hash.update(part);
-    }
-    digests.push_back(hash.finish());
-  }
-  return structure_hash(graph, digests, false);
-}
-
 Status save_context_file(const std::string& path, const PlanData& plan, const KvCache& cache,
                          std::span<const int32_t> ids, std::string_view note) {
   if (note.size() > kMaxNoteBytes)
     return usage_error("a note of " + std::to_string(note.size()) + " bytes is too long");
+  POME_ASSIGN_OR_RETURN(const std::string print, graph_fingerprint(plan.graph));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::Staged> staged,
                         io::Staged::create(path, io::Staged::Kind::kFile, true));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::OutputFile> file,
@@ -192,7 +195,7 @@ Status save_context_file(const std::string& path, const PlanData& plan, const Kv
   std::string head(kMagic);
   put(&head, kVersion);
   put(&head, static_cast<uint32_t>(plan.kv));
-  head += plan.fingerprint;
+  head += print;
   put(&head, static_cast<uint64_t>(ids.size()));
   put(&head, static_cast<uint64_t>(note.size()));
   put(&head, static_cast<uint32_t>(plan.caches.size()));

@@ -24,13 +24,10 @@
 
 #include "engine/kv_cache.h"
 #include "engine/plan_impl.h"
-#include "graph/graph.h"
 
 namespace pome {
 
 inline constexpr uint64_t kMaxNoteBytes = uint64_t{64} << 20;
-
-Result<std::string> graph_fingerprint(const Graph& graph);
 
 // Replaces the file as a whole when it is complete; readers see the old one or the new one.
 Status save_context_file(const std::string& path, const PlanData& plan, const KvCache& cache,

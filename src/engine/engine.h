@@ -39,7 +39,8 @@ struct Work {
 struct StepProfile {
   struct Entry {
     std::string kind;  // "linear", "attention", ... ; "linear (logits)" of the last step
-    uint64_t calls = 0, nanoseconds = 0;
+    uint64_t calls = 0;
+    double seconds = 0;
     Work work;  // of all calls
   };
   std::vector<Entry> steps;  // in order
@@ -53,7 +54,7 @@ struct PlanOptions {
   int64_t chunk = 128;     // tokens per prefill step
   // f32 activations and weights as stored, the same results however tokens are cut into calls.
   // Otherwise int8 activations where the instruction set has kernels for them; see
-  // docs/performance.md for what that costs in accuracy.
+  // docs/engine.md for what that costs in accuracy.
   bool exact = true;
   // How keys and values are cached (kernels/attention/kv_rows.h). Default: f32 when exact, else
   // f16.

@@ -60,9 +60,16 @@ struct Frame {
   // anyone reads what it wrote.
   template <typename Body>
   void parallel(int64_t items, const Body& body) const {
-    pool->share(items, [&](int64_t begin, int64_t end, int thread) {
-      float* const mine = scratch + thread * scratch_stride;
+    parallel_runs(items, [&](int64_t begin, int64_t end, float* mine) {
       for (int64_t i = begin; i < end && !cancelled(); ++i) body(i, mine);
+    });
+  }
+  // The same with body(begin, end, scratch) of the calling thread: as many items at once as it has
+  // taken.
+  template <typename Body>
+  void parallel_runs(int64_t items, const Body& body) const {
+    pool->share(items, [&](int64_t begin, int64_t end, int thread) {
+      body(begin, end, scratch + thread * scratch_stride);
     });
   }
 };

@@ -1,18 +1,14 @@
 #include "engine/generate.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <utility>
+
+#include "base/stopwatch.h"
 
 namespace pome {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Holds back text that may turn out to be the beginning of a stop string.
 class StopFilter {
@@ -90,7 +86,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   const auto fresh = prompt.subspan(static_cast<size_t>(out.reused_tokens));
   std::vector<float> logits(static_cast<size_t>(runner.info().vocab_size));
   std::vector<int32_t> context(prompt.begin(), prompt.end());
-  const auto start = Clock::now();
+  const Stopwatch prompt_watch;
   runner.set_cancel(cancel);
   const Status prefilled = runner.prefill(fresh, LogitsOf::kLast, logits);
   if (prefilled.code() == StatusCode::kInterrupted) {
@@ -98,7 +94,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
     return out;
   }
   POME_RETURN_IF_ERROR(prefilled);
-  const double prefill_seconds = seconds_since(start);
+  const double prefill_seconds = prompt_watch.seconds();
   out.prefill_tokens_per_s = static_cast<double>(fresh.size()) / std::max(prefill_seconds, 1e-9);
 
   Sampler sampler(options.sampler);
@@ -109,7 +105,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
     out.text += text;
     return text.empty() || !on_text || on_text(text);
   };
-  const auto decode_start = Clock::now();
+  const Stopwatch decode_watch;
   bool wanted = true;
   while (true) {
     if (static_cast<int64_t>(out.ids.size()) >= options.max_tokens) break;
@@ -117,7 +113,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
       return bad_input(Refusal::kRange, "the logits hold NaN or infinity")
           .hint("verify tells whether the weights are damaged");
     const int32_t id = sampler.sample(logits, context);
-    if (out.ids.empty()) out.ttft_ms = seconds_since(start) * 1e3;
+    if (out.ids.empty()) out.ttft_ms = prompt_watch.seconds() * 1e3;
     if (std::find(stop_ids.begin(), stop_ids.end(), id) != stop_ids.end()) {
       out.finish_reason = FinishReason::kStop;
       break;
@@ -148,7 +144,7 @@ Result<Generation> generate(Runner& runner, std::shared_ptr<const Tokenizer> tok
   if (!filter.stopped()) {
     if (wanted) show(filter.push(decoder.flush()) + filter.flush());
   }
-  const double decode_seconds = seconds_since(decode_start);
+  const double decode_seconds = decode_watch.seconds();
   if (out.ids.size() > 1)
     out.decode_tokens_per_s =
         static_cast<double>(out.ids.size() - 1) / std::max(decode_seconds, 1e-9);

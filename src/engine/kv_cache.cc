@@ -83,7 +83,7 @@ KvCache::KvCache(KvCache&& other) noexcept
     : slots_(std::move(other.slots_)),
       first_(std::move(other.first_)),
       capacity_(other.capacity_),
-      touched_(other.touched_),
+      used_(other.used_),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
 
@@ -98,9 +98,9 @@ std::byte* KvCache::row(size_t slot, int64_t head, int64_t position) const {
 }
 
 void KvCache::set_used(int64_t position) {
-  const bool back = position < touched_;
+  const bool back = position < used_;
   for (size_t i = 0; i < slots_.size(); ++i) {
-    if (back) release(i, position, touched_);
+    if (back) release(i, position, used_);
     if (position == 0) first_[i] = 0;
     if (slots_[i].window <= 0) continue;
     const int64_t needed = position - slots_[i].window - kWindowSlack;
@@ -108,7 +108,7 @@ void KvCache::set_used(int64_t position) {
     release(i, first_[i], needed);
     first_[i] = needed;
   }
-  touched_ = position;
+  used_ = position;
 }
 
 bool KvCache::can_cut(int64_t position) const {

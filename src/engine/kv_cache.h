@@ -54,7 +54,7 @@ class KvCache {
 
   // Tokens before `position` are in the context, later rows are not needed.
   void set_used(int64_t position);
-  int64_t used() const { return touched_; }
+  int64_t used() const { return used_; }
   // The first row of a slot that is still there.
   int64_t first_row(size_t slot) const { return first_[slot]; }
   // Says that rows before `row` of a slot are not there: after loading.
@@ -70,7 +70,7 @@ class KvCache {
 
   std::vector<CacheSlot> slots_;
   std::vector<int64_t> first_;
-  int64_t capacity_ = 0, touched_ = 0;  // rows from touched_ on were never written
+  int64_t capacity_ = 0, used_ = 0;  // rows from used_ on are not needed
   std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -16,7 +16,6 @@ namespace pome {
 
 namespace {
 
-constexpr int64_t kItemBytes = 32 << 10;  // as for other packed products
 // Rows of a wave, unless the tokens of a call are more.
 constexpr int64_t kWaveRows = 16;
 constexpr int64_t kSumColumns = 512;  // per item of work
@@ -147,9 +146,10 @@ class PackedMoeStep final : public Step {
   }
 
   // Tiles [tile, tile + tiles) of an expert's `rows` rows.
-  void multiply(const PackedWeight& weight, int64_t expert, int64_t rows, int64_t tile,
-                int64_t tiles, const kernels::Activations& x, const float* bias, float* y,
-                float* scratch) const {
+  static kernels::ProductArgs product_args(const PackedWeight& weight, int64_t expert, int64_t rows,
+                                           int64_t tile, int64_t tiles,
+                                           const kernels::Activations& x, const float* bias,
+                                           float* y, float* scratch) {
     kernels::ProductArgs args;
     args.w = weight.view;
     args.w.layout.rows = rows;
@@ -162,7 +162,7 @@ class PackedMoeStep final : public Step {
     args.y = y;
     args.ldy = rows;
     args.scratch = reinterpret_cast<std::byte*>(scratch);
-    (x.bits == kernels::ActivationBits::kCoarse ? kernels_->gemm : kernels_->gemv)(args);
+    return args;
   }
 
   void run_wave(const Frame& frame, const Wave& wave) const {
@@ -179,14 +179,16 @@ class PackedMoeStep final : public Step {
                 scratch);
     });
     const int64_t tiles = hidden_ / kernels::kTileRows;
-    const int64_t step = std::max<int64_t>(2, kItemBytes / weights_.down->view.layout.tile_bytes);
+    const int64_t step =
+        std::max<int64_t>(2, kPackedItemBytes / weights_.down->view.layout.tile_bytes);
     const int64_t out_items = (tiles + step - 1) / step;
     frame.parallel(wave.groups * out_items, [&](int64_t item, float* scratch) {
       const Group& group = memory.groups[item / out_items];
       const int64_t tile = item % out_items * step;
-      multiply(*weights_.down, group.expert, hidden_, tile, std::min(step, tiles - tile),
-               inner_of(memory, group), bias(frame, op_.down(), group.expert, hidden_),
-               memory.out + group.first * hidden_, scratch);
+      kernels_->multiply(product_args(*weights_.down, group.expert, hidden_, tile,
+                                      std::min(step, tiles - tile), inner_of(memory, group),
+                                      bias(frame, op_.down(), group.expert, hidden_),
+                                      memory.out + group.first * hidden_, scratch));
     });
     frame.parallel((hidden_ + kSumColumns - 1) / kSumColumns, [&](int64_t item, float*) {
       add_up(frame, wave, item * kSumColumns, std::min(hidden_, (item + 1) * kSumColumns));
@@ -201,11 +203,14 @@ class PackedMoeStep final : public Step {
     const kernels::Activations x = x_of(memory, group);
     float* const gate = memory.gate + group.first * width_;
     float* const up = memory.up + group.first * width_;
-    multiply(*weights_.gate, group.expert, width_, tile, tiles, x,
-             bias(frame, 2, group.expert, width_), gate, scratch);
+    const kernels::ProductArgs args =
+        product_args(*weights_.gate, group.expert, width_, tile, tiles, x,
+                     bias(frame, 2, group.expert, width_), gate, scratch);
     if (op_.gated) {
-      multiply(*weights_.up, group.expert, width_, tile, tiles, x,
-               bias(frame, 3, group.expert, width_), up, scratch);
+      kernels_->multiply(args, product_args(*weights_.up, group.expert, width_, tile, tiles, x,
+                                            bias(frame, 3, group.expert, width_), up, scratch));
+    } else {
+      kernels_->multiply(args);
     }
     const kernels::Activations inner = inner_of(memory, group);
     for (int64_t row = 0; row < group.count; ++row) {

@@ -10,11 +10,10 @@ namespace pome {
 
 namespace {
 
-// Bytes of weights that an item of work reads: enough that handing it to a thread costs little
-// beside it.
-constexpr int64_t kItemBytes = 32 << 10;
 // Tiles whose rows are whole blocks of the activations that they become.
 constexpr int64_t kQuantisedTiles = kernels::Activations::kPad / kernels::kTileRows;
+// Of few tokens, between two looks at whether the caller still wants the result.
+constexpr int64_t kRunTiles = 1024;
 
 class PackedLinearStep final : public Step {
  public:
@@ -31,7 +30,7 @@ class PackedLinearStep final : public Step {
       const kernels::PackedLayout& layout = product.weight->view.layout;
       const int64_t whole = product.quantised != kNoValue ? kQuantisedTiles : 1;
       const int64_t bytes = layout.tile_bytes * (product.up ? 2 : 1) * whole;
-      add_items(i, layout.tiles, whole * std::max<int64_t>(1, kItemBytes / bytes), &few_);
+      add_items(i, layout.tiles, whole * std::max<int64_t>(1, kPackedItemBytes / bytes), &few_);
       add_items(i, layout.tiles, std::max<int64_t>(2, whole), &many_);
       maps_.push_back(product.activation ? choose_activation(isa, *product.activation) : nullptr);
     }
@@ -82,11 +81,23 @@ class PackedLinearStep final : public Step {
         input_.quantised ? x.data : reinterpret_cast<std::byte*>(frame.workspace);
     const kernels::Activations quantised = kernels::activations_in(memory, m, columns_, bits);
     if (!input_.quantised) quantise_input(frame, quantised);
-    const bool many = bits == kernels::ActivationBits::kCoarse;
-    const std::vector<Item>& items = many ? many_ : few_;
-    frame.parallel(static_cast<int64_t>(items.size()), [&](int64_t index, float* scratch) {
-      run_item(frame, items[static_cast<size_t>(index)], quantised, scratch);
-    });
+    if (bits == kernels::ActivationBits::kCoarse) {
+      frame.parallel(static_cast<int64_t>(many_.size()), [&](int64_t index, float* scratch) {
+        run_item(frame, many_[static_cast<size_t>(index)], quantised, scratch);
+      });
+      return {};
+    }
+    // Few tokens: what counts is that weights are read in long runs.
+    frame.parallel_runs(static_cast<int64_t>(few_.size()),
+                        [&](int64_t begin, int64_t end, float* scratch) {
+                          while (begin < end && !frame.cancelled()) {
+                            Item run = few_[static_cast<size_t>(begin)];
+                            while (++begin < end && run.tiles < kRunTiles &&
+                                   few_[static_cast<size_t>(begin)].product == run.product)
+                              run.tiles += few_[static_cast<size_t>(begin)].tiles;
+                            run_item(frame, run, quantised, scratch);
+                          }
+                        });
     return {};
   }
 
@@ -115,8 +126,10 @@ class PackedLinearStep final : public Step {
     });
   }
 
-  void multiply(const Frame& frame, const Item& item, const PackedWeight& weight, ValueId bias,
-                const kernels::Activations& x, float* y, float* scratch) const {
+  static kernels::ProductArgs product_args(const Frame& frame, const Item& item,
+                                           const PackedWeight& weight, ValueId bias,
+                                           const kernels::Activations& x, float* y,
+                                           float* scratch) {
     kernels::ProductArgs args;
     args.w = weight.view;
     args.tile = item.tile;
@@ -126,7 +139,7 @@ class PackedLinearStep final : public Step {
     args.y = y;
     args.ldy = args.w.layout.rows;
     args.scratch = reinterpret_cast<std::byte*>(scratch);
-    (x.bits == kernels::ActivationBits::kCoarse ? kernels_->gemm : kernels_->gemv)(args);
+    return args;
   }
 
   // What follows a product runs on the rows of the item while they are in the cache.
@@ -134,11 +147,15 @@ class PackedLinearStep final : public Step {
                 float* scratch) const {
     const PackedProduct& product = products_[item.product];
     float* y = frame.view(product.result).as<float>();
-    multiply(frame, item, *product.weight, product.bias, x, y, scratch);
+    const kernels::ProductArgs args =
+        product_args(frame, item, *product.weight, product.bias, x, y, scratch);
     float* up = nullptr;
     if (product.up) {
       up = frame.view(product.up_result).as<float>();
-      multiply(frame, item, *product.up, product.up_bias, x, up, scratch);
+      kernels_->multiply(args,
+                         product_args(frame, item, *product.up, product.up_bias, x, up, scratch));
+    } else {
+      kernels_->multiply(args);
     }
     const int64_t width = product.weight->view.layout.rows;
     const int64_t first = item.tile * kernels::kTileRows;

@@ -51,7 +51,7 @@ struct PlanData {
   int threads = 1;
   bool exact = true;
   KvKind kv = KvKind::kF32;  // of caches that attention alone reads; others are f32
-  std::string fingerprint;   // of the graph: what a saved context belongs to
+  Graph graph;               // as compiled: what a saved context belongs to is told from it
   int64_t capacity = 0, chunk = 0, tail_rows = 0, vocab_size = 0;
   std::vector<Slot> slots;  // by ValueId; added values behind the graph's
   std::vector<std::string> names;

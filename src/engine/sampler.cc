@@ -28,7 +28,11 @@ float block_largest(const float* values) {
 // e^-x for x >= 0 from two tables of powers of two, to 4e-7: products and no sums, which every
 // compiler rounds alike.
 class Decay {
+  static constexpr int kEntries = 1024;
+
  public:
+  static constexpr double kUnits = kEntries * kEntries * 1.4426950408889634;  // 1 / ln 2
+
   Decay() {
     for (int i = 0; i < kEntries; ++i) {
       coarse_[i] = std::exp2(-i / static_cast<double>(kEntries));
@@ -43,12 +47,6 @@ class Decay {
     const double power = std::bit_cast<double>((int64_t{1023} - halvings) << 52);
     return coarse_[steps / kEntries % kEntries] * fine_[steps % kEntries] * power;
   }
-
- private:
-  static constexpr int kEntries = 1024;
-
- public:
-  static constexpr double kUnits = kEntries * kEntries * 1.4426950408889634;
 
  private:
   double coarse_[kEntries], fine_[kEntries];

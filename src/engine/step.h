@@ -58,6 +58,9 @@ struct PackedInput {
   std::shared_ptr<const RowNorm> norm;
   bool quantised = false;
 };
+// Bytes of packed weights that an item of work reads: enough that handing it to a thread costs
+// little beside it.
+inline constexpr int64_t kPackedItemBytes = 32 << 10;
 // Floats that a row of `columns` takes as activations.
 int64_t quantised_floats(int64_t columns);
 // Products of one value with several packed weights: activations are quantised once, and all
@@ -65,15 +68,15 @@ int64_t quantised_floats(int64_t columns);
 StepPtr make_packed_linear(Isa isa, PackedInput input, std::vector<PackedProduct> products);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
-struct MoeWeights {                              // up is null when the experts have no gate
-  const Weight *gate = nullptr, *up = nullptr, *down = nullptr;
-  int64_t experts_per_token = 0;  // for Step::work
+// Stacked, [experts * rows, columns]; up is null when the experts have no gate.
+template <typename Matrix>
+struct ExpertWeights {
+  const Matrix *gate = nullptr, *up = nullptr, *down = nullptr;
+  int64_t experts_per_token = 0;  // for Step::work; 0: cannot be told
 };
+using MoeWeights = ExpertWeights<Weight>;
+using PackedMoeWeights = ExpertWeights<PackedWeight>;
 StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights);
-struct PackedMoeWeights {
-  const PackedWeight *gate = nullptr, *up = nullptr, *down = nullptr;
-  int64_t experts_per_token = 0;  // for Step::work
-};
 // The rows of an expert must be whole tiles.
 StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weights);
 

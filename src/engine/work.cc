@@ -1,7 +1,7 @@
 // What a plan does per call, and where its time goes.
 #include <algorithm>
-#include <chrono>
 
+#include "base/stopwatch.h"
 #include "engine/plan_impl.h"
 
 namespace pome {
@@ -32,14 +32,12 @@ class TimedStep final : public Step {
   }
   Work work(const Frame& frame) const override { return step_->work(frame); }
   Status run(const Frame& frame) const override {
-    using Clock = std::chrono::steady_clock;
     StepProfile::Entry& entry = profile_->steps[index_];
     entry.work += step_->work(frame);
-    const Clock::time_point start = Clock::now();
+    const Stopwatch watch;
     Status status = step_->run(frame);
-    const auto taken = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
+    entry.seconds += watch.seconds();
     ++entry.calls;
-    entry.nanoseconds += static_cast<uint64_t>(taken.count());
     return status;
   }
 

@@ -48,7 +48,7 @@ class Runner {
   virtual Result<std::string> load_context(const std::string& path);
   void set_cancel(const CancelToken* token) {
     cancel_ = token;
-  }  // polled between chunks and layers
+  }  // polled within chunks: a runner stops soon, not at the end of a prompt
 
  protected:
   const CancelToken* cancel_ = nullptr;

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/cpu_features.h"
 
@@ -57,6 +58,14 @@ namespace pome::kernels {
 using Int32x16 = int32_t __attribute__((vector_size(64)));
 using Int32x8 = int32_t __attribute__((vector_size(32)));
 #endif
+
+// A row of a table of kernels; tables that choose by more have rows of their own.
+template <typename Kernel>
+struct KernelEntry {
+  std::string_view name;
+  Isa isa;
+  Kernel run;
+};
 
 // The last entry that `isa` can run and that `fits` accepts: tables list the portable kernel first
 // and better ones behind it. Entries of another architecture are not compiled in. Null when none.

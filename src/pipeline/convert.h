@@ -18,9 +18,9 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights = "int4";  // gguf and mlc have their own: "q4_k_m", "q4f16_1"
-  std::string profile;           // variant of the target: "ort" (default) or "plain" of onnx
-  std::string graph;             // "" or, for onnx, "logits-only"
+  std::string weights;  // scheme; "": int4, of gguf q4_k_m, of mlc q4f16_1
+  std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
+  std::string graph;    // "" or, for onnx, "logits-only"
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks

@@ -2,30 +2,12 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
-#include "export/report.h"
-#include "formats/checkpoint.h"
 #include "formats/manifest.h"
 #include "pipeline/convert.h"
+#include "pipeline/target.h"
 
 namespace pome {
-
-// What a target wrote into the staged folder.
-struct Written {
-  ExportReport exported;
-  std::string model;  // inside the folder
-  std::vector<ManifestTensor> tensors;
-  std::vector<std::string> notes;
-};
-
-// What every target is told about the model.
-struct Source {
-  const Graph& graph;  // quantised
-  const Checkpoint& checkpoint;
-  std::string scheme, tokenizer_digest;
-  int64_t context = 0, chunk = 0;
-};
 
 Manifest manifest_of(const Written& written, const Source& source, const ConvertOptions& options);
 // What a tokenizer is read from, and what else the checkpoint has beside its weights.

@@ -2,10 +2,8 @@
 
 #include <sys/stat.h>
 
-#include <chrono>
-#include <utility>
-
 #include "base/memory.h"
+#include "base/stopwatch.h"
 #include "formats/checkpoint.h"
 #include "formats/mlc.h"
 #include "interp/graph_eval.h"
@@ -31,18 +29,6 @@ std::string parent_of(const std::string& path) {
   const size_t slash = path.find_last_of('/');
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
-
-class Lap {
- public:
-  double take() {
-    const Clock::time_point now = Clock::now();
-    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point last_ = Clock::now();
-};
 
 Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
   Json config, generation_config;
@@ -109,7 +95,7 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   LoadedModel model;
   model.path = path;
   model.kind = "checkpoint";
-  Lap lap;
+  Stopwatch watch;
   OpenOptions open;
   open.need_tokenizer = options.need_tokenizer;
   open.read_tokenizer = options.read_tokenizer;
@@ -126,7 +112,7 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
                        std::to_string(positions) + " positions this model was made for")
         .in(path);
   model.generation_config = checkpoint.generation_config;
-  model.times.open = lap.take();
+  model.times.open = watch.lap();
   if (options.reference) {
     POME_ASSIGN_OR_RETURN(model.runner, reference_runner({*model.graph}, {options.threads, context,
                                                                           available_memory() / 2}));
@@ -138,13 +124,13 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
     plan.kv = options.kv;
     plan.profile = options.profile;
     POME_ASSIGN_OR_RETURN(model.plan, compile(*model.graph, plan, work));
-    model.times.plan = lap.take();
+    model.times.plan = watch.lap();
     POME_ASSIGN_OR_RETURN(model.runner, model.plan->new_session());
   }
-  model.times.session = lap.take();
+  model.times.session = watch.lap();
   if (options.need_tokenizer)
     POME_RETURN_IF_ERROR(attach_tokenizer(std::move(checkpoint.tokenizer), options, &model));
-  model.times.tokenizer = lap.take();
+  model.times.tokenizer = watch.lap();
   return model;
 }
 

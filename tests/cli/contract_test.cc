@@ -195,7 +195,7 @@ TEST(Refusals, WrongCallsAreUsage) {
       {"main", "decode, prefill"});
 
   const std::vector<std::pair<std::vector<std::string>, std::vector<std::string>>> converts = {
-      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "mlc"}, {"mlc", "coreml"}},
+      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "coreai"}, {"coreai", "coreml"}},
       {{"--profile", "ane"}, {"--profile ane"}}, {{"--context", "100"}, {"100", "64"}},
       {{"--context", "2048"}, {"2048", "1024"}}, {{"--chunk", "0"}, {"chunk", "at least 1"}},
       {{"--chunk", "5000"}, {"5000"}},           {{"--functions", "three"}, {"one or two"}},
@@ -292,8 +292,8 @@ TEST(Refusals, AnArtefactWithoutOrWithABrokenManifest) {
     expect_refused({"verify", path}, 3, words);
     expect_refused({"run", path, "-p", "x", "-n", "1"}, 3, words);
   }
-  spit(manifest, edited("\"target\": \"coreml\"", "\"target\": \"onnx\""));
-  expect_refused({"verify", path}, 5, {"onnx"});
+  spit(manifest, edited("\"target\": \"coreml\"", "\"target\": \"quill\""));
+  expect_refused({"verify", path}, 5, {"quill", "coreml onnx gguf"});
   std::filesystem::remove(manifest);
   for (const char* name : {"verify", "run", "inspect", "tokenize"})
     expect_refused({name, path}, 3, {path, "manifest.json"}, "some input");

@@ -1,6 +1,6 @@
 // The engine against Hugging Face transformers (fp32 on the stored weights): recorded logits,
 // losses and greedy paths of the models beside the tree.
-#include "engine/engine.h"
+#include "engine/sessions.h"
 #include "formats/checkpoint.h"
 #include "models/models.h"
 #include "quantize/quantize.h"
@@ -35,12 +35,7 @@ class EngineGolden : public testing::TestWithParam<std::string> {
   }
 
   std::unique_ptr<Runner> session(const PlanOptions& options) {
-    auto plan = compile(graph_, options);
-    EXPECT_TRUE(plan.ok()) << plan.status().to_string();
-    if (!plan.ok()) return nullptr;
-    auto made = (*plan)->new_session();
-    EXPECT_TRUE(made.ok()) << made.status().to_string();
-    return made.ok() ? std::move(*made) : nullptr;
+    return pome::session(graph_, options);
   }
   int64_t vocab() const { return graph_.info.vocab_size; }
 

@@ -6,34 +6,13 @@
 
 #include <cstring>
 
+#include "engine/sessions.h"
 #include "engine/tiny_graph.h"
 #include "graph/passes.h"
 #include "interp/graph_eval.h"
 
 namespace pome {
 namespace {
-
-std::vector<int32_t> some_ids(int64_t count, int64_t vocab = 50) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>((i * 17 + 3) % vocab));
-  return ids;
-}
-
-std::unique_ptr<Runner> session(const Graph& graph, const PlanOptions& options = {}) {
-  auto plan = compile(graph, options);
-  EXPECT_TRUE(plan.ok()) << plan.status().to_string();
-  if (!plan.ok()) return nullptr;
-  auto made = (*plan)->new_session();
-  EXPECT_TRUE(made.ok()) << made.status().to_string();
-  return made.ok() ? std::move(*made) : nullptr;
-}
-
-std::vector<float> all_logits(Runner& runner, std::span<const int32_t> ids) {
-  std::vector<float> out(ids.size() * static_cast<size_t>(runner.info().vocab_size));
-  const Status status = runner.prefill(ids, LogitsOf::kAll, out);
-  EXPECT_TRUE(status.ok()) << status.to_string();
-  return out;
-}
 
 std::vector<float> reference_logits(const Graph& graph, std::span<const int32_t> ids) {
   auto runner = reference_runner({graph}, {});

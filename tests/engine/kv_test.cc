@@ -10,20 +10,14 @@
 #include "base/io.h"
 #include "base/sha256.h"
 #include "base/temp_folder.h"
-#include "engine/engine.h"
 #include "engine/kv_cache.h"
+#include "engine/sessions.h"
 #include "engine/tiny_graph.h"
 
 namespace pome {
 namespace {
 
 constexpr KvKind kKinds[] = {KvKind::kF32, KvKind::kF16, KvKind::kQ8, KvKind::kQ4};
-
-std::vector<int32_t> some_ids(int64_t count, int64_t vocab = 50) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>((i * 17 + 3) % vocab));
-  return ids;
-}
 
 Graph tiny(int64_t window = 0, int64_t kv_heads = 2) {
   TinyConfig config;
@@ -34,35 +28,12 @@ Graph tiny(int64_t window = 0, int64_t kv_heads = 2) {
   return graph;
 }
 
-std::unique_ptr<Runner> session(const Graph& graph, const PlanOptions& options = {}) {
-  auto plan = compile(graph, options);
-  EXPECT_TRUE(plan.ok()) << plan.status().to_string();
-  if (!plan.ok()) return nullptr;
-  auto made = (*plan)->new_session();
-  EXPECT_TRUE(made.ok()) << made.status().to_string();
-  return made.ok() ? std::move(*made) : nullptr;
-}
 PlanOptions with(KvKind kind, bool exact = true) {
   PlanOptions options;
   options.kv = kind;
   options.exact = exact;
   options.capacity = 2048;
   return options;
-}
-
-std::vector<float> all_logits(Runner& runner, std::span<const int32_t> ids) {
-  std::vector<float> out(ids.size() * static_cast<size_t>(runner.info().vocab_size));
-  const Status status = runner.prefill(ids, LogitsOf::kAll, out);
-  EXPECT_TRUE(status.ok()) << status.to_string();
-  return out;
-}
-double distance(const std::vector<float>& got, const std::vector<float>& wanted) {
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    difference += std::pow(static_cast<double>(got[i] - wanted[i]), 2);
-    size += std::pow(static_cast<double>(wanted[i]), 2);
-  }
-  return std::sqrt(difference / size);
 }
 
 // ---- kinds --------------------------------------------------------------------------------------

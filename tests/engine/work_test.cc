@@ -97,7 +97,7 @@ TEST(PlanWork, ProfileCountsEveryStepOfEveryCallAndChangesNothing) {
   EXPECT_EQ(options.profile->steps.back().kind, "linear (logits)");
   options.profile->reset();
   EXPECT_EQ(options.profile->steps[0].calls, 0u);
-  EXPECT_EQ(options.profile->steps[0].nanoseconds, 0u);
+  EXPECT_EQ(options.profile->steps[0].seconds, 0);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/packed/tile.h"
 #include "kernels/packed_test_util.h"
 
 namespace pome::kernels {
@@ -43,6 +44,16 @@ TEST(Packed, FloatsAndOddShapesStayAsTheyAre) {
   EXPECT_FALSE(packed_format(Encoding::plain(EncodingKind::kIQ1_S), 256));
   EXPECT_FALSE(packed_format(Encoding::int_blocks(4, 8), 256));
   EXPECT_FALSE(packed_format(Encoding::lut(4, 16), 7));
+}
+
+TEST(Packed, OffsetsAreKnownWhereCodeIsCompiled) {
+  for (const Encoding& encoding : packable()) {
+    const auto format = packed_format(encoding, 256);
+    if (!format) continue;
+    EXPECT_EQ(code_offset(format->bits, format->scales, format->table != PackedTable::kNone),
+              format->offset)
+        << to_string(encoding);
+  }
 }
 
 TEST(Quantize, EveryKernelGivesTheSameBits) {
@@ -151,6 +162,49 @@ TEST(PackedProducts, PartialTilesAndRangesOfTiles) {
                 Product(packed, ActivationBits::kFine, random_floats(3 * 64, 11)));
   check_product(weight.view.encoding,
                 Product(packed, ActivationBits::kCoarse, random_floats(13 * 64, 11)));
+}
+
+// x of so many columns does not stay in the first-level cache: tiles are read by two.
+TEST(PackedProducts, WideRows) {
+  for (const Encoding& encoding :
+       {Encoding::plain(EncodingKind::kQ4_K), Encoding::plain(EncodingKind::kQ6_K),
+        Encoding::plain(EncodingKind::kQ8_0), Encoding::int_blocks(4, 32), Encoding::lut(4, 16)}) {
+    for (const int64_t rows : {16, 32, 48, 59}) {
+      if (rows == 59 && encoding.kind == EncodingKind::kLut) continue;  // whole groups only
+      const RandomWeight weight(encoding, rows, 4096, static_cast<uint32_t>(rows));
+      ASSERT_TRUE(weight.valid) << to_string(encoding);
+      const Packed packed(weight, *packed_format(encoding, 4096));
+      check_product(encoding, Product(packed, ActivationBits::kByte, random_floats(4096, 11)));
+    }
+  }
+}
+
+TEST(PackedProducts, TwoMatricesGiveWhatEachOfThemGives) {
+  for (const Encoding& encoding :
+       {Encoding::plain(EncodingKind::kQ4_K), Encoding::plain(EncodingKind::kQ6_K),
+        Encoding::int_blocks(8, 256), Encoding::lut(4, 16)}) {
+    const RandomWeight one(encoding, 48, 256, 1), other(encoding, 48, 256, 2);
+    ASSERT_TRUE(one.valid && other.valid) << to_string(encoding);
+    const auto format = *packed_format(encoding, 256);
+    const Packed packed_one(one, format), packed_other(other, format);
+    for (const int64_t m : {1, 3}) {
+      for (const auto bits :
+           {ActivationBits::kFine, ActivationBits::kByte, ActivationBits::kCoarse}) {
+        Product first(packed_one, bits, random_floats(m * 256, 11));
+        Product second(packed_other, bits, random_floats(m * 256, 11));
+        second.bias = random_floats(48, 13);
+        for (const PackedEntry& entry : packed_kernels()) {
+          if (!runs_here(entry.isa)) continue;
+          const std::vector<float> wanted[] = {first.run(entry), second.run(entry)};
+          std::vector<float> got[] = {std::vector<float>(wanted[0].size(), -77.0f),
+                                      std::vector<float>(wanted[0].size(), -77.0f)};
+          entry.multiply(first.args(got[0].data()), second.args(got[1].data()));
+          for (const int i : {0, 1})
+            ASSERT_EQ(got[i], wanted[i]) << entry.name << " " << to_string(encoding) << " " << i;
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

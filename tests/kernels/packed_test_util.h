@@ -94,9 +94,11 @@ struct Product {
 
   std::vector<float> run(PackedKernel kernel) {
     std::vector<float> y(static_cast<size_t>(m * ldy), -77.0f);
-    kernel({packed.view, 0, packed.layout.tiles, acts.view, bias.data(), y.data(), ldy,
-            scratch.data()});
+    kernel(args(y.data()));
     return y;
+  }
+  ProductArgs args(float* y) {
+    return {packed.view, 0, packed.layout.tiles, acts.view, bias.data(), y, ldy, scratch.data()};
   }
   std::vector<float> run(const PackedEntry& entry) {
     return run(bits == ActivationBits::kCoarse ? entry.gemm : entry.gemv);

@@ -67,21 +67,9 @@ struct DirectArgs {
 };
 using DirectKernel = void (*)(const DirectArgs& args);
 
-struct SoftmaxEntry {
-  std::string_view name;
-  Isa isa;
-  SoftmaxKernel run;
-};
-struct WeightedSumEntry {
-  std::string_view name;
-  Isa isa;
-  WeightedSumKernel run;
-};
-struct UnpackEntry {
-  std::string_view name;
-  Isa isa;
-  UnpackKernel run;
-};
+using SoftmaxEntry = KernelEntry<SoftmaxKernel>;
+using WeightedSumEntry = KernelEntry<WeightedSumKernel>;
+using UnpackEntry = KernelEntry<UnpackKernel>;
 struct DirectEntry {
   std::string_view name;
   Isa isa;

@@ -10,10 +10,6 @@
 #include "kernels/attention/load_avx512.h"
 
 #if defined(POME_HAVE_AVX512_KERNELS)
-#if !defined(__clang__)
-// GCC 12's intrinsics name an undefined vector where they mean "none".
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
 namespace pome::kernels {
 
 namespace {

@@ -34,11 +34,7 @@ using PanelKernel = void (*)(const PanelArgs& args);
 using GemvKernel = void (*)(const WeightView& w, int64_t row, int64_t rows, const float* x,
                             float* y);
 
-struct PanelEntry {
-  std::string_view name;
-  Isa isa;
-  PanelKernel run;
-};
+using PanelEntry = KernelEntry<PanelKernel>;
 struct GemvEntry {
   std::string_view name;
   Isa isa;

@@ -194,24 +194,13 @@ POME_TARGET_AVX2 void tile_times(const ProductArgs& args, int64_t tile, int64_t 
   }
 }
 
-template <int kBits, PackedScales kScales, bool kTable, bool kFine>
-void tiles_times(const ProductArgs& args) {
-  for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
-    int64_t m = 0;
-    for (; m + 2 <= args.x.m; m += 2) tile_times<kBits, kScales, kTable, kFine, 2>(args, tile, m);
-    for (; m < args.x.m; ++m) tile_times<kBits, kScales, kTable, kFine, 1>(args, tile, m);
-  }
-}
-
 struct Gemv {
   const ProductArgs& args;
   template <int kBits, PackedScales kScales, bool kTable>
   void operator()() const {
-    if (args.x.bits == ActivationBits::kFine) {
-      tiles_times<kBits, kScales, kTable, true>(args);
-    } else {
-      tiles_times<kBits, kScales, kTable, false>(args);
-    }
+    for_few_tokens<2>(args, [this]<bool kFine, int M>(int64_t tile, int64_t m0) {
+      tile_times<kBits, kScales, kTable, kFine, M>(args, tile, m0);
+    });
   }
 };
 

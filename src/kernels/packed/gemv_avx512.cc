@@ -10,30 +10,50 @@ namespace pome::kernels {
 
 namespace {
 
-// Weights to come are asked for this many bytes ahead of their use.
-constexpr int64_t kAhead = 4096;
-
 POME_INLINE_VNNI __m512i four(const int8_t* at) {
   int32_t bytes;
   __builtin_memcpy(&bytes, at, 4);
   return _mm512_set1_epi32(bytes);
 }
 
-// One tile times M tokens, beginning with token m0.
-template <int kBits, PackedScales kScales, bool kTable, bool kFine, int M>
-POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t m0) {
-  const PackedLayout& layout = args.w.layout;
-  const std::byte* data = args.w.tile(tile);
+// A tile of a product: its bytes, and where its 16 results go.
+struct Place {
+  const std::byte* tile;
+  const float* bias;  // null: none
+  float* y;           // of the first token
+  int64_t ldy;
+  __mmask16 rows;
+};
+Place place_of(const ProductArgs& args, int64_t tile) {
+  const int64_t row = tile * kTileRows;
+  const int64_t rows = std::min(kTileRows, args.w.layout.rows - row);
+  return {args.w.tile(tile), args.bias ? args.bias + row : nullptr, args.y + row, args.ldy,
+          static_cast<__mmask16>((1u << rows) - 1)};
+}
+
+// T tiles of one format times M tokens, beginning with token m0.
+//
+// Weights are read from memory once, so that is what their reading must not disturb. The
+// processor's own prefetcher follows a stream of lines better than instructions that ask for lines
+// ahead (they fill the buffers of the first-level cache; measured on Zen 4). x is read once per
+// tile and pushed out of that cache by weights when it is wide: it is asked for a few blocks ahead.
+template <int kBits, PackedScales kScales, bool kTable, bool kFine, int M, int T>
+POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)[T], int64_t m0) {
   using Reader = TileReader<kBits, kScales>;
-  Reader reader(data + layout.head_bytes);
-  __m512i table = _mm512_setzero_si512();
-  if constexpr (kTable) {
-    table = table_register(args.w, data);
+  constexpr int kOffset = code_offset(kBits, kScales, kTable);
+  const PackedLayout& layout = args.w.layout;
+  Reader reader[T];
+  __m512i table[T];
+  POME_UNROLL
+  for (int n = 0; n < T; ++n) {
+    reader[n].begin(places[n].tile + layout.head_bytes);
+    table[n] = _mm512_setzero_si512();
+    if constexpr (kTable) table[n] = table_register(args.w, places[n].tile);
   }
   const int8_t *high[M], *low[M];
   const float *xs[M], *scaled_sum[M];
   const int32_t* sum[M];
-  __m512 total[M];
+  __m512 total[M][T];
   POME_UNROLL
   for (int m = 0; m < M; ++m) {
     high[m] = args.x.high + (m0 + m) * args.x.columns;
@@ -41,102 +61,140 @@ POME_TARGET_VNNI void tile_times(const ProductArgs& args, int64_t tile, int64_t 
     xs[m] = args.x.scale + (m0 + m) * args.x.scales();
     sum[m] = args.x.sum + (m0 + m) * args.x.sums();
     scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
-    total[m] = _mm512_setzero_ps();
+    POME_UNROLL
+    for (int n = 0; n < T; ++n) total[m][n] = _mm512_setzero_ps();
   }
-  const int offset = args.w.format.offset;
   for (int64_t block = 0; block < layout.blocks; ++block) {
-    const std::byte* codes = reader.next();
-    Quads quads;
-    Codes<kBits>::load(codes, &quads);
-    if constexpr (kTable) {
-      POME_UNROLL
-      for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table, quads.v[t]);
+    const int at = 32 * static_cast<int>(block);
+    if constexpr (M == 1 && !kFine) {
+      _mm_prefetch(reinterpret_cast<const char*>(high[0] + at + 256), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(xs[0] + block + 16), _MM_HINT_T0);
+      if constexpr (kOffset != 0)
+        _mm_prefetch(reinterpret_cast<const char*>(sum[0] + 2 * block + 32), _MM_HINT_T0);
+      if constexpr (Reader::kBias)
+        _mm_prefetch(reinterpret_cast<const char*>(scaled_sum[0] + 2 * block + 32), _MM_HINT_T0);
     }
     POME_UNROLL
-    for (int i = 0; i < Reader::kBlockBytes; i += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(codes) + kAhead + i, _MM_HINT_T0);
-    POME_UNROLL
-    for (int m = 0; m < M; ++m) {
-      // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
-      __m512i part[2];
-      POME_UNROLL
-      for (int h = 0; h < 2; ++h) {
-        // (256 high +) low, less the offset of the codes.
-        const int at = 32 * static_cast<int>(block);
-        __m512i both = _mm512_set1_epi32(-offset * sum[m][2 * block + h]);
-        if constexpr (kFine) {
-          __m512i first = _mm512_setzero_si512();
-          POME_UNROLL
-          for (int t = 4 * h; t < 4 * h + 4; ++t)
-            first = _mm512_dpbusd_epi32(first, quads.v[t], four(high[m] + at + 4 * t));
-          both = _mm512_add_epi32(both, _mm512_slli_epi32(first, 8));
-        }
-        const int8_t* const last = kFine ? low[m] : high[m];
+    for (int n = 0; n < T; ++n) {
+      const std::byte* codes = reader[n].next();
+      Quads quads;
+      Codes<kBits>::load(codes, &quads);
+      if constexpr (kTable) {
         POME_UNROLL
-        for (int t = 4 * h; t < 4 * h + 4; ++t)
-          both = _mm512_dpbusd_epi32(both, quads.v[t], four(last + at + 4 * t));
-        part[h] = both;
+        for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table[n], quads.v[t]);
       }
-      const __m512 x = _mm512_set1_ps(xs[m][block]);
-      if constexpr (Reader::kParts == 2) {
+      POME_UNROLL
+      for (int m = 0; m < M; ++m) {
+        // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
+        __m512i part[2];
         POME_UNROLL
         for (int h = 0; h < 2; ++h) {
-          const __m512 factor = _mm512_mul_ps(reader.scale[h], x);
-          total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[h]), factor, total[m]);
-          if constexpr (Reader::kBias) {
-            total[m] = _mm512_fmadd_ps(reader.bias[h], _mm512_set1_ps(scaled_sum[m][2 * block + h]),
-                                       total[m]);
+          // (256 high +) low, less the offset of the codes.
+          __m512i both = _mm512_setzero_si512();
+          if constexpr (kOffset != 0) both = _mm512_set1_epi32(-kOffset * sum[m][2 * block + h]);
+          if constexpr (kFine) {
+            __m512i first = _mm512_setzero_si512();
+            POME_UNROLL
+            for (int t = 4 * h; t < 4 * h + 4; ++t)
+              first = _mm512_dpbusd_epi32(first, quads.v[t], four(high[m] + at + 4 * t));
+            both = _mm512_add_epi32(both, _mm512_slli_epi32(first, 8));
           }
+          const int8_t* const last = kFine ? low[m] : high[m];
+          POME_UNROLL
+          for (int t = 4 * h; t < 4 * h + 4; ++t)
+            both = _mm512_dpbusd_epi32(both, quads.v[t], four(last + at + 4 * t));
+          part[h] = both;
         }
-      } else {
-        const __m512 both = _mm512_cvtepi32_ps(_mm512_add_epi32(part[0], part[1]));
-        const __m512 factor = kScales == PackedScales::kRow ? x : _mm512_mul_ps(reader.scale[0], x);
-        total[m] = _mm512_fmadd_ps(both, factor, total[m]);
-        if constexpr (Reader::kBias) {
-          const float s = scaled_sum[m][2 * block] + scaled_sum[m][2 * block + 1];
-          total[m] = _mm512_fmadd_ps(reader.bias[0], _mm512_set1_ps(s), total[m]);
+        __m512& sums = total[m][n];
+        const __m512 x = _mm512_set1_ps(xs[m][block]);
+        if constexpr (Reader::kParts == 2) {
+          POME_UNROLL
+          for (int h = 0; h < 2; ++h) {
+            const __m512 factor = _mm512_mul_ps(reader[n].scale[h], x);
+            sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[h]), factor, sums);
+            if constexpr (Reader::kBias) {
+              sums = _mm512_fmadd_ps(reader[n].bias[h],
+                                     _mm512_set1_ps(scaled_sum[m][2 * block + h]), sums);
+            }
+          }
+        } else {
+          const __m512 both = _mm512_cvtepi32_ps(_mm512_add_epi32(part[0], part[1]));
+          const __m512 factor =
+              kScales == PackedScales::kRow ? x : _mm512_mul_ps(reader[n].scale[0], x);
+          sums = _mm512_fmadd_ps(both, factor, sums);
+          if constexpr (Reader::kBias) {
+            const float s = scaled_sum[m][2 * block] + scaled_sum[m][2 * block + 1];
+            sums = _mm512_fmadd_ps(reader[n].bias[0], _mm512_set1_ps(s), sums);
+          }
         }
       }
     }
   }
-  const int64_t row = tile * kTileRows;
-  const int64_t rows = std::min(kTileRows, layout.rows - row);
-  const auto mask = static_cast<__mmask16>((1u << rows) - 1);
-  __m512 bias = _mm512_setzero_ps();
-  if (args.bias) bias = _mm512_maskz_loadu_ps(mask, args.bias + row);
   POME_UNROLL
-  for (int m = 0; m < M; ++m) {
-    __m512 y = total[m];
-    if constexpr (kScales == PackedScales::kRow) y = _mm512_mul_ps(y, _mm512_loadu_ps(data));
-    _mm512_mask_storeu_ps(args.y + (m0 + m) * args.ldy + row, mask, _mm512_add_ps(y, bias));
+  for (int n = 0; n < T; ++n) {
+    const Place& to = places[n];
+    __m512 bias = _mm512_setzero_ps();
+    if (to.bias) bias = _mm512_maskz_loadu_ps(to.rows, to.bias);
+    POME_UNROLL
+    for (int m = 0; m < M; ++m) {
+      __m512 y = total[m][n];
+      if constexpr (kScales == PackedScales::kRow) y = _mm512_mul_ps(y, _mm512_loadu_ps(to.tile));
+      _mm512_mask_storeu_ps(to.y + (m0 + m) * to.ldy, to.rows, _mm512_add_ps(y, bias));
+    }
   }
 }
 
-template <int kBits, PackedScales kScales, bool kTable, bool kFine>
-void tiles_times(const ProductArgs& args) {
-  for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
-    int64_t m = 0;
-    for (; m + 4 <= args.x.m; m += 4) tile_times<kBits, kScales, kTable, kFine, 4>(args, tile, m);
-    for (; m + 2 <= args.x.m; m += 2) tile_times<kBits, kScales, kTable, kFine, 2>(args, tile, m);
-    for (; m < args.x.m; ++m) tile_times<kBits, kScales, kTable, kFine, 1>(args, tile, m);
-  }
-}
+// From here on x no longer stays in the first-level cache beside the weights that pass through it.
+constexpr int64_t kManyColumns = 4096;
 
+// One matrix, or two side by side.
 struct Gemv {
   const ProductArgs& args;
+  const ProductArgs* other = nullptr;
+
   template <int kBits, PackedScales kScales, bool kTable>
   void operator()() const {
-    if (args.x.bits == ActivationBits::kFine) {
-      tiles_times<kBits, kScales, kTable, true>(args);
-    } else {
-      tiles_times<kBits, kScales, kTable, false>(args);
+    if (args.x.m == 1 && args.x.bits == ActivationBits::kByte) {
+      const int64_t end = args.tile + args.tiles;
+      int64_t tile = args.tile;
+      if (other) {
+        for (; tile < end; ++tile)
+          one_token<kBits, kScales, kTable>({place_of(args, tile), place_of(*other, tile)});
+        return;
+      }
+      if (args.x.columns >= kManyColumns) {
+        // Two halves at once, each a stream of its own: half as often past x.
+        const int64_t half = args.tiles / 2;
+        for (; tile < args.tile + half; ++tile)
+          one_token<kBits, kScales, kTable>({place_of(args, tile), place_of(args, tile + half)});
+        tile += half;
+      }
+      for (; tile < end; ++tile) one_token<kBits, kScales, kTable>({place_of(args, tile)});
+      return;
     }
+    several_tokens<kBits, kScales, kTable>(args);
+    if (other) several_tokens<kBits, kScales, kTable>(*other);
+  }
+
+ private:
+  template <int kBits, PackedScales kScales, bool kTable, size_t T>
+  void one_token(const Place (&places)[T]) const {
+    tiles_times<kBits, kScales, kTable, false, 1, static_cast<int>(T)>(args, places, 0);
+  }
+  template <int kBits, PackedScales kScales, bool kTable>
+  static void several_tokens(const ProductArgs& of) {
+    for_few_tokens<4>(of, [&of]<bool kFine, int M>(int64_t tile, int64_t m0) {
+      tiles_times<kBits, kScales, kTable, kFine, M, 1>(of, {place_of(of, tile)}, m0);
+    });
   }
 };
 
 }  // namespace
 
 void packed_gemv_avx512vnni(const ProductArgs& args) { with_format(args.w.format, Gemv{args}); }
+void packed_gemv_pair_avx512vnni(const ProductArgs& one, const ProductArgs& other) {
+  with_format(one.w.format, Gemv{one, &other});
+}
 
 POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const Activations& to,
                                         int64_t row) {

@@ -39,7 +39,8 @@ POME_TARGET_AVX512 void fill_panel(const PackedView& w, int64_t tile, PanelBytes
   constexpr int kParts = Reader::kParts;
   const PackedLayout& layout = w.layout;
   const std::byte* data = w.tile(tile);
-  Reader reader(data + layout.head_bytes);
+  Reader reader;
+  reader.begin(data + layout.head_bytes);
   constexpr int kWidth = code_width(kBits, kScales, kTable);
   __m512i table = _mm512_setzero_si512();
   if constexpr (kTable) {

@@ -13,23 +13,6 @@ constexpr int64_t kGroupBlocks = kPanelColumns / kBlockColumns;
 constexpr int64_t kTilesAtOnce = 2;    // what the scratch holds
 constexpr int64_t kTokensAtOnce = 24;  // stay in the first-level cache between two tiles
 
-// Largest |code - offset| on either side of zero.
-struct CodeRange {
-  float low, high;
-};
-template <int kBits>
-CodeRange code_range(const PackedFormat& format) {
-  switch (format.table) {
-    case PackedTable::kNone:
-      break;
-    case PackedTable::kFp4:
-      return {-12, 12};
-    default:
-      return {-127, 127};
-  }
-  return {static_cast<float>(-format.offset), static_cast<float>((1 << kBits) - 1 - format.offset)};
-}
-
 // A quad of codes c becomes round(c * a + b). `a` holds a * 2^(6 + kBits) and `b` the constant 16 b
 // + 8, both twice in each lane of a row. The product is taken with four binary places; that c * a
 // <= 254 keeps all of it inside 16 bits.
@@ -111,7 +94,7 @@ struct PanelFiller {
 
   void fill(const std::byte* tile, std::byte* panel) const {
     Reader reader(tile + w.layout.head_bytes);
-    const CodeRange range = code_range<kBits>(w.format);
+    const CodeRange range = code_range(w.format);
     for (int64_t first = 0; first < w.layout.blocks; first += kGroupBlocks) {
       const int blocks = static_cast<int>(std::min(kGroupBlocks, w.layout.blocks - first));
       Affine affine[kGroupBlocks][kRowGroups][kParts];

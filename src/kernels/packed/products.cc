@@ -10,7 +10,7 @@ constexpr QuantizeEntry kQuantizeKernels[] = {
 };
 #undef POME_QUANTIZE_KERNEL
 
-#define POME_PACKED_KERNEL(isa, name, gemv, gemm) {#name, Isa::isa, gemv, gemm},
+#define POME_PACKED_KERNEL(isa, name, gemv, gemm, pair) {#name, Isa::isa, gemv, gemm, pair},
 constexpr PackedEntry kPackedKernels[] = {
 #include "kernels/packed/kernels.inc"
 };

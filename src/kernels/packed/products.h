@@ -62,11 +62,7 @@ Activations activations_part(const Activations& of, int64_t row, int64_t first, 
 
 using QuantizeKernel = void (*)(const float* x, int64_t columns, const Activations& to,
                                 int64_t row);
-struct QuantizeEntry {
-  std::string_view name;
-  Isa isa;
-  QuantizeKernel run;
-};
+using QuantizeEntry = KernelEntry<QuantizeKernel>;
 
 struct ProductArgs {
   PackedView w;
@@ -78,10 +74,25 @@ struct ProductArgs {
   std::byte* scratch = nullptr;  // gemm: gemm_panel_bytes(columns), aligned to 64 bytes
 };
 using PackedKernel = void (*)(const ProductArgs& args);
+// Products of the same x and tiles with two matrices of one format and layout.
+using PackedPairKernel = void (*)(const ProductArgs& one, const ProductArgs& other);
 struct PackedEntry {
   std::string_view name;
   Isa isa;
   PackedKernel gemv, gemm;
+  PackedPairKernel gemv_pair;  // null where reading both side by side gains nothing
+  // The one of them that the activations are for.
+  void multiply(const ProductArgs& args) const {
+    (args.x.bits == ActivationBits::kCoarse ? gemm : gemv)(args);
+  }
+  void multiply(const ProductArgs& one, const ProductArgs& other) const {
+    if (gemv_pair && one.x.bits != ActivationBits::kCoarse && one.w.format == other.w.format) {
+      gemv_pair(one, other);
+    } else {
+      multiply(one);
+      multiply(other);
+    }
+  }
 };
 int64_t gemm_panel_bytes(int64_t columns);
 // What a product takes: gemm pays from a few tokens on. Narrow matrices stay with fine activations:
@@ -100,11 +111,14 @@ const PackedEntry* choose_packed(Isa isa);
 
 #define POME_QUANTIZE_KERNEL(isa, function) \
   void function(const float* x, int64_t columns, const Activations& to, int64_t row);
-#define POME_PACKED_KERNEL(isa, name, gemv, gemm) \
-  void gemv(const ProductArgs& args);             \
+#define POME_PACKED_KERNEL(isa, name, gemv, gemm, pair) \
+  void gemv(const ProductArgs& args);                   \
   void gemm(const ProductArgs& args);
 #include "kernels/packed/kernels.inc"
 #undef POME_QUANTIZE_KERNEL
 #undef POME_PACKED_KERNEL
+#if defined(POME_HAVE_AVX512_KERNELS)
+void packed_gemv_pair_avx512vnni(const ProductArgs& one, const ProductArgs& other);
+#endif
 
 }  // namespace pome::kernels

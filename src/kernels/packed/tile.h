@@ -1,7 +1,7 @@
 // Inside a tile: what packing, the kernels and the tests share. The layout is drawn in packed.h.
 #pragma once
 
-#include "kernels/packed/packed.h"
+#include "kernels/packed/products.h"
 
 namespace pome::kernels {
 
@@ -31,6 +31,14 @@ inline CodeRange code_range(const PackedFormat& format) {
 constexpr int code_width(int bits, PackedScales scales, bool table) {
   if (!table) return bits;
   return scales == PackedScales::kExponent ? 5 : 8;
+}
+
+// What a code is less: PackedFormat::offset, known where the code is compiled.
+constexpr int code_offset(int bits, PackedScales scales, bool table) {
+  if (table) return scales == PackedScales::kExponent ? 12 : 128;
+  const bool bias = scales == PackedScales::kHalfBias || scales == PackedScales::kSuperBias ||
+                    scales == PackedScales::kSuperBias16;
+  return bias ? 0 : 1 << (bits - 1);
 }
 
 // Calls body.template operator()<bits, scales, table>() for the format: every combination that
@@ -66,6 +74,28 @@ void with_format(const PackedFormat& format, const Body& body) {
 #undef POME_FORMAT
     default:
       return;
+  }
+}
+
+// Walks a product of few tokens: times.template operator()<fine, M>(tile, m0) for every tile of
+// `args`, M tokens from m0 on at a time: kMost (2 or 4) of them, at the end half as many, then one.
+template <int kMost, typename Times>
+void for_few_tokens(const ProductArgs& args, const Times& times) {
+  const auto walk = [&]<bool kFine>() {
+    for (int64_t tile = args.tile; tile < args.tile + args.tiles; ++tile) {
+      int64_t m = 0;
+      const auto take = [&]<int M>() {
+        for (; m + M <= args.x.m; m += M) times.template operator()<kFine, M>(tile, m);
+      };
+      if constexpr (kMost == 4) take.template operator()<4>();
+      take.template operator()<2>();
+      take.template operator()<1>();
+    }
+  };
+  if (args.x.bits == ActivationBits::kFine) {
+    walk.template operator()<true>();
+  } else {
+    walk.template operator()<false>();
   }
 }
 

@@ -133,19 +133,22 @@ struct TileReader {
   static constexpr int kSpan = span_blocks(kKind);
   static constexpr int kBlockBytes = 64 * kBits;
 
-  const std::byte* at;      // the codes of the next block
-  const std::byte* record;  // of its span
-  int number = 0;           // of the block in its span
+  const std::byte* at = nullptr;      // the codes of the next block
+  const std::byte* record = nullptr;  // of its span
+  int number = 0;                     // of the block in its span
   __m512 d, n;
   __m512 scale[kParts], bias[kParts];
 
-  POME_INLINE_AVX512 explicit TileReader(const std::byte* spans) : at(spans), record(spans) {}
+  POME_INLINE_AVX512 void begin(const std::byte* spans) { at = record = spans; }
 
   // Sets scale and bias, and gives the codes of the next block.
   POME_INLINE_AVX512 const std::byte* next() {
     if (number == 0) {
       record = at;
       at += record_bytes(kKind);
+      // The prefetcher of the processor follows lines in their order; scales are used later.
+      for (int i = 64; i < record_bytes(kKind); i += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(record) + i, _MM_HINT_T0);
       if constexpr (kKind >= PackedScales::kSuper) d = halves(record);
       if constexpr (kKind >= PackedScales::kSuper && kBias) n = halves(record + 32);
     }

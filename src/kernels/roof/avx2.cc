@@ -1,4 +1,5 @@
 // AVX2: int8 products are pairs added in 16 bits, widened and added in 32.
+#include "kernels/roof/products.h"
 #include "kernels/roof/roof.h"
 
 #if defined(POME_HAVE_AVX2_KERNELS)
@@ -27,25 +28,11 @@ POME_TARGET_AVX2 uint64_t read_roof_avx2(const std::byte* data, int64_t bytes) {
 }
 
 POME_TARGET_AVX2 double int8_roof_avx2(int64_t rounds) {
-  constexpr int kSums = 10;
-  __m256i x = _mm256_set1_epi8(1), y = x;
+  __m256i x = _mm256_set1_epi8(1), y = x, sum[10];
   const __m256i ones = _mm256_set1_epi16(1);
-  __m256i sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < kSums; ++j) {
-    sum[j] = _mm256_setzero_si256();
-    __asm__ volatile("" : "+x"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    POME_UNROLL
-    for (int j = 0; j < kSums; ++j) {
-      // Nothing may be computed once for all products.
-      __asm__ volatile("" : "+x"(x), "+x"(y));
-      sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), ones));
-    }
-  }
-  POME_UNROLL
-  for (int j = 1; j < kSums; ++j) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
+  POME_ROOF_PRODUCTS("+x", _mm256_setzero_si256(),
+                     _mm256_add_epi32(sum[j], _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), ones)),
+                     _mm256_add_epi32(sum[0], sum[j]));
   alignas(32) uint32_t lanes[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), sum[0]);
   uint32_t total = 0;
@@ -54,21 +41,9 @@ POME_TARGET_AVX2 double int8_roof_avx2(int64_t rounds) {
 }
 
 POME_TARGET_AVX2 double f32_roof_avx2(int64_t rounds) {
-  constexpr int kSums = 12;
-  __m256 x = _mm256_set1_ps(1.0f), y = x;
-  __m256 sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < kSums; ++j) {
-    sum[j] = _mm256_setzero_ps();
-    __asm__ volatile("" : "+x"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+x"(x), "+x"(y));
-    POME_UNROLL
-    for (int j = 0; j < kSums; ++j) sum[j] = _mm256_fmadd_ps(x, y, sum[j]);
-  }
-  POME_UNROLL
-  for (int j = 1; j < kSums; ++j) sum[0] = _mm256_add_ps(sum[0], sum[j]);
+  __m256 x = _mm256_set1_ps(1.0f), y = x, sum[12];
+  POME_ROOF_PRODUCTS("+x", _mm256_setzero_ps(), _mm256_fmadd_ps(x, y, sum[j]),
+                     _mm256_add_ps(sum[0], sum[j]));
   alignas(32) float lanes[8];
   _mm256_store_ps(lanes, sum[0]);
   double total = 0;

@@ -1,4 +1,5 @@
 // AVX-512, VNNI and BF16: 24 sums, as many as the products of pome keep in registers.
+#include "kernels/roof/products.h"
 #include "kernels/roof/roof.h"
 
 #if defined(POME_HAVE_AVX512_KERNELS)
@@ -49,86 +50,24 @@ POME_TARGET_AVX512 uint64_t read_roof_avx512(const std::byte* data, int64_t byte
 }
 
 POME_TARGET_AVX512 double f32_roof_avx512(int64_t rounds) {
-  __m512 x = _mm512_set1_ps(1.0f), y = x;
-  __m512 sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < 16; ++j) {
-    sum[j] = _mm512_setzero_ps();
-    __asm__ volatile("" : "+v"(sum[j]));
-  }
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) {
-    sum[j] = _mm512_setzero_ps();
-    __asm__ volatile("" : "+v"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+v"(x), "+v"(y));
-    POME_UNROLL
-    for (int j = 0; j < 16; ++j) sum[j] = _mm512_fmadd_ps(x, y, sum[j]);
-    POME_UNROLL
-    for (int j = 16; j < kSums; ++j) sum[j] = _mm512_fmadd_ps(x, y, sum[j]);
-  }
-  // In registers: sums whose address is taken would be stored in every round.
-  POME_UNROLL
-  for (int j = 1; j < 16; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  __m512 x = _mm512_set1_ps(1.0f), y = x, sum[kSums];
+  POME_ROOF_PRODUCTS("+v", _mm512_setzero_ps(), _mm512_fmadd_ps(x, y, sum[j]),
+                     _mm512_add_ps(sum[0], sum[j]));
   return total_of(sum[0]);
 }
 
 POME_TARGET_VNNI double int8_roof_vnni(int64_t rounds) {
-  __m512i x = _mm512_set1_epi8(1), y = x;
-  __m512i sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < 16; ++j) {
-    sum[j] = _mm512_setzero_si512();
-    __asm__ volatile("" : "+v"(sum[j]));
-  }
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) {
-    sum[j] = _mm512_setzero_si512();
-    __asm__ volatile("" : "+v"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+v"(x), "+v"(y));
-    POME_UNROLL
-    for (int j = 0; j < 16; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], x, y);
-    POME_UNROLL
-    for (int j = 16; j < kSums; ++j) sum[j] = _mm512_dpbusd_epi32(sum[j], x, y);
-  }
-  // In registers: sums whose address is taken would be stored in every round.
-  POME_UNROLL
-  for (int j = 1; j < 16; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) sum[0] = _mm512_add_epi32(sum[0], sum[j]);
+  __m512i x = _mm512_set1_epi8(1), y = x, sum[kSums];
+  POME_ROOF_PRODUCTS("+v", _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[j], x, y),
+                     _mm512_add_epi32(sum[0], sum[j]));
   return total_of(sum[0]);
 }
 
 POME_TARGET_BF16 double bf16_roof_avx512(int64_t rounds) {
   __m512i x = _mm512_set1_epi16(0x3F80), y = x;  // ones
   __m512 sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < 16; ++j) {
-    sum[j] = _mm512_setzero_ps();
-    __asm__ volatile("" : "+v"(sum[j]));
-  }
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) {
-    sum[j] = _mm512_setzero_ps();
-    __asm__ volatile("" : "+v"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+v"(x), "+v"(y));
-    POME_UNROLL
-    for (int j = 0; j < 16; ++j) sum[j] = _mm512_dpbf16_ps(sum[j], (__m512bh)x, (__m512bh)y);
-    POME_UNROLL
-    for (int j = 16; j < kSums; ++j) sum[j] = _mm512_dpbf16_ps(sum[j], (__m512bh)x, (__m512bh)y);
-  }
-  // In registers: sums whose address is taken would be stored in every round.
-  POME_UNROLL
-  for (int j = 1; j < 16; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) sum[0] = _mm512_add_ps(sum[0], sum[j]);
+  POME_ROOF_PRODUCTS("+v", _mm512_setzero_ps(), _mm512_dpbf16_ps(sum[j], (__m512bh)x, (__m512bh)y),
+                     _mm512_add_ps(sum[0], sum[j]));
   return total_of(sum[0]);
 }
 

@@ -1,7 +1,8 @@
 // NEON: int8 products as pairs in 16 bits, with the dot product, and as 2 x 8 by 8 x 2 matrices.
+#include "kernels/roof/products.h"
 #include "kernels/roof/roof.h"
 
-#if defined(__aarch64__)
+#if defined(POME_HAVE_NEON_KERNELS)
 #include <arm_neon.h>
 
 namespace pome::kernels {
@@ -9,13 +10,6 @@ namespace pome::kernels {
 namespace {
 
 constexpr int kSums = 24;
-
-// Added up in registers: sums whose address is taken would be stored in every round.
-#define POME_ADD_SUMS(add, sum, count)                                                  \
-  POME_UNROLL                                                                           \
-  for (int j = 1; j < ((count) < 16 ? (count) : 16); ++j) sum[0] = add(sum[0], sum[j]); \
-  POME_UNROLL                                                                           \
-  for (int j = 16; j < (count); ++j) sum[0] = add(sum[0], sum[j])
 
 }  // namespace
 
@@ -35,96 +29,32 @@ uint64_t read_roof_neon(const std::byte* data, int64_t bytes) {
 }
 
 double int8_roof_neon(int64_t rounds) {
-  constexpr int kPairs = 8;
   int8x16_t x = vdupq_n_s8(1), y = x;
-  int32x4_t sum[kPairs];
-  POME_UNROLL
-  for (int j = 0; j < kPairs; ++j) {
-    sum[j] = vdupq_n_s32(0);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    POME_UNROLL
-    for (int j = 0; j < kPairs; ++j) {
-      // Nothing may be computed once for all products.
-      __asm__ volatile("" : "+w"(x), "+w"(y));
-      const int16x8_t low = vmull_s8(vget_low_s8(x), vget_low_s8(y));
-      sum[j] = vpadalq_s16(sum[j], vmlal_high_s8(low, x, y));
-    }
-  }
-  POME_ADD_SUMS(vaddq_s32, sum, kPairs);
+  int32x4_t sum[8];
+  POME_ROOF_PRODUCTS(
+      "+w", vdupq_n_s32(0),
+      vpadalq_s16(sum[j], vmlal_high_s8(vmull_s8(vget_low_s8(x), vget_low_s8(y)), x, y)),
+      vaddq_s32(sum[0], sum[j]));
   return static_cast<uint32_t>(vaddvq_s32(sum[0]));
 }
 
 double f32_roof_neon(int64_t rounds) {
-  float32x4_t x = vdupq_n_f32(1.0f), y = x;
-  float32x4_t sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < 16; ++j) {
-    sum[j] = vdupq_n_f32(0.0f);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) {
-    sum[j] = vdupq_n_f32(0.0f);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+w"(x), "+w"(y));
-    POME_UNROLL
-    for (int j = 0; j < 16; ++j) sum[j] = vfmaq_f32(sum[j], x, y);
-    POME_UNROLL
-    for (int j = 16; j < kSums; ++j) sum[j] = vfmaq_f32(sum[j], x, y);
-  }
-  POME_ADD_SUMS(vaddq_f32, sum, kSums);
+  float32x4_t x = vdupq_n_f32(1.0f), y = x, sum[kSums];
+  POME_ROOF_PRODUCTS("+w", vdupq_n_f32(0.0f), vfmaq_f32(sum[j], x, y), vaddq_f32(sum[0], sum[j]));
   return static_cast<double>(vaddvq_f32(sum[0]));
 }
 
-__attribute__((target("arch=armv8.2-a+dotprod"))) double int8_roof_dotprod(int64_t rounds) {
+POME_TARGET_DOTPROD double int8_roof_dotprod(int64_t rounds) {
   int8x16_t x = vdupq_n_s8(1), y = x;
   int32x4_t sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < 16; ++j) {
-    sum[j] = vdupq_n_s32(0);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) {
-    sum[j] = vdupq_n_s32(0);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+w"(x), "+w"(y));
-    POME_UNROLL
-    for (int j = 0; j < 16; ++j) sum[j] = vdotq_s32(sum[j], x, y);
-    POME_UNROLL
-    for (int j = 16; j < kSums; ++j) sum[j] = vdotq_s32(sum[j], x, y);
-  }
-  POME_ADD_SUMS(vaddq_s32, sum, kSums);
+  POME_ROOF_PRODUCTS("+w", vdupq_n_s32(0), vdotq_s32(sum[j], x, y), vaddq_s32(sum[0], sum[j]));
   return static_cast<uint32_t>(vaddvq_s32(sum[0]));
 }
 
-__attribute__((target("arch=armv8.2-a+i8mm"))) double int8_roof_i8mm(int64_t rounds) {
+POME_TARGET_I8MM double int8_roof_i8mm(int64_t rounds) {
   int8x16_t x = vdupq_n_s8(1), y = x;
   int32x4_t sum[kSums];
-  POME_UNROLL
-  for (int j = 0; j < 16; ++j) {
-    sum[j] = vdupq_n_s32(0);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  POME_UNROLL
-  for (int j = 16; j < kSums; ++j) {
-    sum[j] = vdupq_n_s32(0);
-    __asm__ volatile("" : "+w"(sum[j]));
-  }
-  for (int64_t i = 0; i < rounds; ++i) {
-    __asm__ volatile("" : "+w"(x), "+w"(y));
-    POME_UNROLL
-    for (int j = 0; j < 16; ++j) sum[j] = vmmlaq_s32(sum[j], x, y);
-    POME_UNROLL
-    for (int j = 16; j < kSums; ++j) sum[j] = vmmlaq_s32(sum[j], x, y);
-  }
-  POME_ADD_SUMS(vaddq_s32, sum, kSums);
+  POME_ROOF_PRODUCTS("+w", vdupq_n_s32(0), vmmlaq_s32(sum[j], x, y), vaddq_s32(sum[0], sum[j]));
   return static_cast<uint32_t>(vaddvq_s32(sum[0]));
 }
 

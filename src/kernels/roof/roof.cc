@@ -1,8 +1,9 @@
 #include "kernels/roof/roof.h"
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
+
+#include "base/stopwatch.h"
 
 namespace pome::kernels {
 
@@ -18,22 +19,18 @@ constexpr ProductRoofEntry kProductKernels[] = {
 #include "kernels/roof/kernels.inc"
 };
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 // Shortest time of `run` on all threads of the pool at once, over `seconds` and at least 5 times.
 template <typename Run>
 double shortest(ThreadPool* pool, double seconds, const Run& run) {
   const int64_t threads = pool->threads();
   double best = 1e30;
-  const double stop = now() + seconds;
-  for (int times = 0; times < 5 || now() < stop; ++times) {
-    const double start = now();
+  const Stopwatch all;
+  for (int times = 0; times < 5 || all.seconds() < seconds; ++times) {
+    const Stopwatch watch;
     pool->parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) run(part);
     });
-    best = std::min(best, now() - start);
+    best = std::min(best, watch.seconds());
   }
   return best;
 }
@@ -89,9 +86,9 @@ double measure_product_roof(Isa isa, RoofProduct product, ThreadPool* pool) {
   for (;; rounds *= 2) {
     double taken = 1e30;
     for (int times = 0; times < 3; ++times) {
-      const double start = now();
+      const Stopwatch watch;
       sinks[0].value += entry->run(rounds);
-      taken = std::min(taken, now() - start);
+      taken = std::min(taken, watch.seconds());
     }
     if (taken > kRunSeconds) break;
   }

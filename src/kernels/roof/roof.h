@@ -28,11 +28,7 @@ inline constexpr int kRoofProducts = 3;
 std::string_view to_string(RoofProduct product);  // "int8", "bf16", "f32"
 
 using ReadRoofKernel = uint64_t (*)(const std::byte* data, int64_t bytes);
-struct ReadRoofEntry {
-  std::string_view name;
-  Isa isa;
-  ReadRoofKernel run;
-};
+using ReadRoofEntry = KernelEntry<ReadRoofKernel>;
 inline constexpr int64_t kReadUnit = 512;  // bytes that a read must be a multiple of
 
 using ProductRoofKernel = double (*)(int64_t rounds);

@@ -1,6 +1,6 @@
-#include "pipeline/convert_mlc.h"
-
+// A weight package that MLC's engine loads beside a compiled model library.
 #include <algorithm>
+#include <cctype>
 
 #include "base/io.h"
 #include "encoding/mlc_groups.h"
@@ -11,6 +11,7 @@
 #include "models/models.h"
 #include "pipeline/frame.h"
 #include "pipeline/mlc_conversation.h"
+#include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pome {
@@ -154,13 +155,6 @@ Json chat_config(const MlcModel& model, const Scheme& scheme, const ModelInfo& i
   return out;
 }
 
-// config.json and generation_config.json first, so that the folder is a checkpoint.
-Status write_side_files(const Checkpoint& checkpoint, const Json& config,
-                        const std::string& folder) {
-  POME_RETURN_IF_ERROR(write_tokenizer_files(checkpoint, folder));
-  return io::write_file(folder + "/config.json", dump_json(config, 2) + "\n");
-}
-
 std::string library_name(const ModelInfo& info, const Scheme& scheme) {
   std::string out;
   for (const char c : info.name + "-" + scheme.name)
@@ -186,90 +180,93 @@ void add_next_steps(const ConvertOptions& options, const ModelInfo& info, const 
                      {"bundle_weight", true}}));
 }
 
-struct Prepared {
-  Checkpoint checkpoint;
-  Graph graph;
-  MlcModel model;
-  std::shared_ptr<const Tokenizer> tokenizer;
-};
-
-Result<Prepared> prepare(const ConvertOptions& options, ConvertReport* report) {
-  Prepared out;
-  POME_ASSIGN_OR_RETURN(out.checkpoint, open_checkpoint(options.model));
-  POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(out.checkpoint, {options.context}));
-  const int64_t positions = info.max_position_embeddings;
-  if (options.context > positions)
-    return usage_error("--context " + std::to_string(options.context) + " is more than the " +
-                       std::to_string(positions) + " positions this model was made for");
-  const int64_t wanted = options.context > 0 ? options.context : std::min<int64_t>(positions, 4096);
-  POME_ASSIGN_OR_RETURN(out.graph, build_graph(out.checkpoint, {wanted}));
-  POME_ASSIGN_OR_RETURN(out.model, describe_for_mlc(out.checkpoint, out.graph, wanted));
-  report->warnings = out.checkpoint.warnings;
-  report->warnings.insert(report->warnings.end(), out.model.warnings.begin(),
-                          out.model.warnings.end());
-  if (out.model.context != wanted) {
-    POME_ASSIGN_OR_RETURN(out.graph, build_graph(out.checkpoint, {out.model.context}));
+class MlcTarget final : public TargetWriter {
+ public:
+  Status prepare(const ConvertOptions& options, ConvertReport*) override {
+    POME_ASSIGN_OR_RETURN(scheme_, parse_scheme(options));
+    return {};
   }
-  report->context = out.model.context;
-  report->chunk = out.model.model_config.value("prefill_chunk_size", report->context);
-  if (out.checkpoint.tokenizer.model != TokenizerSource::Model::kNone) {
-    POME_ASSIGN_OR_RETURN(out.tokenizer, Tokenizer::create(out.checkpoint.tokenizer));
-    if (!out.checkpoint.sidecars.count("tokenizer.json") &&
-        !out.checkpoint.sidecars.count("tokenizer.model"))
+
+  Result<Graph> build(const Checkpoint& checkpoint, const ConvertOptions& options,
+                      ConvertReport* report) override {
+    POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint, {options.context}));
+    const int64_t positions = info.max_position_embeddings;
+    if (options.context > positions)
+      return usage_error("--context " + std::to_string(options.context) + " is more than the " +
+                         std::to_string(positions) + " positions this model was made for");
+    const int64_t wanted =
+        options.context > 0 ? options.context : std::min<int64_t>(positions, 4096);
+    POME_ASSIGN_OR_RETURN(Graph graph, build_graph(checkpoint, {wanted}));
+    POME_ASSIGN_OR_RETURN(model_, describe_for_mlc(checkpoint, graph, wanted));
+    report->warnings.insert(report->warnings.end(), model_.warnings.begin(), model_.warnings.end());
+    report->context = model_.context;
+    report->chunk = model_.model_config.value("prefill_chunk_size", report->context);
+    if (model_.context == wanted) return graph;
+    return build_graph(checkpoint, {model_.context});
+  }
+
+  Result<Quantized> quantize(const Graph& graph, const ConvertOptions&, ConvertReport*) override {
+    Quantized out{graph, {}};
+    parts_ = choose_all(&out.graph, scheme_, &out.tensors);
+    return out;
+  }
+
+  Result<Written> write(const Source& source, const ConvertOptions& options,
+                        const std::string& path, const WorkContext& work,
+                        ConvertReport* report) override {
+    // First, so that the folder is a checkpoint when it is opened again.
+    POME_RETURN_IF_ERROR(write_tokenizer_files(source.checkpoint, path));
+    POME_RETURN_IF_ERROR(io::write_file(path + "/config.json", dump_json(model_.config, 2) + "\n"));
+    MlcOptions mlc;
+    mlc.scheme = scheme_.name;
+    mlc.tokenizer_digest = source.tokenizer_digest;
+    POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
+                          tokenizer_of(source.checkpoint, report));
+    mlc.chat_config = chat_config(model_, scheme_, source.graph.info, source.checkpoint,
+                                  tokenizer.get(), &report->notes);
+    mlc.reopen = [context = source.context](const std::string& folder) -> Result<Graph> {
+      OpenOptions open;
+      open.read_tokenizer = false;
+      POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(folder, open));
+      return build_graph(checkpoint, {context});
+    };
+    POME_ASSIGN_OR_RETURN(MlcReport made, export_mlc(source.graph, parts_, mlc, path, work));
+    report->errors = std::move(made.errors);
+    Written out{made.exported, kMlcConfig, {}};
+    for (const MlcTensor& tensor : made.cache.tensors)
+      out.tensors.push_back(
+          {tensor.name, made.cache.shards[tensor.shard].file, tensor.offset, tensor.bytes, {}});
+    const uint64_t cache = 2 * static_cast<uint64_t>(cache_elements_per_token(source.graph)) *
+                           static_cast<uint64_t>(source.context);
+    add_next_steps(options, source.graph.info, scheme_, made.exported.weight_bytes + cache,
+                   &report->notes);
+    return out;
+  }
+
+  // They are, but config.json is not that of the checkpoint: write() has done it.
+  bool tokenizer_beside() const override { return false; }
+
+ private:
+  // Null where there is none, which has been said.
+  static Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const Checkpoint& checkpoint,
+                                                               ConvertReport* report) {
+    if (checkpoint.tokenizer.model == TokenizerSource::Model::kNone)
+      return std::shared_ptr<const Tokenizer>();
+    if (!checkpoint.sidecars.count("tokenizer.json") &&
+        !checkpoint.sidecars.count("tokenizer.model"))
       report->notes.push_back(
           "MLC's engine needs a tokenizer.json or tokenizer.model, which this checkpoint does not "
           "have: put one beside the weights and name it in tokenizer_files");
-  } else {
-    report->warnings.push_back(
-        "the checkpoint has no tokenizer: MLC's engine needs one beside the weights");
+    return Tokenizer::create(checkpoint.tokenizer);
   }
-  return out;
-}
+
+  Scheme scheme_;
+  MlcModel model_;
+  std::vector<MlcPart> parts_;
+};
 
 }  // namespace
 
-Result<ConvertReport> convert_to_mlc(const ConvertOptions& options, const WorkContext& work) {
-  ConvertReport report;
-  report.output = options.output;
-  POME_ASSIGN_OR_RETURN(const Scheme scheme, parse_scheme(options));
-  POME_ASSIGN_OR_RETURN(Prepared prepared, prepare(options, &report));
-  Graph& graph = prepared.graph;
-  const std::vector<MlcPart> parts = choose_all(&graph, scheme, &report.tensors);
-
-  POME_RETURN_IF_ERROR(check_replaceable(options));
-  POME_ASSIGN_OR_RETURN(
-      const std::unique_ptr<io::Staged> staged,
-      io::Staged::create(options.output, io::Staged::Kind::kFolder, options.force));
-  POME_RETURN_IF_ERROR(check_disk(graph, parent_of(options.output)));
-  POME_RETURN_IF_ERROR(
-      write_side_files(prepared.checkpoint, prepared.model.config, staged->path()));
-  MlcOptions mlc;
-  mlc.scheme = scheme.name;
-  if (prepared.tokenizer) mlc.tokenizer_digest = prepared.tokenizer->digest();
-  mlc.chat_config = chat_config(prepared.model, scheme, graph.info, prepared.checkpoint,
-                                prepared.tokenizer.get(), &report.notes);
-  mlc.reopen = [context = report.context](const std::string& folder) -> Result<Graph> {
-    OpenOptions open;
-    open.read_tokenizer = false;
-    POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(folder, open));
-    return build_graph(checkpoint, {context});
-  };
-  POME_ASSIGN_OR_RETURN(MlcReport written, export_mlc(graph, parts, mlc, staged->path(), work));
-  report.exported = written.exported;
-  report.errors = std::move(written.errors);
-  Written files{written.exported, kMlcConfig, {}, {}};
-  for (const MlcTensor& tensor : written.cache.tensors)
-    files.tensors.push_back(
-        {tensor.name, written.cache.shards[tensor.shard].file, tensor.offset, tensor.bytes, {}});
-  const Source source{graph,          prepared.checkpoint, scheme.name, mlc.tokenizer_digest,
-                      report.context, report.chunk};
-  POME_RETURN_IF_ERROR(finish_folder(files, source, options, staged->path(), work, &report));
-  const uint64_t cache = 2 * static_cast<uint64_t>(cache_elements_per_token(graph)) *
-                         static_cast<uint64_t>(report.context);
-  add_next_steps(options, graph.info, scheme, written.exported.weight_bytes + cache, &report.notes);
-  POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
-  POME_RETURN_IF_ERROR(staged->commit());
-  return report;
-}
+std::unique_ptr<TargetWriter> mlc_writer() { return std::make_unique<MlcTarget>(); }
 
 }  // namespace pome
