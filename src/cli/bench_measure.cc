@@ -8,9 +8,11 @@
 #include "base/stopwatch.h"
 #include "base/thread_pool.h"
 #include "cli/cmd_bench.h"
+#include "cli/generation_flags.h"
 #include "engine/buffer.h"
 #include "engine/sampler.h"
 #include "kernels/roof/roof.h"
+#include "quantize/quantize.h"
 
 namespace pome::cli {
 
@@ -98,6 +100,14 @@ class Measurement {
     load.threads = threads;
     load.context = std::max(options_.prompt, options_.depth + options_.decode);
     load.exact = options_.exact;
+    load.kv = chosen_kv(options_.kv);
+    if (!options_.weights.empty()) {
+      POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, parse_recipe(options_.weights));
+      load.rewrite = [recipe](const Graph& graph) -> Result<Graph> {
+        POME_ASSIGN_OR_RETURN(Quantized encoded, quantize(graph, recipe));
+        return std::move(encoded.graph);
+      };
+    }
     load.need_tokenizer = load.read_tokenizer = false;
     load.profile = std::move(profile);
     auto model = load_model(options_.model, load, app_.work());

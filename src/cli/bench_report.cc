@@ -178,6 +178,8 @@ Json to_json(const Bench& bench, const BenchOptions& options) {
   out["depth"] = options.depth;
   out["repetitions"] = options.repetitions;
   out["exact"] = options.exact;
+  out["weights"] = options.weights;
+  out["kv"] = options.kv;
   out["file_bytes"] = bench.file_bytes > 0 ? Json(bench.file_bytes) : Json();
   out["read_file_ms"] = bench.read_files ? Json(rounded(*bench.read_files * kMs)) : Json();
   out["tokenizer_ms"] = bench.tokenizer ? Json(rounded(*bench.tokenizer * kMs)) : Json();
@@ -196,6 +198,7 @@ std::string to_text(const Bench& bench, const BenchOptions& options) {
     const std::string threads =
         std::to_string(run.threads) + (run.threads == 1 ? " thread" : " threads");
     text += "\n" + threads + ", " + (run.isa.empty() ? bench.runner : run.isa) +
+            (options.weights.empty() ? "" : ", " + options.weights) +
             (options.exact ? ", exact" : "") + "\n";
     text += "  load         " + ms(run.load.median());
     if (!run.isa.empty())

@@ -1,5 +1,8 @@
 #include "cli/cmd_bench.h"
 
+#include "cli/generation_flags.h"
+#include "quantize/quantize.h"
+
 namespace pome::cli {
 
 namespace {
@@ -8,6 +11,7 @@ Status run(App& app, BenchOptions options) {
   if (options.threads.empty()) options.threads = {app.common.threads};
   if (options.prompt == 0 && options.decode == 0)
     return usage_error("-p 0 and -n 0 leave nothing to measure");
+  if (!options.weights.empty()) POME_RETURN_IF_ERROR(parse_recipe(options.weights).status());
   POME_ASSIGN_OR_RETURN(const double allowed, parse_percent(options.fail_over, "--fail-over"));
   if (allowed < 0) return usage_error("--fail-over " + options.fail_over + " is negative");
   if (!options.baseline.empty()) POME_RETURN_IF_ERROR(check_baseline(options, options.baseline));
@@ -62,6 +66,9 @@ void add_bench(App& app) {
   command->add_option("-r,--repetitions", o.repetitions, "medians are taken over so many")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  command->add_option("--weights", o.weights,
+                      "as if converted with these (int4, lut4, ...): encoded in memory first");
+  add_kv_flag(command, &o.kv);
   command->add_flag("--exact", o.exact,
                     "f32 activations, also where weights are quantised (slower)");
   command->add_flag("--profile", o.profile, "time by kind of step, measured in calls of their own");

@@ -145,7 +145,7 @@ class Compiler {
   Result<const Weight*> weight_of(ValueId id) {
     const int32_t constant = constant_of_[static_cast<size_t>(id)];
     if (constant < 0) return nullptr;
-    return plan_->weights.encoded(graph_, constant, work_.cancel);
+    return plan_->weights.encoded(graph_, constant, &pool_, work_.cancel);
   }
 
   Status lower(const Node& node) {
@@ -256,21 +256,22 @@ class Compiler {
       const Node& other = producer(up);
       POME_ASSIGN_OR_RETURN(product->up, packed_weight_of(other.operands[1]));
       POME_RETURN_IF_ERROR(bias_of(other, &product->up_bias));
-      product->up_result = write(up);
       done_.insert(up);
     }
     product->result = node.result;
     if (const ValueId activated = fusions_.activation[id]; activated != kNoValue) {
       product->activation = activation_of(producer(activated));
       product->result = activated;
-      if (fusions_.quantised[static_cast<size_t>(activated)])
+      if (fusions_.quantised[static_cast<size_t>(activated)]) {
         product->quantised = write(add_quantised(activated));
+        product->result = kNoValue;
+      }
     } else if (const ValueId sum = fusions_.sum[id]; sum != kNoValue) {
       POME_ASSIGN_OR_RETURN(product->residual, use(fusions_.residual_of[id], false));
       reads->push_back(product->residual);
       product->result = sum;
     }
-    write(product->result);
+    if (product->result != kNoValue) write(product->result);
     done_.insert(node.result);
     return {};
   }
@@ -331,10 +332,23 @@ class Compiler {
       return lower(LinearOp{}, node);
     return any_stride(node, make_matmul(plan_->isa, node));
   }
+  // Whether a product has this weight packed: it lies in memory in that form then, and need not lie
+  // there as stored too.
+  bool packed_for_product(ValueId weight) const {
+    const int32_t constant = constant_of_[static_cast<size_t>(weight)];
+    return std::any_of(graph_.nodes.begin(), graph_.nodes.end(), [&](const Node& node) {
+      return is_packed(node) && constant_of_[static_cast<size_t>(node.operands[1])] == constant;
+    });
+  }
   Status lower(const EmbeddingOp&, const Node& node) {
+    Node made = node;
+    if (packed_for_product(node.operands[0])) {
+      POME_ASSIGN_OR_RETURN(const PackedWeight* const rows, packed_weight_of(node.operands[0]));
+      POME_ASSIGN_OR_RETURN(made.operands[1], use(node.operands[1], false));
+      return finish(made, make_packed_embedding(made, rows));
+    }
     POME_ASSIGN_OR_RETURN(const Weight* const table, weight_of(node.operands[0]));
     if (!table) return any_stride(node, make_gather(node));
-    Node made = node;
     POME_ASSIGN_OR_RETURN(made.operands[1], use(node.operands[1], false));
     return finish(made, make_embedding(plan_->isa, made, table));
   }

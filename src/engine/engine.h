@@ -51,7 +51,7 @@ struct PlanOptions {
   int threads = 1;
   std::optional<Isa> isa;  // default: selected_isa()
   int64_t capacity = 0;    // tokens per session; 0 = min(max_position_embeddings, 4096)
-  int64_t chunk = 128;     // tokens per prefill step
+  int64_t chunk = 256;     // tokens per prefill step
   // f32 activations and weights as stored, the same results however tokens are cut into calls.
   // Otherwise int8 activations where the instruction set has kernels for them; see
   // docs/engine.md for what that costs in accuracy.

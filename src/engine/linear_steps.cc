@@ -125,20 +125,47 @@ class LinearStep final : public Step {
   const kernels::Bf16Entry* bf16_ = nullptr;
 };
 
+// Rows of a table that is a weight, as it is stored or packed.
+class StoredRows {
+ public:
+  StoredRows(Isa isa, const Weight* table)
+      : view_(table->view), decode_(kernels::choose_decode(isa, view_.encoding, view_.columns)) {}
+  std::string name() const { return to_string(view_.encoding); }
+  int64_t rows() const { return view_.rows; }
+  int64_t columns() const { return view_.columns; }
+  uint64_t bytes(int64_t rows) const { return bytes_of(view_, rows); }
+  void row(int64_t id, float* out) const { decode_(view_, id, 1, out); }
+
+ private:
+  const kernels::WeightView& view_;
+  kernels::DecodeKernel decode_;
+};
+class PackedRows {
+ public:
+  explicit PackedRows(const PackedWeight* table) : view_(table->view) {}
+  std::string name() const { return "packed"; }
+  int64_t rows() const { return view_.layout.rows; }
+  int64_t columns() const { return view_.layout.columns; }
+  uint64_t bytes(int64_t rows) const {
+    return static_cast<uint64_t>(rows * view_.layout.tile_bytes / kernels::kTileRows);
+  }
+  void row(int64_t id, float* out) const { kernels::unpack_row(view_, id, out); }
+
+ private:
+  const kernels::PackedView& view_;
+};
+
+template <typename Table>
 class EmbeddingStep final : public Step {
  public:
-  EmbeddingStep(Isa isa, const Node& node, const Weight* table)
-      : ids_(node.operands[1]),
-        y_(node.result),
-        table_(table),
-        decode_(kernels::choose_decode(isa, table->view.encoding, table->view.columns)) {}
+  EmbeddingStep(const Node& node, Table table)
+      : ids_(node.operands[1]), y_(node.result), table_(std::move(table)) {}
   std::string describe() const override {
-    return "embedding " + to_string(table_->view.encoding) +
-           shape_text(table_->view.rows, table_->view.columns);
+    return "embedding " + table_.name() + shape_text(table_.rows(), table_.columns());
   }
   Work work(const Frame& frame) const override {
     Work work;
-    work.weight_bytes = bytes_of(table_->view, frame.view(ids_).count());
+    work.weight_bytes = table_.bytes(frame.view(ids_).count());
     return work;
   }
   Status run(const Frame& frame) const override {
@@ -147,19 +174,18 @@ class EmbeddingStep final : public Step {
     const int64_t count = ids.count();
     for (int64_t i = 0; i < count; ++i) {
       const int64_t id = ids.as<const int32_t>()[i];
-      if (id < 0 || id >= table_->view.rows) {
+      if (id < 0 || id >= table_.rows()) {
         return bad_input(Refusal::kRange, "id " + std::to_string(id) + " is outside the table of " +
-                                              std::to_string(table_->view.rows));
+                                              std::to_string(table_.rows()));
       }
-      decode_(table_->view, id, 1, y + i * table_->view.columns);
+      table_.row(id, y + i * table_.columns());
     }
     return {};
   }
 
  private:
   ValueId ids_, y_;
-  const Weight* table_;
-  kernels::DecodeKernel decode_;
+  Table table_;
 };
 
 // x [.., M, K] times y [.., N, K] or [.., K, N]; batch axes broadcast.
@@ -331,7 +357,10 @@ StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact)
   return std::make_unique<LinearStep>(isa, node, weight, exact);
 }
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table) {
-  return std::make_unique<EmbeddingStep>(isa, node, table);
+  return std::make_unique<EmbeddingStep<StoredRows>>(node, StoredRows(isa, table));
+}
+StepPtr make_packed_embedding(const Node& node, const PackedWeight* table) {
+  return std::make_unique<EmbeddingStep<PackedRows>>(node, PackedRows(table));
 }
 StepPtr make_matmul(Isa isa, const Node& node) { return std::make_unique<MatMulStep>(isa, node); }
 StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights) {

@@ -159,7 +159,7 @@ class PackedMoeStep final : public Step {
     args.tiles = tiles;
     args.x = x;
     args.bias = bias;
-    args.y = y;
+    args.y = y + tile * kernels::kTileRows;
     args.ldy = rows;
     args.scratch = reinterpret_cast<std::byte*>(scratch);
     return args;

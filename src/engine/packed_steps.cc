@@ -12,8 +12,11 @@ namespace {
 
 // Tiles whose rows are whole blocks of the activations that they become.
 constexpr int64_t kQuantisedTiles = kernels::Activations::kPad / kernels::kTileRows;
-// Of few tokens, between two looks at whether the caller still wants the result.
-constexpr int64_t kRunTiles = 1024;
+// Of few tokens: tiles between two looks at whether the caller still wants the result, and the
+// floats of a run that scratch holds.
+constexpr int64_t kRunTiles = 1024, kRunFloats = 16 << 10;
+// Times `whole` tiles: an item whose floats lie in scratch stays in the cache with many tokens.
+constexpr int64_t kMostWithFloats = 4;
 
 class PackedLinearStep final : public Step {
  public:
@@ -30,7 +33,9 @@ class PackedLinearStep final : public Step {
       const kernels::PackedLayout& layout = product.weight->view.layout;
       const int64_t whole = product.quantised != kNoValue ? kQuantisedTiles : 1;
       const int64_t bytes = layout.tile_bytes * (product.up ? 2 : 1) * whole;
-      add_items(i, layout.tiles, whole * std::max<int64_t>(1, kPackedItemBytes / bytes), &few_);
+      const int64_t most = floats_of(product) > 0 ? kMostWithFloats : kRunTiles;
+      add_items(i, layout.tiles, whole * std::clamp<int64_t>(kPackedItemBytes / bytes, 1, most),
+                &few_);
       add_items(i, layout.tiles, std::max<int64_t>(2, whole), &many_);
       maps_.push_back(product.activation ? choose_activation(isa, *product.activation) : nullptr);
     }
@@ -51,9 +56,11 @@ class PackedLinearStep final : public Step {
   int64_t scratch_floats(const Limits& limits) const override {
     const bool many =
         kernels::activation_bits(limits.tokens, columns_) == kernels::ActivationBits::kCoarse;
-    const int64_t panel =
-        many ? kernels::gemm_panel_bytes(columns_) / static_cast<int64_t>(sizeof(float)) : 0;
-    return std::max(panel, input_.norm ? columns_ : 0);
+    int64_t floats = kRunFloats;
+    for (const std::vector<Item>* items : {&few_, &many_})
+      for (const Item& item : *items)
+        floats = std::max(floats, floats_of(products_[item.product], item.tiles, limits.tokens));
+    return std::max((many ? panel_floats() : 0) + floats, input_.norm ? columns_ : 0);
   }
   int64_t workspace_floats(const Limits& limits) const override {
     if (input_.quantised) return 0;
@@ -91,10 +98,7 @@ class PackedLinearStep final : public Step {
     frame.parallel_runs(static_cast<int64_t>(few_.size()),
                         [&](int64_t begin, int64_t end, float* scratch) {
                           while (begin < end && !frame.cancelled()) {
-                            Item run = few_[static_cast<size_t>(begin)];
-                            while (++begin < end && run.tiles < kRunTiles &&
-                                   few_[static_cast<size_t>(begin)].product == run.product)
-                              run.tiles += few_[static_cast<size_t>(begin)].tiles;
+                            const Item run = take_run(&begin, end, m);
                             run_item(frame, run, quantised, scratch);
                           }
                         });
@@ -109,6 +113,31 @@ class PackedLinearStep final : public Step {
   static void add_items(size_t product, int64_t tiles, int64_t step, std::vector<Item>* items) {
     for (int64_t tile = 0; tile < tiles; tile += step)
       items->push_back({product, tile, std::min(step, tiles - tile)});
+  }
+  // Neighbouring items of few tokens from `begin` on as one.
+  Item take_run(int64_t* begin, int64_t end, int64_t m) const {
+    Item run = few_[static_cast<size_t>(*begin)];
+    while (++*begin < end) {
+      const Item& next = few_[static_cast<size_t>(*begin)];
+      const int64_t tiles = run.tiles + next.tiles;
+      if (next.product != run.product || tiles > kRunTiles ||
+          floats_of(products_[run.product], tiles, m) > kRunFloats)
+        break;
+      run.tiles = tiles;
+    }
+    return run;
+  }
+
+  // Results that live as long as an item only, in scratch: of `up`, and those that become
+  // activations.
+  static int64_t floats_of(const PackedProduct& product) {
+    return (product.up ? 1 : 0) + (product.quantised != kNoValue ? 1 : 0);
+  }
+  static int64_t floats_of(const PackedProduct& product, int64_t tiles, int64_t m) {
+    return floats_of(product) * tiles * kernels::kTileRows * m;
+  }
+  int64_t panel_floats() const {
+    return kernels::gemm_panel_bytes(columns_) / static_cast<int64_t>(sizeof(float));
   }
 
   void quantise_input(const Frame& frame, const kernels::Activations& to) const {
@@ -128,16 +157,13 @@ class PackedLinearStep final : public Step {
 
   static kernels::ProductArgs product_args(const Frame& frame, const Item& item,
                                            const PackedWeight& weight, ValueId bias,
-                                           const kernels::Activations& x, float* y,
-                                           float* scratch) {
+                                           const kernels::Activations& x, float* scratch) {
     kernels::ProductArgs args;
     args.w = weight.view;
     args.tile = item.tile;
     args.tiles = item.tiles;
     args.x = x;
     if (bias != kNoValue) args.bias = frame.view(bias).as<const float>();
-    args.y = y;
-    args.ldy = args.w.layout.rows;
     args.scratch = reinterpret_cast<std::byte*>(scratch);
     return args;
   }
@@ -146,40 +172,53 @@ class PackedLinearStep final : public Step {
   void run_item(const Frame& frame, const Item& item, const kernels::Activations& x,
                 float* scratch) const {
     const PackedProduct& product = products_[item.product];
-    float* y = frame.view(product.result).as<float>();
-    const kernels::ProductArgs args =
-        product_args(frame, item, *product.weight, product.bias, x, y, scratch);
-    float* up = nullptr;
+    const int64_t width = product.weight->view.layout.rows;
+    const int64_t first = item.tile * kernels::kTileRows;
+    const int64_t rows = item.tiles * kernels::kTileRows;
+    const int64_t count = std::min(rows, width - first);
+    float* floats = scratch;
+    if (x.bits == kernels::ActivationBits::kCoarse) floats += panel_floats();
+    kernels::ProductArgs args =
+        product_args(frame, item, *product.weight, product.bias, x, scratch);
+    if (product.quantised != kNoValue) {
+      args.y = floats;
+      args.ldy = rows;
+      floats += rows * x.m;
+    } else {
+      args.y = frame.view(product.result).as<float>() + first;
+      args.ldy = width;
+    }
+    float* const up = floats;
     if (product.up) {
-      up = frame.view(product.up_result).as<float>();
-      kernels_->multiply(args,
-                         product_args(frame, item, *product.up, product.up_bias, x, up, scratch));
+      kernels::ProductArgs other =
+          product_args(frame, item, *product.up, product.up_bias, x, scratch);
+      other.y = up;
+      other.ldy = rows;
+      kernels_->multiply(args, other);
     } else {
       kernels_->multiply(args);
     }
-    const int64_t width = product.weight->view.layout.rows;
-    const int64_t first = item.tile * kernels::kTileRows;
-    const int64_t count = std::min(item.tiles * kernels::kTileRows, width - first);
     const kernels::MapKernel map = maps_[item.product];
     const float* residual =
         product.residual == kNoValue ? nullptr : frame.view(product.residual).as<const float>();
     if (!map && !residual) return;
     for (int64_t row = 0; row < x.m; ++row) {
-      float* const mine = y + row * width + first;
+      float* const mine = args.y + row * args.ldy;
       if (map) map(mine, mine, count);
-      if (up) multiply_(mine, up + row * width + first, mine, count);
+      if (product.up) multiply_(mine, up + row * rows, mine, count);
       if (residual) add_(mine, residual + row * width + first, mine, count);
-      if (product.quantised != kNoValue) quantise_part(frame, product, x.m, row, first, count);
+      if (product.quantised != kNoValue)
+        quantise_part(frame, product, mine, x.m, row, first, count);
     }
   }
 
-  void quantise_part(const Frame& frame, const PackedProduct& product, int64_t m, int64_t row,
-                     int64_t first, int64_t count) const {
+  void quantise_part(const Frame& frame, const PackedProduct& product, const float* values,
+                     int64_t m, int64_t row, int64_t first, int64_t count) const {
     const int64_t width = product.weight->view.layout.rows;
     const kernels::Activations all = kernels::activations_in(
         frame.view(product.quantised).data, m, width, kernels::activation_bits(m, width));
     constexpr int64_t kPad = kernels::Activations::kPad;
-    quantize_(frame.view(product.result).as<const float>() + row * width + first, count,
+    quantize_(values, count,
               kernels::activations_part(all, row, first, (count + kPad - 1) / kPad * kPad), 0);
   }
 

@@ -47,7 +47,7 @@ struct PackedProduct {
   ValueId bias = kNoValue, up_bias = kNoValue;
   std::optional<Activation> activation;
   ValueId residual = kNoValue;
-  ValueId result = kNoValue, up_result = kNoValue;  // the latter holds x up' meanwhile
+  ValueId result = kNoValue;  // none where y exists as activations only
   // Where y goes as activations of the products that read it: see quantised_floats().
   ValueId quantised = kNoValue;
 };
@@ -67,6 +67,7 @@ int64_t quantised_floats(int64_t columns);
 // threads work on all of them together.
 StepPtr make_packed_linear(Isa isa, PackedInput input, std::vector<PackedProduct> products);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
+StepPtr make_packed_embedding(const Node& node, const PackedWeight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
 // Stacked, [experts * rows, columns]; up is null when the experts have no gate.
 template <typename Matrix>

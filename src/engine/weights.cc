@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "base/memory.h"
 
@@ -28,34 +29,45 @@ size_t part_alignment(const Encoding& encoding, size_t part) {
   }
 }
 
-Status copy_parts(const ConstantData& data, const EncodedLayout& layout, Weight* out,
-                  const CancelToken* cancel) {
-  for (const uint64_t bytes : layout.part_bytes) {
-    POME_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::allocate(bytes, "weights"));
-    out->storage.push_back(std::move(buffer));
-  }
-  std::vector<uint64_t> filled(layout.part_bytes.size(), 0);
-  EncodedTile tile;
-  const int64_t step = tile_rows(data);
-  for (int64_t row = 0; row < data.rows(); row += step) {
-    POME_RETURN_IF_ERROR(check_cancelled(cancel));
-    POME_RETURN_IF_ERROR(data.read_tile(row, std::min(step, data.rows() - row), &tile));
-    POME_CHECK(tile.parts.size() == filled.size());
-    for (size_t part = 0; part < filled.size(); ++part) {
-      const auto bytes = tile.parts[part];
-      POME_CHECK(filled[part] + bytes.size() <= layout.part_bytes[part]);
-      if (!bytes.empty())
-        std::memcpy(out->storage[part].data() + filled[part], bytes.data(), bytes.size());
-      filled[part] += bytes.size();
-    }
-  }
-  POME_CHECK(filled == layout.part_bytes);
-  return {};
+// Reads the tiles of a constant on all threads of the pool, a few ahead of the last one taken:
+// take(row, rows, tile) for each, in any order.
+Status for_tiles(const ConstantData& data, ThreadPool* pool, const CancelToken* cancel,
+                 const std::function<Status(int64_t, int64_t, const EncodedTile&)>& take) {
+  const int64_t step = tile_rows(data), window = 2 * pool->threads();
+  std::vector<EncodedTile> tiles(static_cast<size_t>(window));
+  return pool->ordered((data.rows() + step - 1) / step, window,
+                       [&](int64_t item, int64_t place) -> Status {
+                         POME_RETURN_IF_ERROR(check_cancelled(cancel));
+                         const int64_t row = item * step, rows = std::min(step, data.rows() - row);
+                         EncodedTile& tile = tiles[static_cast<size_t>(place)];
+                         POME_RETURN_IF_ERROR(data.read_tile(row, rows, &tile));
+                         return take(row, rows, tile);
+                       },
+                       [](int64_t, int64_t) { return Status(); });
 }
 
 }  // namespace
 
-Result<const Weight*> WeightStore::encoded(const Graph& graph, int32_t constant,
+// Tile by tile, each at its place in every part.
+Status WeightStore::copy(const ConstantData& data, const EncodedLayout& layout,
+                         const std::vector<std::byte*>& parts, ThreadPool* pool,
+                         const CancelToken* cancel) {
+  return for_tiles(
+      data, pool, cancel, [&](int64_t row, int64_t, const EncodedTile& tile) -> Status {
+        POME_ASSIGN_OR_RETURN(const EncodedLayout before,
+                              encoded_layout(data.encoding(), row, data.columns()));
+        POME_CHECK(tile.parts.size() == parts.size());
+        for (size_t part = 0; part < parts.size(); ++part) {
+          const auto bytes = tile.parts[part];
+          POME_CHECK(before.part_bytes[part] + bytes.size() <= layout.part_bytes[part]);
+          if (!bytes.empty())
+            std::memcpy(parts[part] + before.part_bytes[part], bytes.data(), bytes.size());
+        }
+        return {};
+      });
+}
+
+Result<const Weight*> WeightStore::encoded(const Graph& graph, int32_t constant, ThreadPool* pool,
                                            const CancelToken* cancel) {
   auto& slot = encoded_[constant];
   if (slot) return slot.get();
@@ -71,9 +83,14 @@ Result<const Weight*> WeightStore::encoded(const Graph& graph, int32_t constant,
       reinterpret_cast<uintptr_t>(mapped->data()) % part_alignment(data.encoding(), 0) == 0) {
     parts.push_back(mapped->data());
   } else {
-    Status status = copy_parts(data, layout, weight.get(), cancel);
+    std::vector<std::byte*> memory;
+    for (const uint64_t bytes : layout.part_bytes) {
+      POME_ASSIGN_OR_RETURN(std::byte* const part, take(bytes));
+      memory.push_back(part);
+    }
+    Status status = copy(data, layout, memory, pool, cancel);
     if (!status.ok()) return std::move(status).at(named.name);
-    for (const AlignedBuffer& buffer : weight->storage) parts.push_back(buffer.data());
+    parts.assign(memory.begin(), memory.end());
   }
   weight->view = kernels::weight_view(data.encoding(), data.rows(), data.columns(), parts);
   bytes_ += layout.total_bytes();
@@ -111,25 +128,17 @@ Result<const PackedWeight*> WeightStore::packed(const Graph& graph, int32_t cons
   POME_ASSIGN_OR_RETURN(std::byte* const memory, take(bytes));
   weight->view.data = memory;
   // tile_rows() is a multiple of 64, and so of the rows of a packed tile.
-  const int64_t step = tile_rows(data);
-  const int64_t window = 2 * pool->threads();
-  std::vector<EncodedTile> tiles(static_cast<size_t>(window));
-  const auto pack = [&](int64_t item, int64_t place) -> Status {
-    POME_RETURN_IF_ERROR(check_cancelled(cancel));
-    const int64_t row = item * step, rows = std::min(step, data.rows() - row);
-    EncodedTile& tile = tiles[static_cast<size_t>(place)];
-    POME_RETURN_IF_ERROR(data.read_tile(row, rows, &tile));
-    std::vector<const std::byte*> parts;
-    for (const auto& part : tile.parts) parts.push_back(part.data());
-    const auto from = kernels::weight_view(data.encoding(), rows, data.columns(), parts);
-    for (int64_t r = 0; r < rows; r += kernels::kTileRows) {
-      std::byte* to = memory + (row + r) / kernels::kTileRows * layout.tile_bytes;
-      kernels::pack_tile(weight->view, from, r, to);
-    }
-    return {};
-  };
-  Status status = pool->ordered((data.rows() + step - 1) / step, window, pack,
-                                [](int64_t, int64_t) { return Status(); });
+  Status status = for_tiles(
+      data, pool, cancel, [&](int64_t row, int64_t rows, const EncodedTile& tile) -> Status {
+        std::vector<const std::byte*> parts;
+        for (const auto& part : tile.parts) parts.push_back(part.data());
+        const auto from = kernels::weight_view(data.encoding(), rows, data.columns(), parts);
+        for (int64_t r = 0; r < rows; r += kernels::kTileRows) {
+          std::byte* to = memory + (row + r) / kernels::kTileRows * layout.tile_bytes;
+          kernels::pack_tile(weight->view, from, r, to);
+        }
+        return {};
+      });
   if (!status.ok()) return std::move(status).at(named.name);
   bytes_ += bytes;
   slot = std::move(weight);

@@ -21,8 +21,7 @@ namespace pome {
 
 struct Weight {
   kernels::WeightView view;
-  std::vector<AlignedBuffer> storage;  // per part; empty where the source's memory is used
-  ConstantDataPtr source;              // keeps mapped bytes alive
+  ConstantDataPtr source;  // keeps mapped bytes alive
 };
 
 // A matrix laid out anew for products with int8 activations (kernels/packed).
@@ -33,11 +32,12 @@ struct PackedWeight {
 // Thread safety: filled while compiling, then immutable.
 class WeightStore {
  public:
-  // Both load on the first call for a constant and give the same object afterwards.
-  Result<const Weight*> encoded(const Graph& graph, int32_t constant, const CancelToken* cancel);
+  // All load on the first call for a constant and give the same object afterwards. Where tiles are
+  // read (not from a mapped file in place), all threads of the pool read them.
+  Result<const Weight*> encoded(const Graph& graph, int32_t constant, ThreadPool* pool,
+                                const CancelToken* cancel);
   Result<const float*> decoded(const Graph& graph, int32_t constant, const CancelToken* cancel);
-  // Reads the constant once, tile by tile, on all threads of the pool. The caller has asked
-  // kernels::packed_format().
+  // Reads the constant once. The caller has asked kernels::packed_format().
   Result<const PackedWeight*> packed(const Graph& graph, int32_t constant,
                                      const kernels::PackedFormat& format, ThreadPool* pool,
                                      const CancelToken* cancel);
@@ -45,11 +45,15 @@ class WeightStore {
 
  private:
   Result<std::byte*> take(uint64_t bytes);
+  static Status copy(const ConstantData& data, const EncodedLayout& layout,
+                     const std::vector<std::byte*>& parts, ThreadPool* pool,
+                     const CancelToken* cancel);
 
   std::map<int32_t, std::unique_ptr<Weight>> encoded_;
   std::map<int32_t, AlignedBuffer> decoded_;
   std::map<int32_t, std::unique_ptr<PackedWeight>> packed_;
-  // Packed weights lie one after the other in large buffers, so that large pages are filled.
+  // Weights that do not stay in the file lie one after the other in large buffers, so that large
+  // pages are filled.
   std::vector<AlignedBuffer> arenas_;
   uint64_t arena_used_ = 0;
   uint64_t bytes_ = 0;

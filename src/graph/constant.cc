@@ -60,15 +60,15 @@ class RowMap : public ConstantData {
  protected:
   RowMap(Shape shape, Encoding encoding) : ConstantData(std::move(shape), encoding) {}
 
-  // Appends rows [row, row + rows) of `in` behind what `tile` holds; `in` has our encoding or is
-  // decoded to f32.
+  // Rows of `in`, which has our encoding or is decoded to f32.
+  Status read_source(const ConstantData& in, int64_t row, int64_t rows, EncodedTile* tile) const {
+    if (in.encoding() == encoding()) return in.read_tile(row, rows, tile);
+    return in.read_f32(row, rows, f32_part(tile, row, rows, in.columns()));
+  }
+  // Appends them behind what `tile` holds.
   Status append(const ConstantData& in, int64_t row, int64_t rows, EncodedTile* tile) const {
     EncodedTile piece;
-    if (in.encoding() == encoding()) {
-      POME_RETURN_IF_ERROR(in.read_tile(row, rows, &piece));
-    } else {
-      POME_RETURN_IF_ERROR(in.read_f32(row, rows, f32_part(&piece, row, rows, in.columns())));
-    }
+    POME_RETURN_IF_ERROR(read_source(in, row, rows, &piece));
     tile->storage.resize(piece.parts.size());
     for (size_t part = 0; part < piece.parts.size(); ++part)
       tile->storage[part].insert(tile->storage[part].end(), piece.parts[part].begin(),
@@ -91,21 +91,75 @@ class PermutedRows final : public RowMap {
       : RowMap(std::move(shape), encoding_for(*in)), in_(std::move(in)), order_(std::move(order)) {}
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     begin(row, rows, tile);
-    for (int64_t i = row; i < row + rows;) {
-      // Runs of consecutive source rows are read at once.
-      const int64_t first = order_(i);
-      int64_t run = 1;
-      while (i + run < row + rows && order_(i + run) == first + run) ++run;
-      POME_RETURN_IF_ERROR(append(*in_, first, run, tile));
-      i += run;
+    // Most orders move rows within heads: the sources of a tile are one range.
+    int64_t first = in_->rows(), last = -1;
+    for (int64_t i = row; i < row + rows; ++i) {
+      const int64_t from = order_(i);
+      first = std::min(first, from);
+      last = std::max(last, from);
+    }
+    if (last - first < rows) {
+      POME_RETURN_IF_ERROR(read_range(row, rows, first, last + 1 - first, tile));
+    } else {
+      POME_RETURN_IF_ERROR(read_runs(row, rows, tile));
     }
     end(tile);
     return {};
   }
 
  private:
+  Status read_range(int64_t row, int64_t rows, int64_t first, int64_t count,
+                    EncodedTile* tile) const {
+    EncodedTile range;
+    POME_RETURN_IF_ERROR(read_source(*in_, first, count, &range));
+    tile->storage.resize(range.parts.size());
+    for (size_t part = 0; part < range.parts.size(); ++part) {
+      const size_t bytes = range.parts[part].size() / static_cast<size_t>(count);
+      tile->storage[part].resize(static_cast<size_t>(rows) * bytes);
+      std::byte* out = tile->storage[part].data();
+      for (int64_t i = row; i < row + rows; ++i, out += bytes)
+        std::memcpy(out, range.parts[part].data() + static_cast<size_t>(order_(i) - first) * bytes,
+                    bytes);
+    }
+    return {};
+  }
+  // Runs of consecutive source rows are read at once.
+  Status read_runs(int64_t row, int64_t rows, EncodedTile* tile) const {
+    for (int64_t i = row; i < row + rows;) {
+      const int64_t first = order_(i);
+      int64_t run = 1;
+      while (i + run < row + rows && order_(i + run) == first + run) ++run;
+      POME_RETURN_IF_ERROR(append(*in_, first, run, tile));
+      i += run;
+    }
+    return {};
+  }
+
   ConstantDataPtr in_;
   std::function<int64_t(int64_t)> order_;
+};
+
+// Neighbouring rows: in place where all of them are.
+class SlicedRows final : public RowMap {
+ public:
+  SlicedRows(ConstantDataPtr in, int64_t first, Shape shape)
+      : RowMap(std::move(shape), encoding_for(*in)), in_(std::move(in)), first_(first) {}
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    POME_RETURN_IF_ERROR(read_source(*in_, first_ + row, rows, tile));
+    tile->row = row;
+    return {};
+  }
+  std::optional<std::span<const std::byte>> view() const override {
+    const auto all = in_->encoding() == encoding() ? in_->view() : std::nullopt;
+    if (!all) return std::nullopt;
+    const size_t row_bytes = all->size() / static_cast<size_t>(in_->rows());
+    return all->subspan(static_cast<size_t>(first_) * row_bytes,
+                        static_cast<size_t>(rows()) * row_bytes);
+  }
+
+ private:
+  ConstantDataPtr in_;
+  int64_t first_;
 };
 
 class ConcatenatedRows final : public RowMap {
@@ -247,8 +301,8 @@ ConstantDataPtr slice_elements(ConstantDataPtr in, int64_t first, int64_t count)
 
 ConstantDataPtr slice_rows(ConstantDataPtr in, int64_t first_row, Shape shape) {
   POME_CHECK(first_row >= 0 && first_row + rows_of(shape) <= in->rows());
-  return permute_rows(std::move(in), std::move(shape),
-                      [first_row](int64_t i) { return first_row + i; });
+  POME_CHECK(columns_of(shape) == in->columns());
+  return std::make_shared<SlicedRows>(std::move(in), first_row, std::move(shape));
 }
 
 ConstantDataPtr concat_rows(std::vector<ConstantDataPtr> parts, Shape shape) {

@@ -37,6 +37,7 @@ class CoremlModel final : public ExportedModel {
     return std::shared_ptr<ExportedModel>(std::make_shared<CoremlModel>(std::move(package)));
   }
   explicit CoremlModel(mil::Package package) : package_(std::move(package)) {
+    metadata_ = package_.model.user_metadata;
     for (const mil::NamedType& input : package_.model.functions[0].inputs)
       if (input.name == "causal_mask" && input.type.dims.size() == 4)
         context_ = std::max<int64_t>(input.type.dims[3], 0);
@@ -118,8 +119,8 @@ class OnnxModel final : public ExportedModel {
     return std::shared_ptr<ExportedModel>(std::make_shared<OnnxModel>(std::move(package)));
   }
   explicit OnnxModel(onnx::Package package) : package_(std::move(package)) {
-    const auto context = package_.model.metadata.find("pome.context");
-    if (context != package_.model.metadata.end()) context_ = std::atoll(context->second.c_str());
+    metadata_ = package_.model.metadata;
+    context_ = onnx_context(package_.model);
   }
 
   int64_t context() const override { return context_; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -32,6 +33,8 @@ class ExportedModel {
   virtual ~ExportedModel() = default;
 
   virtual int64_t context() const = 0;  // positions it was made for, as it says; 0 = it does not
+  // "pome.graph_hash" and the like.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
   // Makes it executable. kDoesNotFit, with an estimate, where the largest weight alone is too much
   // for this machine.
   virtual Status prepare(int threads, bool round_f16) = 0;
@@ -63,6 +66,7 @@ class ExportedModel {
   // How many bytes of decoded weights may be kept on this machine: all of them where half of the
   // free memory has room, else a part, and the rest is decoded for each use.
   Status settle_budget(uint64_t all, uint64_t largest, const std::string& path);
+  std::map<std::string, std::string> metadata_;
 
  private:
   uint64_t budget_ = 0;

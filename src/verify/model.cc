@@ -106,6 +106,9 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   POME_ASSIGN_OR_RETURN(
       model.graph,
       build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length : context}));
+  if (options.rewrite) {
+    POME_ASSIGN_OR_RETURN(model.graph, options.rewrite(*model.graph));
+  }
   const int64_t positions = own > 0 ? own : model.graph->info.max_position_embeddings;
   if (positions > 0 && options.context > positions)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
@@ -195,6 +198,8 @@ Result<LoadedModel> load_model(const std::string& path, const LoadOptions& optio
                        std::string(executed ? "this artefact has its own caches"
                                             : "the reference evaluator keeps f32"))
         .in(path);
+  if (executed && options.rewrite)
+    return usage_error("an artefact has its weights; others can be tried on checkpoints").in(path);
   if (executed) return load_package(path, *artefact, options);
   return load_checkpoint(artefact ? artefact->package : path, options, work);
 }

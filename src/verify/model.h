@@ -33,7 +33,9 @@ struct LoadOptions {
   bool reference = false;    // the reference evaluator instead of the engine (checkpoints only)
   bool round_f16 = false;    // packages: fp16 rounding after every op
   bool need_tokenizer = true;
-  bool read_tokenizer = true;            // false: checkpoints come without, even where there is one
+  bool read_tokenizer = true;  // false: checkpoints come without, even where there is one
+  // Checkpoints: what the graph becomes before it runs, such as one of other weights. Null: itself.
+  std::function<Result<Graph>(const Graph&)> rewrite;
   std::shared_ptr<StepProfile> profile;  // PlanOptions::profile
   // Jinja source of a chat template instead of the model's own.
   std::optional<std::string> chat_template;

@@ -310,8 +310,22 @@ Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& wor
   if (!paths)
     return unsupported("verify takes an artefact that convert wrote, or the model file in it")
         .in(options.artefact);
-  if (paths->is_checkpoint()) return verify_checkpoint(options, *paths, work);
-  return Verifier(options, *paths, work).run();
+  VerifyOptions resolved = options;
+  if (!options.original.empty()) {
+    POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> other,
+                          find_artefact(options.original));
+    if (other) {
+      POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(*other));
+      if (!identity.source_hash.empty()) return verify_pair(options, *paths, identity, work);
+      if (!other->is_checkpoint())
+        return unsupported("this artefact does not say which model it was made from")
+            .in(options.original)
+            .hint("give the model itself");
+      resolved.original = other->package;
+    }
+  }
+  if (paths->is_checkpoint()) return verify_checkpoint(resolved, *paths, work);
+  return Verifier(resolved, *paths, work).run();
 }
 
 }  // namespace pome

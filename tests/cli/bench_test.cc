@@ -54,6 +54,24 @@ TEST(Bench, LeavesOutWhatIsNotAskedFor) {
   EXPECT_FALSE(report.contains("decode_profile"));
 }
 
+TEST(Bench, TriesOtherCaches) {
+  const auto with = [](const char* kv) {
+    return pome_json({"bench", kTales, "-p", "0", "-n", "4", "-r", "1", "-t", "1", "--depth", "512",
+                      "--kv", kv});
+  };
+  const Json f16 = with("f16"), q4 = with("q4");
+  EXPECT_EQ(q4["kv"], "q4");
+  EXPECT_LT(q4["bytes_per_token"].get<double>(), f16["bytes_per_token"].get<double>());
+}
+
+TEST(Bench, TriesOtherWeights) {
+  const Json stored = pome_json(short_bench()),
+             lut4 = pome_json(short_bench({"--weights", "lut4"}));
+  EXPECT_EQ(stored["weights"], "");
+  EXPECT_EQ(lut4["weights"], "lut4");
+  EXPECT_LT(lut4["bytes_per_token"].get<double>(), 0.3 * stored["bytes_per_token"].get<double>());
+}
+
 TEST(Bench, ProfileNamesStepsOfBothPhases) {
   const Json report = pome_json(short_bench({"--profile", "--exact"}));
   for (const char* phase : {"prefill_profile", "decode_profile"}) {
@@ -151,6 +169,7 @@ TEST(BenchRefusals, WhatCannotBeMeasured) {
   expect_refused({"bench", folder / "nothing"}, 3, {"nothing"});
   expect_refused({"bench", kTales, "-p", "0", "-n", "0"}, 2, {"nothing to measure"});
   expect_refused({"bench", kTales, "-p", "4000"}, 2, {"1024 positions", "-p"});
+  expect_refused({"bench", kTales, "--weights", "lut5"}, 2, {"lut5", "known are f16"});
   expect_refused({"bench", kTales, "-t", "0"}, 2, {"--threads"});
   expect_refused({"bench", kTales, "-r", "0"}, 2, {"--repetitions"});
   expect_refused({"bench", kTales, "--fail-over", "5%"}, 2, {"--baseline"});

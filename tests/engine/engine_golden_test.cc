@@ -63,14 +63,13 @@ TEST_P(EngineGolden, LogitsOnEveryIsa) {
 }
 
 // The distance of plans that are not exact from those that are, on the same quantised weights.
-// Palettes are rounded to bytes, which may send a token to another expert; int4 is multiplied as it
-// is stored.
+// A palette is rounded to 16 bits, int4 is multiplied as it is stored.
 TEST_P(EngineGolden, FastPlansStayCloseOnEveryIsa) {
   const auto ids = read_ids(folder_ + "/golden/ids.txt");
   const auto width = static_cast<size_t>(vocab());
   const Graph stored = graph_;
-  // The products alone stay below 1e-8 for int4; binary16 caches and bfloat16 scores add the rest.
-  for (const auto& [scheme, bound] : {std::pair{"int4", 3e-5}, std::pair{"lut4", 1e-2}}) {
+  // The products alone stay below 1e-8; binary16 caches and bfloat16 scores add the rest.
+  for (const auto& [scheme, bound] : {std::pair{"int4", 3e-5}, std::pair{"lut4", 5e-5}}) {
     const auto quantized = quantize(stored, *parse_recipe(scheme));
     ASSERT_TRUE(quantized.ok()) << quantized.status().to_string();
     graph_ = quantized->graph;

@@ -67,6 +67,18 @@ TEST(Constant, PermutedRowsKeepTheEncodingAndReadRunsAtOnce) {
   source->reads = 0;
   all(*permute_rows(source, {4, 64}, [](int64_t i) { return i + 2; }));
   EXPECT_EQ(source->reads, 1);
+  source->reads = 0;
+  all(*reversed);
+  EXPECT_EQ(source->reads, 1) << "one range in another order";
+}
+
+TEST(Constant, SlicesStayInPlace) {
+  const auto whole = counting(5, 2);
+  ASSERT_TRUE(whole->view());
+  const auto view = slice_rows(whole, 3, {2, 2})->view();
+  ASSERT_TRUE(view);
+  EXPECT_EQ(view->data(), whole->view()->data() + 3 * 2 * sizeof(float));
+  EXPECT_EQ(view->size(), 2 * 2 * sizeof(float));
 }
 
 TEST(Constant, ReadInTheMiddleOfAPermutation) {

@@ -103,7 +103,8 @@ struct Product {
   std::vector<float> run(const PackedEntry& entry) {
     return run(bits == ActivationBits::kCoarse ? entry.gemm : entry.gemv);
   }
-  // Sums of |x w|, and of |x| times the largest |w| of the row where weights are rounded.
+  // Sums of |x w|, and of |x| times the largest |w| of the row where weights are rounded: in
+  // panels, and where the second level of a table is left out.
   std::vector<double> bounds() const {
     std::vector<double> out(static_cast<size_t>(m * ldy), 0);
     std::vector<double> size(static_cast<size_t>(m * columns));
@@ -114,7 +115,10 @@ struct Product {
       unpack_row(packed.view, r, row.data());
       float largest = 0;
       for (const float w : row) largest = std::max(largest, std::fabs(w));
-      const double rounding = bits == ActivationBits::kCoarse ? panel_step * largest : 0;
+      const bool rounds = bits == ActivationBits::kCoarse ||
+                          (bits == ActivationBits::kByte && columns < kWideColumns &&
+                           packed.view.format.table == PackedTable::kTile);
+      const double rounding = rounds ? panel_step * largest : 0;
       for (int64_t i = 0; i < m; ++i) {
         double& bound = out[static_cast<size_t>(i * ldy + r)];
         bound = 1e-5;

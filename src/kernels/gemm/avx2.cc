@@ -81,22 +81,14 @@ POME_TARGET_AVX2 void panel_tokens(const PanelArgs& args, int64_t m0) {
   }
 }
 
-// How far ahead of its use, in bytes, a weight is asked for when R rows are read side by side. The
-// hardware follows long rows on its own but loses the thread on short ones, where the next bytes to
-// come are those of the next R rows.
-template <int R>
-int64_t prefetch_distance(int64_t row_bytes) {
-  constexpr int64_t kWanted = 8192, kInLongRow = 2048;
-  const int64_t rows = R * row_bytes;
-  return rows > kWanted || rows == 0 ? kInLongRow : (kWanted + rows - 1) / rows * rows;
-}
-
-// R rows at once: they share the loads of x and hide the latency of the additions.
+// R rows at once: they share the loads of x and hide the latency of the additions. Meanwhile the
+// next R rows are asked for in the order in which they lie, into the second-level cache: no row is
+// long enough for the processor's own prefetcher, which stops at the end of a page.
 template <typename Loader, int R>
 POME_INLINE_AVX2 void gemv_tile(const WeightView& w, int64_t row, const float* x, __m256* sum) {
   const int64_t row_bytes = w.columns / 32 * Loader::kStepBytes;
-  const char* ahead =
-      reinterpret_cast<const char*>(w.parts[0]) + row * row_bytes + prefetch_distance<R>(row_bytes);
+  auto ahead =
+      reinterpret_cast<uintptr_t>(w.parts[0]) + static_cast<uintptr_t>((row + R) * row_bytes);
   Loader loaders[4] = {Loader(w, row), Loader(w, row + (R > 1 ? 1 : 0)),
                        Loader(w, row + (R > 2 ? 2 : 0)), Loader(w, row + (R > 3 ? 3 : 0))};
   POME_UNROLL
@@ -106,10 +98,9 @@ POME_INLINE_AVX2 void gemv_tile(const WeightView& w, int64_t row, const float* x
     POME_UNROLL
     for (int r = 0; r < R; ++r) {
       loaders[r].step32(k);
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + static_cast<uintptr_t>(r * row_bytes)),
-                   _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+      ahead += static_cast<uintptr_t>(Loader::kStepBytes);
     }
-    ahead += static_cast<uintptr_t>(Loader::kStepBytes);
     POME_UNROLL
     for (int i = 0; i < 32; i += 8) {
       const __m256 xs = _mm256_loadu_ps(x + k + i);

@@ -32,7 +32,7 @@ struct AmxPackedProduct {
   // Starts the product of a group; kSlot tells apart the two that are under way.
   template <int kSlot, typename Tiles>
   void start(Tiles& tiles, int64_t group) const {
-    tiles.template load<4 + kSlot>(x.high + m0 * x.columns + group * kPanelColumns, x.columns);
+    tiles.template load<4 + kSlot>(x.high + m0 * x.stride + group * kPanelColumns, x.stride);
     tiles.template load<6 + kSlot>(panel + group * kPanelGroupBytes + 64, kAmxRowBytes);
     tiles.template zero<kSlot>();
     tiles.template dot_int8<kSlot, 4 + kSlot, 6 + kSlot>();
@@ -85,8 +85,8 @@ POME_TARGET_AVX512 void packed_gemm_tiles(const ProductArgs& args) {
       const int tokens = static_cast<int>(std::min<int64_t>(kAmxRows, args.x.m - m));
       if (tokens != shaped) tiles.configure(amx_shapes({tokens, tokens}));
       shaped = tokens;
-      const AmxPackedProduct product{args.scratch, args.x, m,   tokens, args.y + m * args.ldy + row,
-                                     args.ldy,     mask,   bias};
+      const AmxPackedProduct product{args.scratch,      args.x,   m,    tokens,
+                                     args.y_at(m, row), args.ldy, mask, bias};
       if (tokens == kAmxRows) {
         product.run<kAmxRows>(tiles);
       } else {

@@ -102,7 +102,7 @@ POME_TARGET_AVX2 void fill_panel(const PackedView& w, int64_t tile, std::byte* p
   const std::byte* data = w.tile(tile);
   typename Filler::Reader reader(data + layout.head_bytes);
   uint8_t table[16] = {};
-  if constexpr (kTable) table_of(w, data, table);
+  if constexpr (kTable) table_of(w, data, 0, table);
   Filler filler[kHalves] = {{w.format, twice_16(table), {}}, {w.format, twice_16(table), {}}};
   for (int64_t first = 0; first < layout.blocks; first += kGroupBlocks) {
     const int blocks = static_cast<int>(std::min<int64_t>(kGroupBlocks, layout.blocks - first));
@@ -159,7 +159,7 @@ POME_TARGET_AVX2 void multiply_panel(const ProductArgs& args, int64_t tile, int6
   }
   const std::byte* panel = args.scratch;
   for (int64_t g = 0; g < groups; ++g, panel += kGroupBytes) {
-    const int8_t* from = x.high + m0 * x.columns + g * kGroup;
+    const int8_t* from = x.high + m0 * x.stride + g * kGroup;
     Int32x8 part[M][kHalves];
     POME_UNROLL
     for (int m = 0; m < M; ++m) part[m][0] = part[m][1] = Int32x8{};
@@ -174,7 +174,7 @@ POME_TARGET_AVX2 void multiply_panel(const ProductArgs& args, int64_t tile, int6
       POME_UNROLL
       for (int m = 0; m < M; ++m) {
         int32_t bytes;
-        __builtin_memcpy(&bytes, from + m * x.columns + 4 * t, 4);
+        __builtin_memcpy(&bytes, from + m * x.stride + 4 * t, 4);
         const __m256i four = _mm256_set1_epi32(bytes);
         POME_UNROLL
         for (int half = 0; half < kHalves; ++half) {
@@ -197,7 +197,7 @@ POME_TARGET_AVX2 void multiply_panel(const ProductArgs& args, int64_t tile, int6
   }
   for (int m = 0; m < M; ++m)
     for (int half = 0; half < kHalves; ++half)
-      _mm256_maskstore_ps(args.y + (m0 + m) * args.ldy + row + kHalfRows * half, mask[half],
+      _mm256_maskstore_ps(args.y_at(m0 + m, row + kHalfRows * half), mask[half],
                           _mm256_load_ps(total[m][half]));
 }
 

@@ -31,7 +31,7 @@ struct PanelProduct {
 template <int M, int N>
 POME_TARGET_VNNI void multiply_panel(const PanelProduct& p, int64_t m0) {
   alignas(64) float total[M][N][16];
-  const int64_t ldx = p.x.columns;
+  const int64_t ldx = p.x.stride;
   const int8_t* x = p.x.high + m0 * ldx;
   const float* xs = p.x.scale + m0 * p.groups;
   const int32_t* sum = p.x.sum + m0 * p.groups;
@@ -110,7 +110,7 @@ POME_TARGET_VNNI void packed_gemm_avx512vnni(const ProductArgs& args) {
     PanelProduct p{{args.scratch, tiles == 2 ? second : args.scratch},
                    groups,
                    args.x,
-                   args.y + tile * kTileRows,
+                   args.y_at(0, tile * kTileRows),
                    args.ldy,
                    {},
                    {}};

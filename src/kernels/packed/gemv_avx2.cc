@@ -58,9 +58,9 @@ struct Factors {
     __m256i low, high;
   };
 
-  POME_INLINE_AVX2 static Tables tables(const PackedView& w, const std::byte* tile) {
+  POME_INLINE_AVX2 static Tables tables(const PackedView& w, const std::byte* tile, int level) {
     uint8_t bytes[16], low[16], high[16];
-    table_of(w, tile, bytes);
+    table_of(w, tile, level, bytes);
     for (int i = 0; i < 16; ++i) {
       low[i] = kWide ? bytes[i] & 15 : bytes[i];
       high[i] = bytes[i] >> 4;
@@ -150,9 +150,11 @@ POME_TARGET_AVX2 void tile_times(const ProductArgs& args, int64_t tile, int64_t 
   const Activations& x = args.x;
   const std::byte* data = args.w.tile(tile);
   Reader reader(data + layout.head_bytes);
-  typename Block::Tables tables{};
+  constexpr int kLevels = code_levels(kBits, kScales, kTable, kFine);
+  typename Block::Tables tables[kLevels] = {};
   if constexpr (kTable) {
-    tables = Block::tables(args.w, data);
+    for (int level = 0; level < kLevels; ++level)
+      tables[level] = Block::tables(args.w, data, level);
   }
   __m256 total[M][kHalves];
   POME_UNROLL
@@ -165,16 +167,20 @@ POME_TARGET_AVX2 void tile_times(const ProductArgs& args, int64_t tile, int64_t 
       _mm_prefetch(reinterpret_cast<const char*>(codes) + kAhead + i, _MM_HINT_T0);
     POME_UNROLL
     for (int half = 0; half < kHalves; ++half) {
-      Block factors;
-      factors.load(codes + 32 * half, tables);
       POME_UNROLL
-      for (int m = 0; m < M; ++m) {
-        const int64_t row = m0 + m, at = row * x.columns + block * kBlockColumns;
-        const int64_t sums = row * x.sums() + 2 * block;
-        const TokenBlock token{x.high + at, kFine ? x.low + at : nullptr, x.sum + sums,
-                               x.scaled_sum + sums, x.scale[row * x.scales() + block]};
-        total[m][half] = add_block<kBits, kScales, kTable, kFine>(factors, reader, half, token,
-                                                                  offset, total[m][half]);
+      for (int level = 0; level < kLevels; ++level) {
+        Block factors;
+        factors.load(codes + 32 * half + (kBits == 16 ? kLevelBytes * level : 0), tables[level]);
+        POME_UNROLL
+        for (int m = 0; m < M; ++m) {
+          const int64_t row = m0 + m, at = row * x.stride + block * kBlockColumns;
+          const int64_t sums = row * x.sums() + 2 * block;
+          const TokenBlock token{x.high + at, kFine ? x.low + at : nullptr, x.sum + sums,
+                                 x.scaled_sum + sums,
+                                 x.scale[row * x.scales() + block] * level_weight(level)};
+          total[m][half] = add_block<kBits, kScales, kTable, kFine>(factors, reader, half, token,
+                                                                    offset, total[m][half]);
+        }
       }
     }
   }
@@ -189,7 +195,7 @@ POME_TARGET_AVX2 void tile_times(const ProductArgs& args, int64_t tile, int64_t 
         const auto* scale = reinterpret_cast<const float*>(data) + kHalfRows * half;
         y = _mm256_mul_ps(y, _mm256_loadu_ps(scale));
       }
-      _mm256_maskstore_ps(args.y + (m0 + m) * args.ldy + row, mask, _mm256_add_ps(y, bias));
+      _mm256_maskstore_ps(args.y_at(m0 + m, row), mask, _mm256_add_ps(y, bias));
     }
   }
 }
@@ -258,7 +264,7 @@ POME_TARGET_AVX2 void quantize_avx2(const float* x, int64_t columns, const Activ
     to.scale[row * to.scales() + begin / to.block] = scale;
     __m256i sum = _mm256_setzero_si256();
     for (int i = 0; i < vectors; ++i) {
-      const int64_t k = begin + 8 * i, at = row * to.columns + k;
+      const int64_t k = begin + 8 * i, at = row * to.stride + k;
       const __m256i v = inverse > 0
                             ? _mm256_cvtps_epi32(_mm256_mul_ps(values[i], _mm256_set1_ps(inverse)))
                             : _mm256_setzero_si256();

@@ -27,7 +27,7 @@ struct Place {
 Place place_of(const ProductArgs& args, int64_t tile) {
   const int64_t row = tile * kTileRows;
   const int64_t rows = std::min(kTileRows, args.w.layout.rows - row);
-  return {args.w.tile(tile), args.bias ? args.bias + row : nullptr, args.y + row, args.ldy,
+  return {args.w.tile(tile), args.bias ? args.bias + row : nullptr, args.y_at(0, row), args.ldy,
           static_cast<__mmask16>((1u << rows) - 1)};
 }
 
@@ -43,12 +43,16 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
   constexpr int kOffset = code_offset(kBits, kScales, kTable);
   const PackedLayout& layout = args.w.layout;
   Reader reader[T];
-  __m512i table[T];
+  constexpr int kLevels = code_levels(kBits, kScales, kTable, kFine);
+  __m512i table[T][kLevels];
   POME_UNROLL
   for (int n = 0; n < T; ++n) {
     reader[n].begin(places[n].tile + layout.head_bytes);
-    table[n] = _mm512_setzero_si512();
-    if constexpr (kTable) table[n] = table_register(args.w, places[n].tile);
+    if constexpr (kTable) {
+      POME_UNROLL
+      for (int level = 0; level < kLevels; ++level)
+        table[n][level] = table_register(args.w, places[n].tile, level);
+    }
   }
   const int8_t *high[M], *low[M];
   const float *xs[M], *scaled_sum[M];
@@ -56,8 +60,8 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
   __m512 total[M][T];
   POME_UNROLL
   for (int m = 0; m < M; ++m) {
-    high[m] = args.x.high + (m0 + m) * args.x.columns;
-    low[m] = kFine ? args.x.low + (m0 + m) * args.x.columns : nullptr;
+    high[m] = args.x.high + (m0 + m) * args.x.stride;
+    low[m] = kFine ? args.x.low + (m0 + m) * args.x.stride : nullptr;
     xs[m] = args.x.scale + (m0 + m) * args.x.scales();
     sum[m] = args.x.sum + (m0 + m) * args.x.sums();
     scaled_sum[m] = args.x.scaled_sum + (m0 + m) * args.x.sums();
@@ -77,14 +81,20 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
     POME_UNROLL
     for (int n = 0; n < T; ++n) {
       const std::byte* codes = reader[n].next();
-      Quads quads;
-      Codes<kBits>::load(codes, &quads);
+      Quads quads[kLevels];
+      Codes<kBits>::load(codes, &quads[0]);
+      if constexpr (kBits == 16) Codes<kBits>::load(codes + kLevelBytes, &quads[1]);
       if constexpr (kTable) {
         POME_UNROLL
-        for (int t = 0; t < 8; ++t) quads.v[t] = _mm512_shuffle_epi8(table[n], quads.v[t]);
+        for (int level = kLevels - 1; level >= 0; --level) {
+          POME_UNROLL
+          for (int t = 0; t < 8; ++t)
+            quads[level].v[t] = _mm512_shuffle_epi8(table[n][level], quads[0].v[t]);
+        }
       }
       POME_UNROLL
-      for (int m = 0; m < M; ++m) {
+      for (int pass = 0; pass < kLevels * M; ++pass) {
+        const int level = pass / M, m = pass % M;
         // Columns [0, 16) and [16, 32): two sums, which also hides the latency of the products.
         __m512i part[2];
         POME_UNROLL
@@ -96,17 +106,17 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
             __m512i first = _mm512_setzero_si512();
             POME_UNROLL
             for (int t = 4 * h; t < 4 * h + 4; ++t)
-              first = _mm512_dpbusd_epi32(first, quads.v[t], four(high[m] + at + 4 * t));
+              first = _mm512_dpbusd_epi32(first, quads[level].v[t], four(high[m] + at + 4 * t));
             both = _mm512_add_epi32(both, _mm512_slli_epi32(first, 8));
           }
           const int8_t* const last = kFine ? low[m] : high[m];
           POME_UNROLL
           for (int t = 4 * h; t < 4 * h + 4; ++t)
-            both = _mm512_dpbusd_epi32(both, quads.v[t], four(last + at + 4 * t));
+            both = _mm512_dpbusd_epi32(both, quads[level].v[t], four(last + at + 4 * t));
           part[h] = both;
         }
         __m512& sums = total[m][n];
-        const __m512 x = _mm512_set1_ps(xs[m][block]);
+        const __m512 x = _mm512_set1_ps(xs[m][block] * level_weight(level));
         if constexpr (Reader::kParts == 2) {
           POME_UNROLL
           for (int h = 0; h < 2; ++h) {
@@ -200,7 +210,7 @@ POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const A
                                         int64_t row) {
   const bool fine = to.bits == ActivationBits::kFine;
   const float steps = fine ? 127.0f * 256.0f : 127.0f;
-  int8_t* high = to.high + row * to.columns;
+  int8_t* high = to.high + row * to.stride;
   const int64_t per_sum = to.columns / to.sums();
   const auto vectors = static_cast<int>(to.block / 16);
   for (int64_t begin = 0; begin < to.columns; begin += to.block) {
@@ -230,7 +240,7 @@ POME_TARGET_AVX512 void quantize_avx512(const float* x, int64_t columns, const A
       __m512i top = v;
       if (fine) {
         top = _mm512_srai_epi32(_mm512_add_epi32(v, _mm512_set1_epi32(128)), 8);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to.low + row * to.columns + k),
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to.low + row * to.stride + k),
                          _mm512_cvtepi32_epi8(v));
       }
       _mm_storeu_si128(reinterpret_cast<__m128i*>(high + k), _mm512_cvtepi32_epi8(top));

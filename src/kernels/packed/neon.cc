@@ -40,7 +40,7 @@ void packed_gemm_neon(const ProductArgs& args) {
 void quantize_neon(const float* x, int64_t columns, const Activations& to, int64_t row) {
   const bool fine = to.bits == ActivationBits::kFine;
   const float steps = fine ? 127.0f * 256.0f : 127.0f;
-  int8_t* high = to.high + row * to.columns;
+  int8_t* high = to.high + row * to.stride;
   const int64_t per_sum = to.columns / to.sums();
   const auto vectors = static_cast<int>(to.block / 8);
   for (int64_t begin = 0; begin < to.columns; begin += to.block) {
@@ -70,7 +70,7 @@ void quantize_neon(const float* x, int64_t columns, const Activations& to, int64
       }
       const int16x8_t v = vcombine_s16(vmovn_s32(low), vmovn_s32(above));
       if (fine) {
-        vst1_s8(to.low + row * to.columns + k, vmovn_s16(v));
+        vst1_s8(to.low + row * to.stride + k, vmovn_s16(v));
         // (v + 128) >> 8
         vst1_s8(high + k, vrshrn_n_s16(v, 8));
       } else {

@@ -20,7 +20,7 @@ POME_TARGET_I8MM void multiply_pairs(const PanelProduct& p, int64_t m0) {
   float total[2 * kPairs][kTileRows];
   POME_UNROLL
   for (int m = 0; m < 2 * kPairs; ++m) std::copy(p.bias, p.bias + kTileRows, total[m]);
-  const int64_t ldx = p.x.columns, second = M > 1 ? 1 : 0;
+  const int64_t ldx = p.x.stride, second = M > 1 ? 1 : 0;
   const int8_t* x = p.x.high + m0 * ldx;
   const float* xs = p.x.scale + m0 * p.groups;
   for (int64_t g = 0; g < p.groups; ++g) {

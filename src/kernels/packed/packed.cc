@@ -18,13 +18,13 @@ std::optional<PackedFormat> int_format(const Encoding& encoding, int64_t columns
   return PackedFormat{encoding.bits, offset, PackedScales::kHalf};
 }
 
-std::optional<PackedFormat> lut_format(const Encoding& encoding) {
+std::optional<PackedFormat> lut_format(const Encoding& encoding, int64_t columns) {
   const bool one_table = encoding.group % kTileRows == 0;
   if (encoding.bits <= 4 && one_table) {
     const int bits = std::max(encoding.bits, 2);
     return PackedFormat{bits, 128, PackedScales::kRow, PackedTable::kTile};
   }
-  return PackedFormat{8, 128, PackedScales::kRow};
+  return PackedFormat{columns < kWideColumns ? 16 : 8, 128, PackedScales::kHalf};
 }
 
 float half_at(const std::byte* at, int64_t index) {
@@ -112,7 +112,7 @@ std::optional<PackedFormat> packed_format(const Encoding& encoding, int64_t colu
     case EncodingKind::kInt:
       return int_format(encoding, columns);
     case EncodingKind::kLut:
-      return lut_format(encoding);
+      return lut_format(encoding, columns);
     default:
       return std::nullopt;
   }
@@ -134,7 +134,7 @@ PackedLayout packed_layout(const PackedFormat& format, int64_t rows, int64_t col
   return out;
 }
 
-void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[16]) {
+void table_of(const PackedView& packed, const std::byte* tile, int level, uint8_t (&table)[16]) {
   for (int i = 0; i < 16; ++i) {
     switch (packed.format.table) {
       case PackedTable::kNone:
@@ -147,29 +147,29 @@ void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[
         table[i] = static_cast<uint8_t>(kFp4Doubled[i] + 12);
         break;
       case PackedTable::kTile:
-        table[i] = std::to_integer<uint8_t>(tile[packed.layout.head_bytes - 64 + i]);
+        table[i] = std::to_integer<uint8_t>(tile[packed.layout.head_bytes - 64 + 16 * level + i]);
         break;
     }
   }
 }
 
-void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlockColumns]) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(in);
+void row_codes(int bits, const std::byte* block, int64_t lane, uint8_t (&codes)[kBlockColumns]) {
+  const auto* bytes = reinterpret_cast<const uint8_t*>(block) + 4 * lane;
   const uint8_t* high = bytes + (bits == 3 ? 128 : 256);
   for (int t = 0; t < 8; ++t) {
-    for (int lane = 0; lane < 64; ++lane) {
+    for (int i = 0; i < 4; ++i) {
       int code = 0;
-      if (bits == 8) {
-        code = bytes[t * 64 + lane];
+      if (bits >= 8) {
+        code = bytes[t * 64 + i];
       } else if (bits >= 4) {
-        code = bytes[t % 4 * 64 + lane] >> (t / 4 * 4) & 15;
+        code = bytes[t % 4 * 64 + i] >> (t / 4 * 4) & 15;
       } else {
-        code = bytes[t / 4 * 64 + lane] >> (t % 4 * 2) & 3;
+        code = bytes[t / 4 * 64 + i] >> (t % 4 * 2) & 3;
       }
-      if (bits == 3) code |= (high[lane] >> t & 1) << 2;
-      if (bits == 5) code |= (high[lane] >> t & 1) << 4;
-      if (bits == 6) code |= (high[t / 4 * 64 + lane] >> (t % 4 * 2) & 3) << 4;
-      codes[lane / 4][4 * t + lane % 4] = static_cast<uint8_t>(code);
+      if (bits == 3) code |= (high[i] >> t & 1) << 2;
+      if (bits == 5) code |= (high[i] >> t & 1) << 4;
+      if (bits == 6) code |= (high[t / 4 * 64 + i] >> (t % 4 * 2) & 3) << 4;
+      codes[4 * t + i] = static_cast<uint8_t>(code);
     }
   }
 }
@@ -177,16 +177,30 @@ void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlo
 void unpack_row(const PackedView& packed, int64_t row, float* out) {
   const std::byte* tile = packed.tile(row / kTileRows);
   const PackedFormat& f = packed.format;
-  uint8_t table[16];
-  table_of(packed, tile, table);
-  uint8_t codes[kTileRows][kBlockColumns];
-  for (int64_t k = 0; k < packed.layout.columns; ++k) {
-    const int64_t block = k / kBlockColumns;
-    if (k % kBlockColumns == 0) block_codes(f.bits, tile + packed.layout.codes_at(block), codes);
-    const Affine a = affine_at(packed, tile, row % kTileRows, k / 16);
-    int code = codes[row % kTileRows][k % kBlockColumns];
-    if (f.table != PackedTable::kNone) code = table[code & 15];
-    out[k] = a.scale * static_cast<float>(code - f.offset) + a.bias;
+  const int64_t lane = row % kTileRows;
+  // In 256ths, whether or not there is a second level.
+  const auto value_of = [&f](int first, int second) {
+    const int value = 256 * (first - f.offset) + (f.levels() == 2 ? second - 128 : 0);
+    return static_cast<float>(value) / 256.0f;
+  };
+  float values[16];
+  uint8_t table[2][16];
+  for (int level = 0; level < 2; ++level) table_of(packed, tile, level, table[level]);
+  for (int i = 0; i < 16; ++i) values[i] = value_of(table[0][i], table[1][i]);
+  uint8_t codes[2][kBlockColumns] = {};
+  for (int64_t half = 0; half < packed.layout.columns / 16; ++half) {
+    if (half % 2 == 0) {
+      const std::byte* const block = tile + packed.layout.codes_at(half / 2);
+      row_codes(f.bits, block, lane, codes[0]);
+      if (f.bits == 16) row_codes(f.bits, block + kLevelBytes, lane, codes[1]);
+    }
+    const Affine a = affine_at(packed, tile, lane, half);
+    for (int64_t k = 0; k < 16; ++k) {
+      const int64_t at = half % 2 * 16 + k;
+      const float value = f.table == PackedTable::kNone ? value_of(codes[0][at], codes[1][at])
+                                                        : values[codes[0][at] & 15];
+      out[half * 16 + k] = a.scale * value + a.bias;
+    }
   }
 }
 

@@ -5,26 +5,35 @@
 //   w[r, k] = scale[r, block of k] * (code[r, k] - offset) + bias[r, block of k]
 //
 // with an unsigned code of `bits` bits (or, for tables, the index of one in a table of unsigned
-// bytes). Codes stand in blocks of 32 columns. A *quad* is four neighbouring columns; the bytes of
-// quad t of a block are  byte[4 r + i] = code[r, 4 t + i],  64 of them: one vector register whose
-// 32-bit lanes are the 16 rows. Quads are packed into planes:
+// bytes). Codes of 16 bits, and the table of a tile, have two levels of bytes: code = first +
+// (second - 128) / 256. Codes stand in blocks of 32 columns. A *quad* is four neighbouring columns;
+// the bytes of quad t of a block are byte[4 r + i] = code[r, 4 t + i], 64 of them: one vector
+// register whose 32-bit lanes are the 16 rows. Quads are packed into planes:
 //
-//   4 bits   plane j < 4: quad j in the low nibbles, quad j + 4 in the high nibbles          256
-//   bytes 2 bits   plane j < 2: quads 4 j + n in bits 2 n, 2 n + 1, n < 4 128 1 bit    one plane:
-//   quad t in bit t                                                       64 8 bits   quad after
-//   quad                                                                 512 3, 5, 6  2 + 1, 4 + 1,
-//   4 + 2: the planes of the low bits, then those of the high bits
+//   4 bits        plane j < 4: quad j in the low nibbles, quad j + 4 in the high ones   256 bytes
+//   2 bits        plane j < 2: quads 4 j + n in bits 2 n, 2 n + 1, n < 4                128
+//   1 bit         one plane: quad t in bit t                                             64
+//   8 bits        quad after quad                                                       512
+//   3, 5, 6 bits  2 + 1, 4 + 1, 4 + 2: the planes of the low bits, then those of the high ones
+//   16 bits       the planes of the first level, then those of the second
 //
-// A tile in memory is one stream:  [f32 row scale [16]] [table [64]]   head, each where the format
-// has it
-//                                 spans: [scale record] [codes of its blocks]
+// A tile in memory is one stream:
+//
+//   head    [f32 row scale [16]] [table [64]], each where the format has it
+//   spans   [scale record] [codes of its blocks]
+//
 // A span is as many blocks as make its record a multiple of 64 bytes (see PackedScales); the last
 // one of a tile may hold fewer blocks.
 //
 // Rows and columns beyond the matrix have code = offset, scale 0 and bias 0.
-// What a tile holds is the stored weight, but for f16 tables, whose entries are rounded to bytes:
-// |error| <= largest entry / 254. Palettes of several tables in 16 rows, and those of more than 16
-// entries, become 8-bit codes with one scale per row, with the same bound.
+// The table of a tile is 64 bytes: 16 of the first level, 16 of the second.
+//
+// What a tile holds is the stored weight, but for palettes of f16 entries. Those of a tile's table
+// are rounded in narrow matrices (kWideColumns) to 16 bits, |error| <= largest entry / 65278; in
+// wide ones to bytes, with a scale that suits the entries, |error| <= / 128. Palettes of several
+// tables in 16 rows, and those of more than 16 entries, become codes with a scale per 32 columns:
+// in narrow matrices of 16 bits, |error| <= largest weight there / 65000, in wide ones of 8 bits, /
+// 254.
 //
 // Thread safety: pure functions over memory of the caller.
 #pragma once
@@ -90,6 +99,8 @@ struct PackedFormat {
   PackedTable table = PackedTable::kNone;
   friend bool operator==(const PackedFormat&, const PackedFormat&) = default;
 
+  // Of codes: two where a byte is not enough.
+  constexpr int levels() const { return bits == 16 || table == PackedTable::kTile ? 2 : 1; }
   constexpr bool per_16() const {
     return scales == PackedScales::kSuper16 || scales == PackedScales::kSuperBias16;
   }
@@ -129,7 +140,7 @@ struct PackedView {
 // Fills one tile from rows [row, row + 16) of `w` (fewer at the end). `w` may begin at a row other
 // than that of the matrix, but palettes must keep their groups.
 void pack_tile(const PackedView& to, const WeightView& w, int64_t row, std::byte* tile);
-// Floats of one row of a tile: the definition, for tests and for tables of rows.
+// Floats of one row: the definition, for tests, and for tables whose rows are looked up.
 void unpack_row(const PackedView& packed, int64_t row, float* out);
 
 }  // namespace pome::kernels

@@ -61,7 +61,7 @@ struct PanelFiller {
   using Reader = TileReader<kBits, kScales>;
   static constexpr int kParts = Reader::kParts;
   // Bits of what is multiplied: the codes, or the bytes that the table gives for them.
-  static constexpr int kWidth = !kTable ? kBits : kScales == PackedScales::kExponent ? 5 : 8;
+  static constexpr int kWidth = code_width(kBits, kScales, kTable);
 
   const PackedView& w;
   PanelOrder order;
@@ -143,7 +143,7 @@ struct FillPanel {
   void operator()() const {
     const std::byte* const data = w.tile(tile);
     uint8_t table[16];
-    table_of(w, data, table);
+    table_of(w, data, 0, table);
     PanelFiller<kBits, kScales, kTable>{w, order, vld1q_u8(table)}.fill(data, panel);
   }
 };
@@ -156,9 +156,13 @@ void multiply_tiles_neon(const ProductArgs& args, PanelOrder order, PanelMultipl
     const int64_t tiles = std::min(kTilesAtOnce, end - tile);
     const auto product = [&](int64_t t) {
       const int64_t row = (tile + t) * kTileRows;
-      PanelProduct p{
-          args.scratch + t * groups * kPanelGroupBytes,  groups, args.x, args.y + row, args.ldy,
-          std::min(kTileRows, args.w.layout.rows - row), {}};
+      PanelProduct p{args.scratch + t * groups * kPanelGroupBytes,
+                     groups,
+                     args.x,
+                     args.y_at(0, row),
+                     args.ldy,
+                     std::min(kTileRows, args.w.layout.rows - row),
+                     {}};
       if (args.bias) std::copy(args.bias + row, args.bias + row + p.rows, p.bias);
       return p;
     };

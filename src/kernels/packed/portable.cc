@@ -42,8 +42,8 @@ void quantize_portable(const float* x, int64_t columns, const Activations& to, i
       const bool zero = k >= end || inverse == 0.0f;
       const int v = zero ? 0 : static_cast<int>(std::nearbyint(x[k] * inverse));
       const int high = fine ? (v + 128) >> 8 : v;
-      to.high[row * to.columns + k] = static_cast<int8_t>(high);
-      if (fine) to.low[row * to.columns + k] = static_cast<int8_t>(v - 256 * high);
+      to.high[row * to.stride + k] = static_cast<int8_t>(high);
+      if (fine) to.low[row * to.stride + k] = static_cast<int8_t>(v - 256 * high);
       sum += v;
       if ((k + 1) % per_sum != 0) continue;
       to.sum[row * to.sums() + k / per_sum] = sum;
@@ -64,7 +64,7 @@ void packed_gemv_portable(const ProductArgs& args) {
       double sum = args.bias ? static_cast<double>(args.bias[r]) : 0.0;
       for (int64_t k = 0; k < layout.columns; ++k)
         sum += activation(args.x, m, k) * static_cast<double>(row[static_cast<size_t>(k)]);
-      args.y[m * args.ldy + r] = static_cast<float>(sum);
+      *args.y_at(m, r) = static_cast<float>(sum);
     }
   }
 }

@@ -1,14 +1,14 @@
 // Products of integer activations and packed weights.
 //
 //   gemv   few tokens: weights as they are stored
-//   gemm   many tokens: a panel of 32 rows is turned into bytes with one scale per row and 64
-//   columns
+//   gemm   many tokens: 32 rows become a panel of bytes with a scale per row and 64 columns
 //
-//   quantize   v[m, k] = round(x[m, k] / scale), scale = max |x| of the block / largest v
-//              kFine     gemv   blocks of 32, largest v 127 * 256, stored as two bytes: 256 high +
-//              low kByte     gemv   blocks of 32, largest v 127 kCoarse   gemm   blocks of 64,
-//              largest v 127
-//   both       y[m, r] = bias[r] + sum over k of scale[m, block of k] * v[m, k] * w[r, k]
+//   y[m, r] = bias[r] + sum over k of scale[m, block of k] * v[m, k] * w[r, k]
+//   v[m, k] = round(x[m, k] / scale), scale = max |x| of the block / largest v
+//
+//   kFine     gemv   blocks of 32   largest v 127 * 256   two bytes: 256 high + low
+//   kByte     gemv   blocks of 32   largest v 127
+//   kCoarse   gemm   blocks of 64   largest v 127
 //
 // Numerics. Integer sums are exact; blocks are added in f32 in ascending order, so that a result
 // does not depend on m, on the rows beside it or on threads. An activation is off by at most scale
@@ -36,9 +36,10 @@ struct Activations {
   static constexpr int64_t kPad = 64;
   ActivationBits bits = ActivationBits::kFine;
   int64_t m = 0, columns = 0;  // padded
+  int64_t stride = 0;          // from row to row of `high` and `low`
   int64_t block = 32;          // columns that share a scale: 32, or kPanelColumns when coarse
-  int8_t* high = nullptr;      // [m, columns]; v itself unless fine
-  int8_t* low = nullptr;       // [m, columns]; fine only
+  int8_t* high = nullptr;      // [m, stride]; v itself unless fine
+  int8_t* low = nullptr;       // [m, stride]; fine only
   float* scale = nullptr;      // [m, columns / block]
   // Sums of v, and the same times the scale: over 16 columns, or over the block when coarse.
   int32_t* sum = nullptr;       // [m, sums()]
@@ -49,7 +50,7 @@ struct Activations {
 };
 // What element [m, k] stands for.
 inline double activation(const Activations& x, int64_t m, int64_t k) {
-  const int64_t at = m * x.columns + k;
+  const int64_t at = m * x.stride + k;
   const int v = x.low ? 256 * x.high[at] + x.low[at] : x.high[at];
   return static_cast<double>(x.scale[m * x.scales() + k / x.block]) * v;
 }
@@ -69,9 +70,12 @@ struct ProductArgs {
   int64_t tile = 0, tiles = 0;  // tiles of rows [tile, tile + tiles)
   Activations x;                // coarse for gemm, not for gemv
   const float* bias = nullptr;  // [rows of w] or null
-  float* y = nullptr;           // y[m, r]: row r of w in column r
+  float* y = nullptr;           // [m, 16 tiles], of the first of the tiles; rows `ldy` apart
   int64_t ldy = 0;
   std::byte* scratch = nullptr;  // gemm: gemm_panel_bytes(columns), aligned to 64 bytes
+
+  // Where the result of a token and a row of w goes.
+  float* y_at(int64_t m, int64_t row) const { return y + m * ldy + row - tile * kTileRows; }
 };
 using PackedKernel = void (*)(const ProductArgs& args);
 // Products of the same x and tiles with two matrices of one format and layout.

@@ -1,14 +1,25 @@
 // Inside a tile: what packing, the kernels and the tests share. The layout is drawn in packed.h.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/packed/products.h"
 
 namespace pome::kernels {
 
 // The bytes that the codes of a tile stand for: value + offset. Without a table the identity.
-void table_of(const PackedView& packed, const std::byte* tile, uint8_t (&table)[16]);
-// The codes of one block, whatever the planes.
-void block_codes(int bits, const std::byte* in, uint8_t (&codes)[kTileRows][kBlockColumns]);
+void table_of(const PackedView& packed, const std::byte* tile, int level, uint8_t (&table)[16]);
+// How many levels of codes a product takes. Tables of narrow matrices have a second one, and they
+// alone meet fine activations; other products do without it.
+constexpr int code_levels(int bits, PackedScales scales, bool table, bool fine) {
+  return bits == 16 || (table && scales == PackedScales::kRow && fine) ? 2 : 1;
+}
+// From the planes of one level of a block to those of the next.
+inline constexpr int64_t kLevelBytes = 64 * 8;
+// What a level's products count for: 1, 1 / 256.
+constexpr float level_weight(int level) { return level == 0 ? 1.0f : 1.0f / 256; }
+// The codes of one block and row, whatever the planes.
+void row_codes(int bits, const std::byte* block, int64_t lane, uint8_t (&codes)[kBlockColumns]);
 
 // Least and largest of code - offset.
 struct CodeRange {
@@ -24,12 +35,12 @@ inline CodeRange code_range(const PackedFormat& format) {
       return {-127, 127};
   }
   return {static_cast<float>(-format.offset),
-          static_cast<float>((1 << format.bits) - 1 - format.offset)};
+          static_cast<float>((1 << std::min(format.bits, 8)) - 1 - format.offset)};
 }
-// Bits of what is multiplied: the codes, or the bytes that the table gives for them. Tables of a
-// scale that is an exponent hold fp4.
+// Bits of what is multiplied: the codes (of a level), or the bytes that the table gives for them.
+// Tables of a scale that is an exponent hold fp4.
 constexpr int code_width(int bits, PackedScales scales, bool table) {
-  if (!table) return bits;
+  if (!table) return bits == 16 ? 8 : bits;
   return scales == PackedScales::kExponent ? 5 : 8;
 }
 
@@ -38,7 +49,7 @@ constexpr int code_offset(int bits, PackedScales scales, bool table) {
   if (table) return scales == PackedScales::kExponent ? 12 : 128;
   const bool bias = scales == PackedScales::kHalfBias || scales == PackedScales::kSuperBias ||
                     scales == PackedScales::kSuperBias16;
-  return bias ? 0 : 1 << (bits - 1);
+  return bias ? 0 : 1 << (code_width(bits, scales, table) - 1);
 }
 
 // Calls body.template operator()<bits, scales, table>() for the format: every combination that
@@ -57,7 +68,7 @@ void with_format(const PackedFormat& format, const Body& body) {
     POME_FORMAT(4, S::kHalfBias, false)     // q4_1
     POME_FORMAT(5, S::kHalf, false)         // q5_0
     POME_FORMAT(5, S::kHalfBias, false)     // q5_1
-    POME_FORMAT(8, S::kHalf, false)         // q8_0, int8 in blocks
+    POME_FORMAT(8, S::kHalf, false)         // q8_0, int8 in blocks, palettes of many entries
     POME_FORMAT(2, S::kSuperBias16, false)  // q2_k
     POME_FORMAT(3, S::kSuper16, false)      // q3_k
     POME_FORMAT(4, S::kSuperBias, false)    // q4_k
@@ -67,7 +78,8 @@ void with_format(const PackedFormat& format, const Body& body) {
     POME_FORMAT(4, S::kSuper, true)         // iq4_xs
     POME_FORMAT(4, S::kExponent, true)      // mxfp4
     POME_FORMAT(4, S::kRow, false)          // int4, a scale per row
-    POME_FORMAT(8, S::kRow, false)          // int8, wide palettes
+    POME_FORMAT(8, S::kRow, false)          // int8
+    POME_FORMAT(16, S::kHalf, false)        // palettes of many entries in narrow matrices
     POME_FORMAT(2, S::kRow, true)           // lut1, lut2
     POME_FORMAT(3, S::kRow, true)           // lut3
     POME_FORMAT(4, S::kRow, true)           // lut4

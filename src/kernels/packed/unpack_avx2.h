@@ -67,6 +67,9 @@ struct HalfCodes<2> {
     }
   }
 };
+// One level.
+template <>
+struct HalfCodes<16> : HalfCodes<8> {};
 // Bit t of `plane` becomes bit kTo of quad t.
 template <int kTo>
 POME_INLINE_AVX2 void add_half_bit_plane(__m256i plane, HalfQuads* out) {

@@ -63,6 +63,9 @@ struct Codes<2> {
     }
   }
 };
+// One level.
+template <>
+struct Codes<16> : Codes<8> {};
 // Bit t of `plane` becomes bit kTo of quad t. Bytes shift into their neighbours; the mask takes off
 // what came over.
 template <int kTo>
@@ -114,9 +117,10 @@ POME_INLINE_AVX512 __m512 signed_bytes(const std::byte* at) {
       _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))));
 }
 // The table in every 128 bits, as the byte shuffle wants it.
-POME_INLINE_AVX512 __m512i table_register(const PackedView& w, const std::byte* tile) {
+POME_INLINE_AVX512 __m512i table_register(const PackedView& w, const std::byte* tile,
+                                          int level = 0) {
   uint8_t bytes[4][16];
-  table_of(w, tile, bytes[0]);
+  table_of(w, tile, level, bytes[0]);
   for (int i = 1; i < 4; ++i) __builtin_memcpy(bytes[i], bytes[0], 16);
   return _mm512_loadu_si512(bytes);
 }

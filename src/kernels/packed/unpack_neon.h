@@ -68,6 +68,9 @@ struct Codes<2> {
     }
   }
 };
+// One level.
+template <>
+struct Codes<16> : Codes<8> {};
 // Bit t of `plane` becomes bit `to` of quad t.
 POME_INLINE_NEON void add_bit_plane(uint8x16_t plane, int to, Quads* out) {
   const uint8x16_t mask = vdupq_n_u8(static_cast<uint8_t>(1 << to));
