@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <map>
 
-#include "base/checked.h"
 #include "base/io.h"
-#include "base/thread_pool.h"
 #include "encoding/mlc_groups.h"
-#include "export/rounding.h"
+#include "export/constant_stream.h"
 #include "formats/manifest.h"
 
 namespace pome {
@@ -25,10 +23,6 @@ struct Parameter {
   size_t tensor = 0;                  // of the package; scales of groups follow
 };
 
-Status refuse(const Parameter& parameter, const std::string& why) {
-  return unsupported("the parts of " + parameter.name + " " + why).at("tensor " + parameter.name);
-}
-
 int64_t rows_of_one(const Shape& shape) {
   return shape.size() > 1 ? shape[shape.size() - 2] : shape[0];
 }
@@ -44,15 +38,17 @@ Status declare(Parameter* parameter, std::vector<MlcWriter::Declared>* declared)
   const MlcPart& first = *parameter->parts[0];
   const ConstantData& data = *first.stored;
   const bool grouped = is_grouped(first);
+  std::vector<RowSpan> spans;
   int64_t rows = 0;
   for (const MlcPart* part : parameter->parts) {
-    if (part->place.first_row != rows) return refuse(*parameter, "do not follow each other");
     if (part->stored->encoding() != data.encoding())
-      return refuse(*parameter, "have different encodings");
-    rows += rows_of_one(part->stored->shape());
+      return unsupported("the parts of " + parameter->name + " have different encodings")
+          .at("tensor " + parameter->name);
+    spans.push_back({part->place.first_row, rows_of_one(part->stored->shape())});
+    rows += spans.back().rows;
   }
-  if (first.place.rows > 0 && rows != first.place.rows)
-    return refuse(*parameter, "are not all there");
+  POME_RETURN_IF_ERROR(
+      check_stacked(parameter->name, spans, first.place.rows > 0 ? first.place.rows : rows));
   const Shape shape = with_rows(data.shape(), rows);
   parameter->tensor = declared->size();
   if (!grouped) {
@@ -81,127 +77,37 @@ Result<std::vector<Parameter>> plan(const std::vector<MlcPart>& parts,
   return out;
 }
 
-class Stream {
+// Writes the weights where their parameters lie.
+class Sink {
  public:
-  Stream(const Graph& graph, MlcWriter* file, const WorkContext& work)
-      : graph_(graph),
-        file_(file),
-        work_(work),
-        pool_(std::max(1, work.threads)),
-        slots_(static_cast<size_t>(2 * pool_.threads())),
-        done_(graph.constants.size()) {}
+  Sink(MlcWriter* file, ConstantStream* stream) : file_(file), stream_(stream) {}
 
   Status parameter(const Parameter& parameter) {
-    for (const MlcPart* one : parameter.parts) {
-      Status status = part(*one, parameter.tensor);
-      if (!status.ok())
-        return std::move(status).at("tensor " + graph_.constants[one->constant].name);
+    for (const MlcPart* part : parameter.parts) {
+      const auto write = [&](const ConstantStream::Piece& piece) {
+        return write_piece(*part, parameter.tensor, piece);
+      };
+      POME_RETURN_IF_ERROR(stream_->constant(part->constant, *part->stored,
+                                             is_grouped(*part) ? to_groups : nullptr, write));
     }
     return {};
-  }
-
-  // Digests of what is not in the package as well.
-  Status finish(MlcReport* report) {
-    std::vector<Digest> digests, canonical;
-    ExportReport& exported = report->exported;
-    for (size_t i = 0; i < graph_.constants.size(); ++i) {
-      const Constant& constant = graph_.constants[i];
-      const ConstantData& data = *constant.data;
-      const Done& done = done_[i];
-      digests.push_back(done.digest);
-      if (done.bytes == 0) {
-        POME_ASSIGN_OR_RETURN(digests.back(), digest_of(data, &pool_));
-      }
-      canonical.push_back(digests.back());
-      if (&data.canonical() != &data) {
-        POME_ASSIGN_OR_RETURN(canonical.back(), digest_of(data.canonical(), &pool_));
-        POME_RETURN_IF_ERROR(advance(data.canonical().stored_bytes()));
-      }
-      if (done.bytes == 0) continue;
-      known_[constant.name] = done.digest;
-      if (!is_parameter(constant)) continue;
-      exported.parameters += data.rows() * data.columns();
-      report->errors.push_back({constant.name, done.encoding, done.bytes, done.error.relative()});
-    }
-    exported.hashes.graph_hash = structure_hash(graph_, digests, false);
-    exported.hashes.source_hash = structure_hash(graph_, canonical, true);
-    POME_RETURN_IF_ERROR(file_->finish(static_cast<uint64_t>(exported.parameters), &pool_));
-    report->cache = file_->cache();
-    exported.weight_bytes = exported.bytes = file_->bytes();
-    if (exported.parameters > 0)
-      exported.bits_per_weight =
-          static_cast<double>(exported.weight_bytes) * 8 / static_cast<double>(exported.parameters);
-    return {};
-  }
-
-  Status check(const Graph& reopened, const std::string& hash) {
-    POME_ASSIGN_OR_RETURN(const std::string found, hash_of_reopened(reopened, known_, &pool_));
-    if (found == hash) return {};
-    return unsupported("the configuration that is written does not give the same graph again")
-        .hint("convert from the original checkpoint, or to coreml, onnx or gguf");
   }
 
  private:
-  struct Done {
-    Digest digest;
-    RoundingError error;
-    std::string encoding;
-    uint64_t bytes = 0;  // 0: not in the package
-  };
-  struct Slot {
-    EncodedTile tile, whole;
-    std::vector<std::byte> codes, scales;
-    RoundingScratch scratch;
-    Digest digest;
-    RoundingError error;
-  };
-
-  Status part(const MlcPart& part, size_t tensor) {
-    const ConstantData& data = *graph_.constants[part.constant].data;
-    const int64_t step = tile_rows(data);
-    DigestBuilder digest(data);
-    Done done;
-    done.encoding = to_string(part.stored->encoding());
-    Status status = pool_.ordered(
-        ceil_div(data.rows(), step), static_cast<int64_t>(slots_.size()),
-        [&](int64_t tile, int64_t slot) {
-          return produce(part, data, tile * step, std::min(step, data.rows() - tile * step),
-                         &slots_[static_cast<size_t>(slot)]);
-        },
-        [&](int64_t, int64_t index) -> Status {
-          const Slot& slot = slots_[static_cast<size_t>(index)];
-          digest.add(slot.digest);
-          done.error.add(slot.error);
-          POME_RETURN_IF_ERROR(write_rows(part, tensor, slot.tile.row, slot.codes));
-          if (!slot.scales.empty())
-            POME_RETURN_IF_ERROR(write_rows(part, tensor + 1, slot.tile.row, slot.scales));
-          done.bytes += slot.codes.size() + slot.scales.size();
-          return advance(slot.codes.size() + slot.scales.size());
-        });
-    POME_RETURN_IF_ERROR(status);
-    done.digest = digest.finish();
-    done_[part.constant] = done;
+  static Status to_groups(ConstantStream::Piece* piece) {
+    const auto &codes = piece->tile.parts[0], &scales = piece->tile.parts[1];
+    piece->codes.assign(codes.begin(), codes.end());
+    piece->scales.assign(scales.begin(), scales.end());
+    int4_to_mlc(piece->codes, {reinterpret_cast<uint16_t*>(piece->scales.data()),
+                               piece->scales.size() / sizeof(uint16_t)});
     return {};
   }
 
-  Status produce(const MlcPart& part, const ConstantData& data, int64_t row, int64_t rows,
-                 Slot* slot) const {
-    POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
-    POME_RETURN_IF_ERROR(data.read_tile(row, rows, &slot->tile));
-    slot->digest = DigestBuilder::of_tile(slot->tile);
-    POME_ASSIGN_OR_RETURN(slot->error, rounding_error(data, slot->tile, &slot->scratch));
-    const EncodedTile* tile = &slot->tile;
-    if (part.stored.get() != &data) {
-      POME_RETURN_IF_ERROR(part.stored->read_tile(row, rows, &slot->whole));
-      tile = &slot->whole;
-    }
-    slot->codes.assign(tile->parts[0].begin(), tile->parts[0].end());
-    slot->scales.clear();
-    if (!is_grouped(part)) return {};
-    slot->scales.assign(tile->parts[1].begin(), tile->parts[1].end());
-    int4_to_mlc(slot->codes, {reinterpret_cast<uint16_t*>(slot->scales.data()),
-                              slot->scales.size() / sizeof(uint16_t)});
-    return {};
+  Status write_piece(const MlcPart& part, size_t tensor, const ConstantStream::Piece& piece) {
+    const int64_t row = piece.tile.row;
+    if (!is_grouped(part)) return write_rows(part, tensor, row, piece.tile.parts[0]);
+    POME_RETURN_IF_ERROR(write_rows(part, tensor, row, piece.codes));
+    return write_rows(part, tensor + 1, row, piece.scales);
   }
 
   // Rows [row, ..) of a constant, whose rows, or those of each expert, lie among others.
@@ -235,20 +141,8 @@ class Stream {
     return shape;
   }
 
-  Status advance(uint64_t bytes) {
-    progressed_ += bytes;
-    if (work_.progress) work_.progress->advance(progressed_);
-    return check_cancelled(work_.cancel);
-  }
-
-  const Graph& graph_;
   MlcWriter* file_;
-  const WorkContext& work_;
-  ThreadPool pool_;
-  std::vector<Slot> slots_;
-  std::vector<Done> done_;               // by constant
-  std::map<std::string, Digest> known_;  // of the weights, by name
-  uint64_t progressed_ = 0;
+  ConstantStream* stream_;
 };
 
 }  // namespace
@@ -259,28 +153,35 @@ Result<MlcReport> export_mlc(const Graph& graph, const std::vector<MlcPart>& par
   std::vector<MlcWriter::Declared> declared;
   POME_ASSIGN_OR_RETURN(const std::vector<Parameter> parameters, plan(parts, &declared));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<MlcWriter> file, MlcWriter::create(folder, declared));
-  if (work.progress) {
-    uint64_t total = file->bytes();
-    for (const Constant& constant : graph.constants)
-      if (&constant.data->canonical() != constant.data.get())
-        total += constant.data->canonical().stored_bytes();
-    work.progress->begin("write weights", total, "bytes");
-  }
+  if (work.progress)
+    work.progress->begin("write weights", streamed_bytes(graph, file->bytes()), "bytes");
   MlcReport report;
-  Stream stream(graph, file.get(), work);
-  for (const Parameter& parameter : parameters) POME_RETURN_IF_ERROR(stream.parameter(parameter));
-  POME_RETURN_IF_ERROR(stream.finish(&report));
+  ExportReport& exported = report.exported;
+  ConstantStream stream(graph, work);
+  Sink sink(file.get(), &stream);
+  for (const Parameter& parameter : parameters) POME_RETURN_IF_ERROR(sink.parameter(parameter));
+  POME_RETURN_IF_ERROR(stream.finish(&exported, &report.errors));
+  POME_RETURN_IF_ERROR(file->finish(static_cast<uint64_t>(exported.parameters), stream.pool()));
+  report.cache = file->cache();
+  // A head of its own counts, too.
+  exported.weight_bytes = exported.bytes = file->bytes();
+  if (exported.parameters > 0)
+    exported.bits_per_weight =
+        static_cast<double>(exported.weight_bytes) * 8 / static_cast<double>(exported.parameters);
   if (work.progress) work.progress->end();
   Json chat = options.chat_config;
   chat["pome"] = {{"version", kPomeVersion},
                   {"scheme", options.scheme},
-                  {"graph_hash", report.exported.hashes.graph_hash},
-                  {"source_hash", report.exported.hashes.source_hash},
+                  {"graph_hash", exported.hashes.graph_hash},
+                  {"source_hash", exported.hashes.source_hash},
                   {"tokenizer_digest", options.tokenizer_digest}};
   POME_RETURN_IF_ERROR(io::write_file(folder + "/" + kMlcConfig, dump_json(chat, 2) + "\n"));
   if (options.reopen) {
     POME_ASSIGN_OR_RETURN(const Graph reopened, options.reopen(folder));
-    POME_RETURN_IF_ERROR(stream.check(reopened, report.exported.hashes.graph_hash));
+    POME_ASSIGN_OR_RETURN(const std::string found, stream.hash_of(reopened));
+    if (found != exported.hashes.graph_hash)
+      return unsupported("the configuration that is written does not give the same graph again")
+          .hint("convert from the original checkpoint, or to coreml, onnx or gguf");
   }
   return report;
 }

@@ -4,24 +4,6 @@
 
 namespace pome {
 
-Result<std::string> hash_of_reopened(const Graph& reopened, std::map<std::string, Digest> known,
-                                     ThreadPool* pool) {
-  std::vector<Digest> digests;
-  for (const Constant& constant : reopened.constants) {
-    const auto found = known.find(constant.name);
-    if (found != known.end()) {
-      digests.push_back(found->second);
-      known.erase(found);
-      continue;
-    }
-    POME_ASSIGN_OR_RETURN(const Digest digest, digest_of(*constant.data, pool));
-    digests.push_back(digest);
-  }
-  if (!known.empty())
-    return unsupported("a reader of the file does not find the weight " + known.begin()->first);
-  return structure_hash(reopened, digests, false);
-}
-
 std::string model_info_json(const ModelInfo& info) {
   Json out = Json::object();
   out["family"] = info.family;

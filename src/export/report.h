@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -31,11 +30,6 @@ struct TensorError {
   uint64_t bytes = 0;
   double relative_error = 0;  // sqrt(sum (w - stored)^2 / sum w^2); 0 where nothing was rounded
 };
-
-// The hash of a graph that was built again from a file, whose weights were digested while they were
-// written: `known`, by name. kUnsupported where the file does not give all of them.
-Result<std::string> hash_of_reopened(const Graph& reopened, std::map<std::string, Digest> known,
-                                     ThreadPool* pool);
 
 // Everything about the model that is no weight, as JSON, so that the graph can be built again from
 // the artefact alone.

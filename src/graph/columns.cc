@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/f32_tile.h"
+
 namespace pome {
 
 namespace {
@@ -9,16 +11,6 @@ namespace {
 Shape with_columns(Shape shape, int64_t columns) {
   shape.back() = columns;
   return shape;
-}
-
-// Hands out `rows * columns` floats as the single part of an f32 tile.
-float* f32_part(EncodedTile* tile, int64_t row, int64_t rows, int64_t columns) {
-  tile->row = row;
-  tile->rows = rows;
-  tile->storage.resize(1);
-  tile->storage[0].resize(static_cast<size_t>(rows * columns) * sizeof(float));
-  tile->parts.assign(1, tile->storage[0]);
-  return reinterpret_cast<float*>(tile->storage[0].data());
 }
 
 class PaddedColumns final : public ConstantData {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "graph/f32_tile.h"
 
 namespace pome {
 
@@ -15,16 +16,6 @@ int64_t rows_of(const Shape& shape) {
   return rows;
 }
 int64_t columns_of(const Shape& shape) { return shape.empty() ? 1 : shape.back(); }
-
-// Hands out `rows * columns` floats as the single part of an f32 tile.
-float* f32_part(EncodedTile* tile, int64_t row, int64_t rows, int64_t columns) {
-  tile->row = row;
-  tile->rows = rows;
-  tile->storage.resize(1);
-  tile->storage[0].resize(static_cast<size_t>(rows * columns) * sizeof(float));
-  tile->parts.assign(1, tile->storage[0]);
-  return reinterpret_cast<float*>(tile->storage[0].data());
-}
 
 class InlineConstant final : public ConstantData {
  public:
