@@ -307,6 +307,17 @@ const CheckpointTensor* Checkpoint::find(const std::string& name) const {
   return nullptr;
 }
 
+std::map<std::string, std::string> Checkpoint::metadata() const {
+  std::map<std::string, std::string> out;
+  const std::string prefix = "pome.";
+  for (const auto& [key, value] : gguf.items())
+    if (key.starts_with(prefix) && value.is_string()) out[key] = value.get<std::string>();
+  if (const auto own = mlc.find("pome"); own != mlc.end())
+    for (const auto& [key, value] : own->items())
+      if (value.is_string()) out[prefix + key] = value.get<std::string>();
+  return out;
+}
+
 Result<TokenizerSource> read_folder_tokenizer(const std::string& folder, const Json& config,
                                               const Json& generation_config) {
   const std::string packed = folder + "/tokenizer.gguf";

@@ -44,6 +44,8 @@ struct Checkpoint {
   std::vector<std::string> warnings;
 
   const CheckpointTensor* find(const std::string& name) const;
+  // What convert wrote about the model: "pome.graph_hash" and the like; empty where it did not.
+  std::map<std::string, std::string> metadata() const;
 };
 
 struct OpenOptions {

@@ -17,6 +17,7 @@ namespace pome {
 namespace {
 
 constexpr uint64_t kMaxCacheBytes = uint64_t{64} << 20;
+constexpr uint64_t kReadBytes = uint64_t{1} << 20;
 constexpr size_t kMaxRank = 8;
 
 struct DtypeName {
@@ -209,8 +210,11 @@ Result<MlcCache> parse_mlc_cache(std::string_view text, const std::string& name)
 }
 
 bool is_mlc_folder(const std::string& folder) {
-  return is_there(folder + "/" + kMlcConfig) &&
-         (is_there(folder + "/" + kMlcCache) || is_there(folder + "/" + kMlcOldCache));
+  const int marks =
+      int{is_there(folder + "/" + kMlcConfig)} +
+      int{is_there(folder + "/" + kMlcCache) || is_there(folder + "/" + kMlcOldCache)} +
+      int{is_there(folder + "/params_shard_0.bin")};
+  return marks >= 2;
 }
 
 Result<MlcCache> read_mlc_cache(const std::string& folder) {
@@ -226,22 +230,26 @@ Result<MlcCache> read_mlc_cache(const std::string& folder) {
   return parse_mlc_cache(text, path);
 }
 
+Result<std::string> mlc_sum(const std::string& path, const CancelToken* cancel) {
+  POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(path));
+  std::vector<std::byte> buffer(kReadBytes);
+  Md5 sum;
+  for (uint64_t at = 0; at < source->size();) {
+    POME_RETURN_IF_ERROR(check_cancelled(cancel));
+    const auto piece = std::span(buffer).first(
+        static_cast<size_t>(std::min<uint64_t>(buffer.size(), source->size() - at)));
+    POME_RETURN_IF_ERROR(source->read(at, piece));
+    sum.update(piece);
+    at += piece.size();
+  }
+  return sum.finish();
+}
+
 Status check_mlc_sums(const std::string& folder, const MlcCache& cache, const CancelToken* cancel) {
-  std::vector<std::byte> buffer(size_t{1} << 20);
   for (const MlcShard& shard : cache.shards) {
-    const std::string path = folder + "/" + shard.file;
     if (shard.md5.empty()) continue;
-    POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(path));
-    Md5 sum;
-    for (uint64_t at = 0; at < source->size();) {
-      POME_RETURN_IF_ERROR(check_cancelled(cancel));
-      const auto piece = std::span(buffer).first(
-          static_cast<size_t>(std::min<uint64_t>(buffer.size(), source->size() - at)));
-      POME_RETURN_IF_ERROR(source->read(at, piece));
-      sum.update(piece);
-      at += piece.size();
-    }
-    const std::string found = sum.finish();
+    const std::string path = folder + "/" + shard.file;
+    POME_ASSIGN_OR_RETURN(const std::string found, mlc_sum(path, cancel));
     if (found != shard.md5)
       return bad_input(Refusal::kIntegrity,
                        "the MD5 sum is " + found + ", the list of weights says " + shard.md5)

@@ -58,10 +58,14 @@ struct MlcCache {
 Result<MlcCache> parse_mlc_cache(std::string_view text, const std::string& name);
 // The cache of a folder under either of its names; kMissing.
 Result<MlcCache> read_mlc_cache(const std::string& folder);
+// Whether at least two of configuration, list and first shard are there, so that a package that
+// lost one is told what it lacks.
 bool is_mlc_folder(const std::string& folder);
 // Reads every shard and compares it with the MD5 sum that the cache states; kIntegrity names the
 // first that differs.
 Status check_mlc_sums(const std::string& folder, const MlcCache& cache, const CancelToken* cancel);
+// The MD5 sum of one shard.
+Result<std::string> mlc_sum(const std::string& path, const CancelToken* cancel = nullptr);
 
 // Writes shards and the cache under both names. Tensors are laid out in the order given, by the
 // rule of TVM's writer; their bytes may come in any order, each byte once. A shard is open from its

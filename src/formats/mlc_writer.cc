@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "base/byte_source.h"
 #include "base/checked.h"
 #include "base/md5.h"
 #include "base/thread_pool.h"
@@ -11,7 +10,6 @@ namespace pome {
 namespace {
 
 constexpr uint64_t kFlushBytes = uint64_t{64} << 20;
-constexpr uint64_t kReadBytes = uint64_t{1} << 20;
 
 std::string_view dtype_of(EncodingKind encoding) {
   switch (encoding) {
@@ -24,20 +22,6 @@ std::string_view dtype_of(EncodingKind encoding) {
     default:
       return "float32";
   }
-}
-
-Result<std::string> md5_of_file(const std::string& path) {
-  POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(path));
-  std::vector<std::byte> buffer(kReadBytes);
-  Md5 sum;
-  for (uint64_t at = 0; at < source->size();) {
-    const auto piece = std::span(buffer).first(
-        static_cast<size_t>(std::min<uint64_t>(buffer.size(), source->size() - at)));
-    POME_RETURN_IF_ERROR(source->read(at, piece));
-    sum.update(piece);
-    at += piece.size();
-  }
-  return sum.finish();
 }
 
 // Tensors wait in a pending shard. One that would fill it goes into a shard of its own where it is
@@ -141,7 +125,7 @@ Status MlcWriter::finish(uint64_t parameters, ThreadPool* pool) {
           shard.md5 = Md5().finish();
           return io::write_file(folder_ + "/" + shard.file, "");
         }
-        POME_ASSIGN_OR_RETURN(shard.md5, md5_of_file(folder_ + "/" + shard.file));
+        POME_ASSIGN_OR_RETURN(shard.md5, mlc_sum(folder_ + "/" + shard.file));
         return {};
       },
       [](int64_t, int64_t) { return Status(); }));

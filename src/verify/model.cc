@@ -73,6 +73,7 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
   POME_ASSIGN_OR_RETURN(model.exported, ExportedModel::open(paths));
   POME_RETURN_IF_ERROR(model.exported->prepare(options.threads, options.round_f16));
   POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner());
+  model.context = model.runner->info().capacity;
   if (options.context > model.runner->info().capacity)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
                        std::to_string(model.runner->info().capacity) +
@@ -101,15 +102,16 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   open.read_tokenizer = options.read_tokenizer;
   POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
   // A package may be made for fewer positions than the model.
-  const int64_t own = stated_context(checkpoint);
-  const int64_t context = options.context > 0 ? options.context : own;
+  model.context = stated_context(checkpoint);
+  const int64_t context = options.context > 0 ? options.context : model.context;
   POME_ASSIGN_OR_RETURN(
       model.graph,
       build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length : context}));
   if (options.rewrite) {
     POME_ASSIGN_OR_RETURN(model.graph, options.rewrite(*model.graph));
   }
-  const int64_t positions = own > 0 ? own : model.graph->info.max_position_embeddings;
+  const int64_t positions =
+      model.context > 0 ? model.context : model.graph->info.max_position_embeddings;
   if (positions > 0 && options.context > positions)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
                        std::to_string(positions) + " positions this model was made for")
@@ -122,7 +124,8 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   } else {
     PlanOptions plan;
     plan.threads = options.threads;
-    plan.capacity = context;
+    // A declared length has settled the graph's positions, which may be fewer.
+    plan.capacity = options.declared_length > 0 ? options.context : context;
     plan.exact = options.exact;
     plan.kv = options.kv;
     plan.profile = options.profile;

@@ -8,17 +8,19 @@
 
 namespace pome {
 
-Identity identity_of(const Checkpoint& checkpoint) {
-  const Json* own = &checkpoint.gguf;
-  std::string prefix = "pome.";
-  if (const auto found = checkpoint.mlc.find("pome"); found != checkpoint.mlc.end())
-    own = &*found, prefix = "";
+namespace {
+
+Identity identity_in(const std::map<std::string, std::string>& metadata) {
   const auto text = [&](const char* key) {
-    const auto found = own->find(prefix + key);
-    return found != own->end() && found->is_string() ? found->get<std::string>() : std::string();
+    const auto found = metadata.find(key);
+    return found != metadata.end() ? found->second : std::string();
   };
-  return {text("graph_hash"), text("source_hash")};
+  return {text("pome.graph_hash"), text("pome.source_hash")};
 }
+
+}  // namespace
+
+Identity identity_of(const Checkpoint& checkpoint) { return identity_in(checkpoint.metadata()); }
 
 Result<Identity> identity_of(const ArtefactPaths& paths) {
   if (paths.is_checkpoint()) {
@@ -26,11 +28,7 @@ Result<Identity> identity_of(const ArtefactPaths& paths) {
     return identity_of(checkpoint);
   }
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<ExportedModel> model, ExportedModel::open(paths));
-  const auto text = [&](const char* key) {
-    const auto found = model->metadata().find(key);
-    return found != model->metadata().end() ? found->second : std::string();
-  };
-  return Identity{text("pome.graph_hash"), text("pome.source_hash")};
+  return identity_in(model->metadata());
 }
 
 Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int64_t context, int threads) {
@@ -44,8 +42,7 @@ Status compare_models(const VerifyOptions& options, const std::string& artefact,
   LoadOptions load;
   load.threads = options.threads;
   POME_ASSIGN_OR_RETURN(const LoadedModel ours, load_model(artefact, load, work));
-  // Rope factors are chosen by the length that a session declares, an artefact's is its context.
-  if (ours.kind != "checkpoint") load.declared_length = ours.runner->info().capacity;
+  load.declared_length = ours.context;
   POME_ASSIGN_OR_RETURN(const LoadedModel theirs, load_model(original, load, work));
   if (ours.runner->info().vocab_size != theirs.runner->info().vocab_size) {
     report->problems.push_back("semantics: " + std::to_string(ours.runner->info().vocab_size) +

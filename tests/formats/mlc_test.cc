@@ -209,8 +209,16 @@ TEST_F(MlcFolderTest, NamesTheDamagedFile) {
   spit(folder_ / "params_shard_0.bin", std::string(19, 'x') + "y");
   expect(Refusal::kIntegrity, "params_shard_0.bin");
   EXPECT_TRUE(opened(false).ok()) << "sums are read when they are asked for";
-  std::filesystem::remove(folder_ / "params_shard_0.bin");
-  EXPECT_EQ(opened().code(), StatusCode::kMissing);
+}
+
+TEST_F(MlcFolderTest, NamesTheFileThatIsMissing) {
+  for (const char* file : {"params_shard_0.bin", "tensor-cache.json", "mlc-chat-config.json"}) {
+    std::filesystem::rename(folder_ / file, folder_ / "away");
+    const Status status = opened();
+    EXPECT_EQ(status.code(), StatusCode::kMissing) << status.to_string();
+    EXPECT_EQ(status.file(), folder_ / file) << status.to_string();
+    std::filesystem::rename(folder_ / "away", folder_ / file);
+  }
 }
 
 TEST_F(MlcFolderTest, RefusesConfigurationsThatSayNothing) {
