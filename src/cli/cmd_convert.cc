@@ -117,8 +117,7 @@ void add_convert(App& app) {
       ->add_option("--context", c.context,
                    "tokens the KV cache holds (default: min(max_position_embeddings, 4096))")
       ->check(positive());
-  command->add_option("--chunk", c.chunk, "tokens per prefill call")
-      ->capture_default_str()
+  command->add_option("--chunk", c.chunk, "tokens per prefill call (default: 64, of mlc 2048)")
       ->check(positive());
   command->add_option_function<std::string>(
       "--functions",

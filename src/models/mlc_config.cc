@@ -11,8 +11,6 @@ namespace pome {
 
 namespace {
 
-constexpr int64_t kPrefillChunk = 2048;  // tokens, or the context where that is less
-
 double number_of(const ModelInfo& info, const char* key, double absent = 0) {
   const auto found = info.config.find(key);
   if (found == info.config.end()) return absent;
@@ -52,8 +50,13 @@ Json rope_object(const Json& config) {
 
 class Describer {
  public:
-  Describer(const Json& config, const Graph& graph, int64_t context, MlcModel* out)
-      : config_(config), graph_(graph), info_(graph.info), context_(context), out_(out) {}
+  Describer(const Json& config, const Graph& graph, int64_t context, int64_t chunk, MlcModel* out)
+      : config_(config),
+        graph_(graph),
+        info_(graph.info),
+        context_(context),
+        chunk_(chunk),
+        out_(out) {}
 
   Status describe() {
     POME_RETURN_IF_ERROR(check_parameters());
@@ -179,7 +182,7 @@ class Describer {
     if (key == "rope_scaling") return rope_scaling();
     if (key == "hidden_activation") return "gelu_pytorch_tanh";
     if (key == "context_window_size") return context_;
-    if (key == "prefill_chunk_size") return std::min(context_, kPrefillChunk);
+    if (key == "prefill_chunk_size") return std::min(context_, chunk_);
     if (key == "partial_rotary_factor" || key == "rotary_pct")
       return number_of(info_, "rotary_dim", static_cast<double>(info_.head_dim)) /
              static_cast<double>(info_.head_dim);
@@ -335,22 +338,31 @@ class Describer {
   const Json& config_;
   const Graph& graph_;
   const ModelInfo& info_;
-  int64_t context_;
+  int64_t context_, chunk_;
   MlcModel* out_;
 };
 
 }  // namespace
 
-Result<MlcModel> describe_for_mlc(const Checkpoint& checkpoint, const Graph& graph,
-                                  int64_t context) {
+Result<MlcModel> describe_for_mlc(const Checkpoint& checkpoint, const Graph& graph, int64_t context,
+                                  int64_t chunk) {
   MlcModel out;
   out.model_type = mlc_model_type(graph.info.family);
+  if (graph.info.family == "deepseek")
+    return unsupported(
+               "MLC's deepseek_v2 has parameters that pome does not write: self_attn.w_uk and "
+               "self_attn.w_uv of every layer, the two halves of kv_b_proj once more, turned, in "
+               "f16")
+        .in(checkpoint.path)
+        .hint(
+            "MLC's own mlc_llm convert_weight makes them from the original checkpoint; or convert "
+            "to coreml, onnx or gguf");
   if (out.model_type.empty())
     return unsupported("MLC has no model of the family " + graph.info.family)
         .in(checkpoint.path)
         .hint("it has " + mlc_families() + "; convert to coreml, onnx or gguf");
   POME_ASSIGN_OR_RETURN(out.config, hf_config_of(checkpoint, graph));
-  if (Status status = Describer(out.config, graph, context, &out).describe(); !status.ok())
+  if (Status status = Describer(out.config, graph, context, chunk, &out).describe(); !status.ok())
     return std::move(status).in(checkpoint.path);
   return out;
 }

@@ -21,10 +21,10 @@ struct MlcModel {
   int64_t context = 0;  // positions; fewer than asked for where the family has fewer in MLC
   std::vector<std::string> warnings;  // what MLC computes otherwise
 };
-// `context`: positions asked for. kUnsupported names the family that MLC does not have, or what its
-// definition of the family cannot say.
-Result<MlcModel> describe_for_mlc(const Checkpoint& checkpoint, const Graph& graph,
-                                  int64_t context);
+// `context`: positions asked for; `chunk`: tokens of a prefill call. kUnsupported names the family
+// that MLC does not have, or what its definition of the family cannot say.
+Result<MlcModel> describe_for_mlc(const Checkpoint& checkpoint, const Graph& graph, int64_t context,
+                                  int64_t chunk);
 // The configuration of a checkpoint under Hugging Face's names, without what is said of stored
 // weights; put together from what was read where the checkpoint is a GGUF file. kUnsupported names
 // what of such a file has no name there.

@@ -35,6 +35,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
   if (options.weights.empty()) options.weights = row->weights;
+  if (options.chunk == 0) options.chunk = row->chunk;
   const std::unique_ptr<TargetWriter> target = row->make();
   ConvertReport report;
   report.output = options.output;
@@ -53,7 +54,8 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
       io::Staged::create(options.output,
                          one_file ? io::Staged::Kind::kFile : io::Staged::Kind::kFolder,
                          options.force));
-  POME_RETURN_IF_ERROR(check_disk(quantized.graph, parent_of(options.output)));
+  POME_RETURN_IF_ERROR(
+      check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
   const Source source{quantized.graph, checkpoint,     scheme_of(options),
                       digest,          report.context, report.chunk};
   POME_ASSIGN_OR_RETURN(const Written written,

@@ -24,7 +24,7 @@ struct ConvertOptions {
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks
-  int64_t chunk = 64;  // tokens per prefill call
+  int64_t chunk = 0;  // tokens per prefill call; 0 = 64, of mlc 2048
   bool one_function = false;
   int64_t block = 0;    // onnx: columns that share a scale; 0 = 32, or a whole row for plain int8
   std::string imatrix;  // gguf: an importance matrix of llama.cpp

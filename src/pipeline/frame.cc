@@ -70,9 +70,8 @@ Status check_replaceable(const ConvertOptions& options) {
   return {};
 }
 
-Status check_disk(const Graph& graph, const std::string& folder) {
-  uint64_t needed = 16 << 20;
-  for (const Constant& constant : graph.constants) needed += constant.data->stored_bytes();
+Status check_disk(uint64_t stored, const std::string& folder) {
+  uint64_t needed = stored + (16 << 20);
   needed += needed / 20;
   POME_ASSIGN_OR_RETURN(const uint64_t available, io::free_bytes(folder));
   if (available < needed)

@@ -20,7 +20,7 @@ bool is_semver(const std::string& text);
 std::string parent_of(const std::string& path);
 // --force replaces what is there, but never what the work itself stands on.
 Status check_replaceable(const ConvertOptions& options);
-// Room for the constants of `graph` below `folder`; kDoesNotFit.
-Status check_disk(const Graph& graph, const std::string& folder);
+// Room for so many bytes of weights, and what comes with them, below `folder`; kDoesNotFit.
+Status check_disk(uint64_t stored, const std::string& folder);
 
 }  // namespace pome

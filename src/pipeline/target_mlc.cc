@@ -163,6 +163,18 @@ std::string library_name(const ModelInfo& info, const Scheme& scheme) {
   return out;
 }
 
+// As a word of a shell's command.
+std::string shell_word(const std::string& text) {
+  constexpr std::string_view kPlain = "_./-+=:@%,";
+  const bool plain = std::all_of(text.begin(), text.end(), [&](unsigned char c) {
+    return std::isalnum(c) || kPlain.find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (plain) return text;
+  std::string out = "'";
+  for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
 // What is left to do, which takes TVM's compiler.
 void add_next_steps(const ConvertOptions& options, const ModelInfo& info, const Scheme& scheme,
                     uint64_t memory, std::vector<std::string>* notes) {
@@ -170,7 +182,8 @@ void add_next_steps(const ConvertOptions& options, const ModelInfo& info, const 
   notes->push_back(
       "not done here: the model library, which TVM compiles for a device. On a Mac with Xcode and "
       "the package mlc_llm: mlc_llm compile " +
-      options.output + "/" + kMlcConfig + " --device iphone -o " + name + "-iphone.tar");
+      shell_word(options.output + "/" + kMlcConfig) + " --device iphone -o " + name +
+      "-iphone.tar");
   notes->push_back(
       "or let the app's build do it: put this into model_list of "
       "mlc-package-config.json (device iphone) and run mlc_llm package: " +
@@ -197,7 +210,7 @@ class MlcTarget final : public TargetWriter {
     const int64_t wanted =
         options.context > 0 ? options.context : std::min<int64_t>(positions, 4096);
     POME_ASSIGN_OR_RETURN(Graph graph, build_graph(checkpoint, {wanted}));
-    POME_ASSIGN_OR_RETURN(model_, describe_for_mlc(checkpoint, graph, wanted));
+    POME_ASSIGN_OR_RETURN(model_, describe_for_mlc(checkpoint, graph, wanted, options.chunk));
     report->warnings.insert(report->warnings.end(), model_.warnings.begin(), model_.warnings.end());
     report->context = model_.context;
     report->chunk = model_.model_config.value("prefill_chunk_size", report->context);
@@ -208,6 +221,13 @@ class MlcTarget final : public TargetWriter {
   Result<Quantized> quantize(const Graph& graph, const ConvertOptions&, ConvertReport*) override {
     Quantized out{graph, {}};
     parts_ = choose_all(&out.graph, scheme_, &out.tensors);
+    return out;
+  }
+
+  // Rows may be padded, and a head that shares the embedding is there twice.
+  uint64_t stored_bytes(const Graph&) const override {
+    uint64_t out = 0;
+    for (const MlcPart& part : parts_) out += part.stored->stored_bytes();
     return out;
   }
 

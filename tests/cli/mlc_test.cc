@@ -1,4 +1,6 @@
 // pome convert --to mlc, and every command on what it wrote.
+#include <filesystem>
+
 #include "cli/program.h"
 
 namespace pome {
@@ -36,6 +38,16 @@ TEST(MlcCommand, EveryCommandTakesThePackage) {
   const Json inspected = pome_json({"inspect", out});
   EXPECT_EQ(inspected["format"], "mlc");
   EXPECT_EQ(inspected["family"], "llama");
+  EXPECT_EQ(inspected["metadata"]["pome.graph_hash"], report["graph_hash"]);
+
+  // Any two artefacts of one model.
+  const std::string gguf = folder / "tales.gguf";
+  pome_json({"convert", kTales, "-o", gguf, "--to", "gguf", "--weights", "q8_0"});
+  for (const auto& [one, other] : {std::pair(out, gguf), std::pair(gguf, out)}) {
+    const Json pair = pome_json({"verify", one, "--against", other, "--max-tokens", "128"});
+    EXPECT_EQ(pair["ok"], true) << one;
+    EXPECT_LT(pair["mean_kld"], 0.05);
+  }
 
   // One byte of a weight.
   std::string shard = slurp(out + "/params_shard_0.bin");
@@ -49,11 +61,34 @@ TEST(MlcCommand, EveryCommandTakesThePackage) {
   expect_refused({"eval", out, "--text", kText}, 3, {"params_shard_0.bin"});
 }
 
+// A package that lost a file is told which.
+TEST(MlcCommand, NamesTheFileThatIsMissing) {
+  const TempFolder folder;
+  const std::string out = folder / "package";
+  pome_json({"convert", kTales, "-o", out, "--to", "mlc"});
+  const auto without = [&](const std::vector<std::string>& names) {
+    const std::string copy = folder / "copy";
+    std::filesystem::remove_all(copy);
+    std::filesystem::copy(out, copy);
+    for (const std::string& name : names) std::filesystem::remove(copy + "/" + name);
+    return copy;
+  };
+  for (const char* name : {"params_shard_0.bin", "mlc-chat-config.json"}) {
+    const std::string copy = without({name});
+    expect_refused({"run", copy, "-p", "Once", "-n", "2"}, 3, {name});
+    expect_refused({"verify", copy}, 3, {name});
+  }
+  const std::string copy = without({"tensor-cache.json", "ndarray-cache.json"});
+  expect_refused({"eval", copy, "--text", kText}, 3, {"tensor-cache.json"});
+}
+
 TEST(MlcCommand, NamesTheFamilyThatMlcDoesNotHave) {
   const TempFolder folder;
   const std::string zoo = POME_SOURCE_DIR "/models/zoo/";
   expect_refused({"convert", zoo + "gptneo", "-o", folder / "out", "--to", "mlc"}, 5,
                  {"MLC has no model of the family gpt_neo"});
+  expect_refused({"convert", zoo + "deepseek-v2-lite", "-o", folder / "out", "--to", "mlc"}, 5,
+                 {"self_attn.w_uk", "mlc_llm convert_weight"});
   expect_refused({"convert", zoo + "gpt-oss", "-o", folder / "out", "--to", "mlc"}, 5, {"gpt_oss"});
   expect_refused({"convert", kTales, "-o", folder / "out", "--to", "mlc", "--weights", "lut4"}, 2,
                  {"q4f16_1"});
