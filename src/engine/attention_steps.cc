@@ -124,6 +124,7 @@ class AttentionStep final : public Step {
         kernels_(kernels::choose_attention(isa, exact)) {}
   std::string describe() const override {
     std::string text = "attention " + std::string(kernels::to_string(kind(shape_.k)));
+    if (shape_.same_rows) text += " of latents";
     if (op_.window > 0) text += " window " + std::to_string(op_.window);
     if (op_.softcap > 0) text += " softcap " + std::to_string(op_.softcap);
     return text;
@@ -149,8 +150,9 @@ class AttentionStep final : public Step {
     const auto row = [](const std::optional<KvLayout>& layout, int64_t dim) {
       return layout ? layout->row_bytes : dim * int64_t{sizeof(float)};
     };
-    work.cache_bytes = static_cast<uint64_t>(
-        k.dim(1) * touched * (row(shape_.k, shape_.dim) + row(shape_.v, shape_.value_dim)));
+    const int64_t value_bytes = shape_.same_rows ? 0 : row(shape_.v, shape_.value_dim);
+    work.cache_bytes =
+        static_cast<uint64_t>(k.dim(1) * touched * (row(shape_.k, shape_.dim) + value_bytes));
     work.attention_macs = static_cast<uint64_t>(q.dim(1)) * seen * widths;
     return work;
   }
@@ -172,6 +174,8 @@ class AttentionStep final : public Step {
   static constexpr int64_t kRows = kernels::kAttentionRows, kKeys = kernels::kAttentionKeys;
   // Below this, the key heads of one token are cut along the keys as well.
   static constexpr int64_t kFewHeads = 8;
+  // Parts of so many floats are joined by all threads, rows of one head by so many.
+  static constexpr int64_t kManyFloats = 1 << 15, kJoinRows = 4;
 
   int64_t group() const { return shape_.heads / shape_.kv_heads; }
   bool few_heads() const { return shape_.kv_heads < kFewHeads && group() <= kRows; }
@@ -193,20 +197,30 @@ class AttentionStep final : public Step {
       kernels::attention_part(kernels_, args, range.begin + item % blocks,
                               frame.workspace + item * part, scratch);
     });
-    for (int64_t head = 0; head < shape_.kv_heads; ++head) {
+    const auto join = [&](int64_t head, int64_t begin, int64_t end) {
       kernels::AttentionArgs args;
       fill(frame, head, 0, group(), &args);
-      kernels::attention_join(args, frame.workspace + head * blocks * part);
+      kernels::attention_join(args, frame.workspace + head * blocks * part, begin, end);
+    };
+    if (shape_.kv_heads * blocks * part < kManyFloats) {
+      for (int64_t head = 0; head < shape_.kv_heads; ++head) join(head, 0, group());
+      return {};
     }
+    const int64_t pieces = (group() + kJoinRows - 1) / kJoinRows;
+    frame.parallel(shape_.kv_heads * pieces, [&](int64_t item, float*) {
+      const int64_t row = item % pieces * kJoinRows;
+      join(item / pieces, row, std::min(group(), row + kJoinRows));
+    });
     return {};
   }
 
   kernels::KvRows rows_of(const View& view, const std::optional<KvLayout>& layout,
                           int64_t head) const {
     if (layout)
-      return {layout->kind, view.data + head * layout->head_bytes, layout->row_bytes, view.dim(3)};
+      return {layout->kind, view.data + head * layout->head_bytes, layout->row_bytes, view.dim(3),
+              layout->width};
     return {kernels::KvKind::kF32, view.data + head * view.stride(1) * 4, view.stride(2) * 4,
-            view.dim(3)};
+            view.dim(3), view.dim(3)};
   }
 
   void fill(const Frame& frame, int64_t kv_head, int64_t row, int64_t rows,
