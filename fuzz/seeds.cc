@@ -4,6 +4,7 @@
 #include <fstream>
 #include <string>
 
+#include "formats/onnx_samples.h"
 #include "malformed/gguf_bytes.h"
 #include "malformed/pytorch_bytes.h"
 #include "malformed/safetensors_bytes.h"
@@ -59,6 +60,24 @@ void gguf_seeds() {
   aligned.pairs.push_back(pair_of("general.alignment", kU32, le<uint32_t>(64)));
   aligned.alignment = 64;
   write("gguf", "aligned", aligned.build());
+}
+
+void imatrix_seeds() {
+  const std::string name = "blk.0.ffn_up.weight";
+  const std::string entry = le<int32_t>(static_cast<int32_t>(name.size())) + name + le<int32_t>(2) +
+                            le<int32_t>(2) + le(2.0f) + le(4.0f);
+  write("imatrix", "one", le<int32_t>(1) + entry + le<int32_t>(7) + le<int32_t>(3) + "txt");
+  GgufBytes file;
+  file.pairs = {pair_of("general.type", kString, gguf_string("imatrix"))};
+  file.tensors = {{name + ".in_sum2", {4, 2}, 0, 32, {}, {}, {}},
+                  {name + ".counts", {1, 2}, 0, 8, {}, {}, {}}};
+  write("imatrix", "gguf", file.build());
+}
+
+void onnx_seeds() {
+  const auto bytes = pome::onnx::serialize(pome::onnx::small_model());
+  if (bytes.ok())
+    write("onnx", "all", std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size()));
 }
 
 void safetensors_seeds() {
@@ -120,6 +139,8 @@ int main(int count, char** arguments) {
   }
   g_folder = arguments[1];
   gguf_seeds();
+  imatrix_seeds();
+  onnx_seeds();
   safetensors_seeds();
   pytorch_seeds();
   json_seeds();

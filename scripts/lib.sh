@@ -46,9 +46,9 @@ oracle_environment() {
     mkdir -p "$root/build"
     python3 -m venv "$venv" >/dev/null 2>&1 || { echo "no python3-venv: oracle tests will be skipped"; return 0; }
   fi
-  if ! "$venv/bin/python3" -c 'import numpy, gguf, safetensors, tokenizers, jinja2, coremltools, sentencepiece, tiktoken' >/dev/null 2>&1; then
+  if ! "$venv/bin/python3" -c 'import numpy, gguf, safetensors, tokenizers, jinja2, coremltools, sentencepiece, tiktoken, onnx, onnxruntime, onnxruntime_genai' >/dev/null 2>&1; then
     say "fetching the Python oracles"
-    local package packages=(numpy gguf safetensors tokenizers jinja2 coremltools sentencepiece protobuf tiktoken)
+    local package packages=(numpy gguf safetensors tokenizers jinja2 coremltools sentencepiece protobuf tiktoken onnx onnxruntime onnxruntime-genai)
     local pip=("$venv/bin/pip" install -q --disable-pip-version-check)
     "${pip[@]}" "${packages[@]}" >/dev/null 2>&1 || for package in "${packages[@]}"; do  # all at once, or those there are
       "${pip[@]}" "$package" >/dev/null 2>&1 || echo "no $package: its oracle tests will be skipped"

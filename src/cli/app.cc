@@ -263,9 +263,10 @@ CLI::Validator positive() {
       "", "positive");
 }
 
-Status refuse_artefact(const std::string& path, const std::string& command) {
+Result<std::string> checkpoint_path(const std::string& path, const std::string& command) {
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
-  if (!artefact) return {};
+  if (!artefact) return path;
+  if (artefact->is_checkpoint()) return artefact->package;
   return unsupported("this is an artefact that convert wrote; " + command +
                      " takes the model that it was made from")
       .in(path);
@@ -276,7 +277,8 @@ Result<ArtefactPaths> require_artefact(const std::string& path, const std::strin
   if (artefact) return *artefact;
   if (access(path.c_str(), F_OK) != 0)
     return missing("there is no such file or folder").in(path).hint("check the path");
-  return unsupported(command + " takes an artefact that convert wrote, or a .mlpackage").in(path);
+  return unsupported(command + " takes an artefact that convert wrote, or the model file in it")
+      .in(path);
 }
 
 Result<double> parse_percent(const std::string& text, const std::string& option) {

@@ -80,8 +80,9 @@ Result<std::vector<int32_t>> parse_ids(const std::string& text, const std::strin
 
 // An option check: a whole number of at least 1.
 CLI::Validator positive();
-// For commands that take checkpoints only: says so when `path` is something that convert wrote.
-Status refuse_artefact(const std::string& path, const std::string& command);
+// For commands that take checkpoints only: what to open, or that `path` is something else that
+// convert wrote.
+Result<std::string> checkpoint_path(const std::string& path, const std::string& command);
 // For commands that take artefacts only.
 Result<ArtefactPaths> require_artefact(const std::string& path, const std::string& command);
 

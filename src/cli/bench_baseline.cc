@@ -19,8 +19,8 @@ constexpr Figure kFigures[] = {{"prefill_tokens_per_s", true, 0},
                                {"peak_memory_bytes", false, 4e6}};
 
 // Speeds of other prompts, or of other arithmetic, say nothing about these.
-constexpr const char* kSettings[] = {"prompt_tokens", "decode_tokens", "depth",     "exact",
-                                     "weights",       "runner",        "file_bytes"};
+constexpr const char* kSettings[] = {
+    "prompt_tokens", "decode_tokens", "depth", "exact", "weights", "kv", "runner", "file_bytes"};
 
 Status check_settings(const Json& report, const Json& baseline) {
   if (!baseline.is_object() || !baseline.contains("runs") || !baseline["runs"].is_array())
@@ -51,11 +51,9 @@ Result<const Json*> run_with(const Json& runs, const Json& threads) {
 
 Status check_baseline(const BenchOptions& options, const std::string& path) {
   POME_ASSIGN_OR_RETURN(const Json baseline, read_json_file(path));
-  const Json known = {{"prompt_tokens", options.prompt},
-                      {"decode_tokens", options.decode},
-                      {"depth", options.depth},
-                      {"exact", options.exact},
-                      {"weights", options.weights}};
+  const Json known = {{"prompt_tokens", options.prompt}, {"decode_tokens", options.decode},
+                      {"depth", options.depth},          {"exact", options.exact},
+                      {"weights", options.weights},      {"kv", options.kv}};
   Status status = check_settings(known, baseline);
   for (size_t i = 0; status.ok() && i < options.threads.size(); ++i)
     status = run_with(baseline["runs"], options.threads[i]).status();

@@ -8,6 +8,7 @@
 #include "base/stopwatch.h"
 #include "base/thread_pool.h"
 #include "cli/cmd_bench.h"
+#include "cli/generation_flags.h"
 #include "engine/buffer.h"
 #include "engine/sampler.h"
 #include "kernels/roof/roof.h"
@@ -83,9 +84,10 @@ class Measurement {
  private:
   Status measure_files() {
     POME_ASSIGN_OR_RETURN(const auto artefact, find_artefact(options_.model));
-    if (!artefact) {
+    if (!artefact || artefact->is_checkpoint()) {
+      const std::string& path = artefact ? artefact->package : options_.model;
       POME_ASSIGN_OR_RETURN(bench_.read_files,
-                            time_reading(options_.model, app_.cancel(), &bench_.file_bytes));
+                            time_reading(path, app_.cancel(), &bench_.file_bytes));
     }
     const Stopwatch watch;
     // A model without one can be measured all the same.
@@ -98,6 +100,7 @@ class Measurement {
     load.threads = threads;
     load.context = std::max(options_.prompt, options_.depth + options_.decode);
     load.exact = options_.exact;
+    load.kv = chosen_kv(options_.kv);
     if (!options_.weights.empty()) {
       POME_ASSIGN_OR_RETURN(const QuantRecipe recipe, parse_recipe(options_.weights));
       load.rewrite = [recipe](const Graph& graph) -> Result<Graph> {

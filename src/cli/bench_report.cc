@@ -179,6 +179,7 @@ Json to_json(const Bench& bench, const BenchOptions& options) {
   out["repetitions"] = options.repetitions;
   out["exact"] = options.exact;
   out["weights"] = options.weights;
+  out["kv"] = options.kv;
   out["file_bytes"] = bench.file_bytes > 0 ? Json(bench.file_bytes) : Json();
   out["read_file_ms"] = bench.read_files ? Json(rounded(*bench.read_files * kMs)) : Json();
   out["tokenizer_ms"] = bench.tokenizer ? Json(rounded(*bench.tokenizer * kMs)) : Json();

@@ -1,5 +1,6 @@
 #include "cli/cmd_bench.h"
 
+#include "cli/generation_flags.h"
 #include "quantize/quantize.h"
 
 namespace pome::cli {
@@ -67,6 +68,7 @@ void add_bench(App& app) {
       ->capture_default_str();
   command->add_option("--weights", o.weights,
                       "as if converted with these (int4, lut4, ...): encoded in memory first");
+  add_kv_flag(command, &o.kv);
   command->add_flag("--exact", o.exact,
                     "f32 activations, also where weights are quantised (slower)");
   command->add_flag("--profile", o.profile, "time by kind of step, measured in calls of their own");

@@ -14,6 +14,7 @@ namespace pome::cli {
 
 struct BenchOptions {
   std::string model;
+  std::string kv;       // LoadOptions::kv; empty: not given
   std::string weights;  // as if converted with these; empty: as stored
   int64_t prompt = 512, decode = 128, depth = 0, repetitions = 5;
   std::vector<int> threads;

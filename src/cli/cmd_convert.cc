@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include "base/stopwatch.h"
@@ -8,23 +9,38 @@ namespace pome::cli {
 
 namespace {
 
-struct Options {
-  ConvertOptions convert;
-  std::string profile;
-};
+// Weights as they are named in the file, with what rounding cost each.
+Json describe_errors(const ConvertReport& report) {
+  Json out = Json::array();
+  for (const TensorError& tensor : report.errors)
+    out.push_back({{"name", tensor.name},
+                   {"encoding", tensor.encoding},
+                   {"bytes", tensor.bytes},
+                   {"relative_error", tensor.relative_error}});
+  return out;
+}
 
-Status run(App& app, const Options& options) {
-  if (!options.profile.empty())
-    return usage_error("--profile " + options.profile + ": the target " + options.convert.target +
-                       " has no such variant in this version");
-  POME_RETURN_IF_ERROR(refuse_artefact(options.convert.model, "convert"));
+std::string describe_worst(const ConvertReport& report) {
+  const auto worst = std::max_element(report.errors.begin(), report.errors.end(),
+                                      [](const TensorError& a, const TensorError& b) {
+                                        return a.relative_error < b.relative_error;
+                                      });
+  if (worst == report.errors.end() || worst->relative_error == 0) return {};
+  return "  largest error    " + fixed(100 * worst->relative_error, 2) + " % in " + worst->name +
+         " (" + worst->encoding + ")\n";
+}
+
+Status run(App& app, ConvertOptions options) {
+  POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
   const Stopwatch watch;
-  POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options.convert, app.work()));
+  POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds = watch.seconds();
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
+  int64_t kept = 0;
   for (const TensorChoice& tensor : report.tensors) {
     encodings[to_string(tensor.used)] += tensor.rows * tensor.columns;
+    if (tensor.kept_integers) kept += tensor.rows * tensor.columns;
     if (!tensor.fallback.empty())
       fallbacks.push_back({{"tensor", tensor.name},
                            {"encoding", to_string(tensor.used)},
@@ -43,7 +59,10 @@ Status run(App& app, const Options& options) {
                     {"chunk", report.chunk},
                     {"encodings", encodings},
                     {"fallbacks", fallbacks},
+                    {"tensors", describe_errors(report)},
+                    {"kept_integers", kept},
                     {"warnings", report.warnings},
+                    {"notes", report.notes},
                     {"seconds", seconds},
                     {"peak_memory_bytes", peak_memory_bytes()}});
     return {};
@@ -58,12 +77,17 @@ Status run(App& app, const Options& options) {
     text += "  " + name + std::string(name.size() < 16 ? 16 - name.size() : 1, ' ') + " " +
             (count < 100000 ? std::to_string(count) + " values\n"
                             : fixed(static_cast<double>(count) / 1e6, 2) + " M values\n");
+  if (kept > 0)
+    text += "  not rounded      " + std::to_string(kept) +
+            " values are the checkpoint's own integers\n";
   for (const Json& fallback : fallbacks)
     text += "  fallback         " + fallback["tensor"].get<std::string>() + " as " +
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
             "\n";
+  text += describe_worst(report);
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
+  for (const std::string& note : report.notes) text += "  note             " + note + "\n";
   text += "  graph hash       " + report.exported.hashes.graph_hash.substr(0, 16) + "\n";
   text += "  time, memory     " + fixed(seconds, 2) + " s, peak " +
           human_bytes(peak_memory_bytes()) + "\n";
@@ -74,17 +98,19 @@ Status run(App& app, const Options& options) {
 }  // namespace
 
 void add_convert(App& app) {
-  auto options = std::make_shared<Options>();
-  ConvertOptions& c = options->convert;
+  auto options = std::make_shared<ConvertOptions>();
+  ConvertOptions& c = *options;
   CLI::App* command = app.add_command("convert", "write what a phone runs",
                                       [&app, options] { return run(app, *options); });
   command->add_option("model", c.model, "folder, .safetensors or .gguf file")->required();
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
-  command->add_option("--to", c.target, "target: coreml")->capture_default_str();
-  command->add_option("--weights", c.weights, "scheme: f16 int8 int4 lut8 lut6 lut4 lut3 lut2")
-      ->capture_default_str();
+  command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
+  command->add_option("--weights", c.weights,
+                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
+                      "type or mixture such as q8_0 or q4_k_m (default)");
+  command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option_function<std::string>(
-      "--embedding", [options](const std::string& scheme) { options->convert.embedding = scheme; },
+      "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");
   command
       ->add_option("--context", c.context,
@@ -98,10 +124,14 @@ void add_convert(App& app) {
       [options](const std::string& which) {
         if (which != "two" && which != "one")
           throw CLI::ValidationError("--functions", "must be one or two");
-        options->convert.one_function = which == "one";
+        options->one_function = which == "one";
       },
       "two (prefill and decode, default) or one");
-  command->add_option("--profile", options->profile, "variant of the target");
+  command->add_option("--profile", c.profile,
+                      "variant of the target; onnx: ort (default) or plain (no operators of "
+                      "com.microsoft)");
+  command->add_option("--graph", c.graph, "onnx: logits-only (input_ids to logits, no caches)");
+  command->add_option("--block", c.block, "onnx: columns that share a scale, 16 to 256");
   command->add_option("--artefact-version", c.version, "semantic version of the artefact")
       ->capture_default_str();
   command->add_option("--license", c.license_id,

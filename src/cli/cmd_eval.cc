@@ -135,7 +135,7 @@ Status run(App& app, const Options& options) {
   other.need_tokenizer = false;
   // What is compared is the model at hand with the original as it is.
   other.kv.reset();
-  if (model.kind == "coreml") other.declared_length = model.runner->info().capacity;
+  if (model.kind != "checkpoint") other.declared_length = model.runner->info().capacity;
   POME_ASSIGN_OR_RETURN(LoadedModel original, load_model(options.against, other, app.work()));
   const auto compared = compare(*model.runner, *original.runner, ids, scoring, app.work());
   if (!compared.ok()) return Status(compared.status()).in(options.model);

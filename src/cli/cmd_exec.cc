@@ -3,6 +3,8 @@
 #include "base/io.h"
 #include "cli/app.h"
 #include "formats/safetensors.h"
+#include "interp/mil_eval.h"
+#include "interp/onnx_eval.h"
 #include "verify/model.h"
 
 namespace pome::cli {
@@ -39,8 +41,26 @@ Status write_tensors(const std::string& path, NamedTensors tensors, bool force) 
   return staged->commit();
 }
 
+// An ONNX model has one function and no states; its integers are int64.
+Status run_onnx(App& app, const Options& options, const ArtefactPaths& paths) {
+  if (!options.function.empty() || !options.state_in.empty() || !options.state_out.empty())
+    return usage_error("an ONNX model has no functions and no states").in(options.artefact);
+  POME_ASSIGN_OR_RETURN(const std::unique_ptr<OnnxProgram> program,
+                        OnnxProgram::open(paths.package, {app.common.threads}));
+  POME_ASSIGN_OR_RETURN(NamedTensors inputs, read_tensors(options.inputs));
+  for (auto& [name, tensor] : inputs)
+    if (tensor.dtype() == DType::kI32) tensor = tensor.to(DType::kI64);
+  POME_ASSIGN_OR_RETURN(const NamedTensors outputs, program->run(inputs));
+  return write_tensors(options.output, outputs, options.force);
+}
+
 Status run(App& app, const Options& options) {
   POME_ASSIGN_OR_RETURN(const ArtefactPaths paths, require_artefact(options.artefact, "exec"));
+  if (paths.is_checkpoint())
+    return unsupported("a " + to_string(paths.target) + " artefact has no functions")
+        .in(options.artefact)
+        .hint("`pome eval --ids F --logits OUT.npy` gives its logits");
+  if (paths.target == Target::kOnnx) return run_onnx(app, options, paths);
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<MilProgram> program,
                         MilProgram::open(paths.package, {app.common.threads, options.f16}));
   std::string function = options.function;
@@ -89,7 +109,10 @@ void add_exec(App& app) {
   CLI::App* command =
       app.add_command("exec", "run one function of an exported artefact on given tensors",
                       [&app, options] { return run(app, *options); });
-  command->add_option("artefact", options->artefact, "artefact folder or .mlpackage")->required();
+  command
+      ->add_option("artefact", options->artefact,
+                   "artefact folder, or the .mlpackage or .onnx in it")
+      ->required();
   command->add_option("--function", options->function, "function (default: the only one)");
   command->add_option("--inputs", options->inputs, "safetensors file with the inputs by name")
       ->required();

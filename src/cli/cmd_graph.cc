@@ -13,8 +13,8 @@ struct Options {
 };
 
 Status run(App& app, const Options& options) {
-  POME_RETURN_IF_ERROR(refuse_artefact(options.model, "graph"));
-  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
+  POME_ASSIGN_OR_RETURN(const std::string path, checkpoint_path(options.model, "graph"));
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(path));
   POME_ASSIGN_OR_RETURN(Graph graph, build_graph(checkpoint));
   if (options.decomposed) graph = decompose(graph);
   std::string source_hash;

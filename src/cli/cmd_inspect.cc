@@ -4,6 +4,7 @@
 #include "base/sha256.h"
 #include "cli/app.h"
 #include "formats/mil.h"
+#include "formats/onnx.h"
 #include "models/models.h"
 #include "verify/model.h"
 
@@ -178,6 +179,54 @@ Status inspect_checkpoint(App& app, const Options& options) {
   return {};
 }
 
+// What is known about the model beside its weights, from the artefact's metadata.
+Status take_config(const std::map<std::string, std::string>& metadata, Json* all) {
+  const auto text = metadata.find("pome.config");
+  if (text == metadata.end()) return {};
+  POME_ASSIGN_OR_RETURN(const Json config, parse_json(text->second, "pome.config"));
+  (*all)["config"] = config;
+  if (config.is_object() && config.contains("family")) (*all)["family"] = config["family"];
+  (*all)["metadata"].erase("pome.config");
+  return {};
+}
+
+// Adds what the manifest and the tokenizer say, and prints.
+Status finish_artefact(App& app, const Options& options, const ArtefactPaths& paths,
+                       uint64_t state_bytes, Json all) {
+  Json tensors = Json::array();
+  if (!paths.folder.empty()) {
+    POME_ASSIGN_OR_RETURN(const Manifest manifest,
+                          read_manifest(paths.folder + "/" + kManifestName));
+    all["name"] = manifest.name;
+    all["scheme"] = manifest.scheme;
+    all["parameters"] = manifest.parameters;
+    all["bits_per_weight"] = manifest.bits_per_weight;
+    all["context"] = manifest.context;
+    all["tree_hash"] = manifest.tree_hash;
+    uint64_t bytes = 0;
+    for (const ManifestFile& file : manifest.files) bytes += file.size;
+    all["bytes"] = bytes;
+    for (const ManifestTensor& tensor : manifest.tensors)
+      tensors.push_back({{"name", tensor.name}, {"bytes", tensor.size}, {"sha256", tensor.sha256}});
+    all["estimated_memory"] = {{"weight_bytes", bytes},
+                               {"kv_cache_bytes", state_bytes},
+                               {"context", manifest.context},
+                               {"total_bytes", bytes + state_bytes}};
+    if (const auto tokenizer = load_tokenizer(paths.folder); tokenizer.ok()) {
+      all["tokenizer"] = tokenizer_json((*tokenizer)->source());
+      const std::string& chat = (*tokenizer)->source().chat_template;
+      all["chat_template"] =
+          chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
+    }
+  }
+  all["tensors"] = tensors;
+  if (app.common.json)
+    app.print_json(all);
+  else
+    print_text(app, all, options.tensors);
+  return {};
+}
+
 Status inspect_package(App& app, const Options& options, const ArtefactPaths& paths) {
   POME_ASSIGN_OR_RETURN(const mil::Package package, mil::read_package(paths.package));
   Json functions = Json::array();
@@ -203,14 +252,7 @@ Status inspect_package(App& app, const Options& options, const ArtefactPaths& pa
               {"tokenizer", nullptr},
               {"chat_template", nullptr},
               {"estimated_memory", nullptr}};
-  if (const auto text = package.model.user_metadata.find("pome.config");
-      text != package.model.user_metadata.end()) {
-    POME_ASSIGN_OR_RETURN(const Json config, parse_json(text->second, "pome.config"));
-    all["config"] = config;
-    if (config.is_object() && config.contains("family")) all["family"] = config["family"];
-    all["metadata"].erase("pome.config");
-  }
-  Json tensors = Json::array();
+  POME_RETURN_IF_ERROR(take_config(package.model.user_metadata, &all));
   std::map<std::string, uint64_t> dtypes;
   const auto count_blobs = [&](const mil::ValueData& value) {
     if (!std::holds_alternative<mil::BlobRef>(value.data)) return;
@@ -225,59 +267,72 @@ Status inspect_package(App& app, const Options& options, const ArtefactPaths& pa
           if (const auto* value = std::get_if<mil::ValueData>(&binding)) count_blobs(*value);
       for (const auto& [key, value] : op.attributes) count_blobs(value);
     }
-  if (!paths.folder.empty()) {
-    POME_ASSIGN_OR_RETURN(const Manifest manifest,
-                          read_manifest(paths.folder + "/" + kManifestName));
-    all["name"] = manifest.name;
-    all["scheme"] = manifest.scheme;
-    all["parameters"] = manifest.parameters;
-    all["bits_per_weight"] = manifest.bits_per_weight;
-    all["context"] = manifest.context;
-    all["tree_hash"] = manifest.tree_hash;
-    uint64_t bytes = 0;
-    for (const ManifestFile& file : manifest.files) bytes += file.size;
-    all["bytes"] = bytes;
-    for (const ManifestTensor& tensor : manifest.tensors)
-      tensors.push_back({{"name", tensor.name}, {"bytes", tensor.size}, {"sha256", tensor.sha256}});
-    uint64_t state_bytes = 0;
-    if (!package.model.descriptions.empty())
-      for (const mil::Feature& state : package.model.descriptions[0].states)
-        state_bytes += storage_bytes(state.dtype,
-                                     static_cast<uint64_t>(element_count(state.shape).value_or(0)))
-                           .value_or(0);
-    all["estimated_memory"] = {{"weight_bytes", bytes},
-                               {"kv_cache_bytes", state_bytes},
-                               {"context", manifest.context},
-                               {"total_bytes", bytes + state_bytes}};
-    if (const auto tokenizer = load_tokenizer(paths.folder); tokenizer.ok()) {
-      all["tokenizer"] = tokenizer_json((*tokenizer)->source());
-      const std::string& chat = (*tokenizer)->source().chat_template;
-      all["chat_template"] =
-          chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
-    }
-  }
+  uint64_t state_bytes = 0;
+  if (!package.model.descriptions.empty())
+    for (const mil::Feature& state : package.model.descriptions[0].states)
+      state_bytes +=
+          storage_bytes(state.dtype, static_cast<uint64_t>(element_count(state.shape).value_or(0)))
+              .value_or(0);
   all["dtypes"] = dtypes;
-  all["tensors"] = tensors;
-  if (app.common.json) {
-    app.print_json(all);
-    return {};
-  }
-  print_text(app, all, options.tensors);
-  return {};
+  return finish_artefact(app, options, paths, state_bytes, std::move(all));
+}
+
+// An ONNX model has one function; dimensions that a call decides are given by name.
+Status inspect_onnx(App& app, const Options& options, const ArtefactPaths& paths) {
+  POME_ASSIGN_OR_RETURN(const onnx::Package package, onnx::read_package(paths.package));
+  const onnx::Model& model = package.model;
+  uint64_t cache_bytes_per_token = 0;
+  const auto features = [&](const std::vector<onnx::ValueInfo>& list) {
+    Json out = Json::array();
+    for (const onnx::ValueInfo& value : list) {
+      Json shape = Json::array();
+      for (const onnx::Dimension& dim : value.dims)
+        shape.push_back(dim.size >= 0 ? Json(dim.size) : Json(dim.symbol));
+      if (value.name.starts_with("past_key_values.") && value.dims.size() == 4)
+        cache_bytes_per_token += static_cast<uint64_t>(
+            std::max<int64_t>(value.dims[1].size * value.dims[3].size, 0) * 4);
+      out.push_back({{"name", value.name}, {"dtype", to_string(value.dtype)}, {"shape", shape}});
+    }
+    return out;
+  };
+  Json all = {{"format", "onnx"},         {"family", nullptr},
+              {"parameters", nullptr},    {"ir_version", model.ir_version},
+              {"opsets", model.opsets},   {"metadata", model.metadata},
+              {"config", nullptr},        {"tokenizer", nullptr},
+              {"chat_template", nullptr}, {"estimated_memory", nullptr}};
+  all["functions"] = Json::array({{{"name", "model"},
+                                   {"inputs", features(model.graph.inputs)},
+                                   {"outputs", features(model.graph.outputs)},
+                                   {"states", Json::array()}}});
+  POME_RETURN_IF_ERROR(take_config(model.metadata, &all));
+  std::map<std::string, uint64_t> dtypes;
+  for (const onnx::TensorData& tensor : model.graph.initializers)
+    if (tensor.external)
+      dtypes[std::string(to_string(tensor.dtype))] +=
+          static_cast<uint64_t>(element_count(tensor.dims).value_or(0));
+  all["dtypes"] = dtypes;
+  const auto context = model.metadata.find("pome.context");
+  const uint64_t tokens =
+      context == model.metadata.end()
+          ? 0
+          : static_cast<uint64_t>(std::max(std::atoll(context->second.c_str()), 0LL));
+  return finish_artefact(app, options, paths, cache_bytes_per_token * tokens, std::move(all));
 }
 
 }  // namespace
 
 void add_inspect(App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_command("inspect", "what is inside: family, parameters, tensors, tokenizer, memory",
-                      [&app, options]() -> Status {
-                        POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact,
-                                              find_artefact(options->model));
-                        return artefact ? inspect_package(app, *options, *artefact)
-                                        : inspect_checkpoint(app, *options);
-                      });
+  CLI::App* command = app.add_command(
+      "inspect", "what is inside: family, parameters, tensors, tokenizer, memory",
+      [&app, options]() -> Status {
+        POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact,
+                              find_artefact(options->model));
+        if (artefact && artefact->is_checkpoint()) options->model = artefact->package;
+        if (!artefact || artefact->is_checkpoint()) return inspect_checkpoint(app, *options);
+        return artefact->target == Target::kOnnx ? inspect_onnx(app, *options, *artefact)
+                                                 : inspect_package(app, *options, *artefact);
+      });
   command->add_option("model", options->model, "model or artefact")->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--checksums", options->checksums,

@@ -33,6 +33,7 @@ Json to_json(const VerifyReport& report) {
               {"functions", functions},
               {"first_difference", nullptr},
               {"graph_hash", report.graph_hash},
+              {"against_graph_hash", report.against.empty() ? Json() : Json(report.against)},
               {"source_hash", report.source_hash}};
   if (report.first_difference)
     out["first_difference"] = {{"function", report.first_difference->function},
@@ -87,6 +88,9 @@ std::string to_text(const VerifyReport& report) {
   }
   for (const std::string& problem : report.problems)
     text += "FAILED       " + escape_for_terminal(problem, 1024) + "\n";
+  if (!report.against.empty())
+    text += "against      another artefact, graph hash " + report.against.substr(0, 16) + "\n";
+  if (!report.graph_hash.empty()) text += "graph hash   " + report.graph_hash.substr(0, 16) + "\n";
   return text + (report.ok ? "ok\n" : "");
 }
 
@@ -97,7 +101,6 @@ Status run(App& app, Options& options) {
                              !options.max_ppl_increase.empty() || !options.text.empty()))
     return usage_error("gates and --text need --against MODEL")
         .hint("without it only the files are checked");
-  if (!v.original.empty()) POME_RETURN_IF_ERROR(refuse_artefact(v.original, "verify --against"));
   POME_RETURN_IF_ERROR(require_artefact(v.artefact, "verify").status());
   POME_ASSIGN_OR_RETURN(options.verify.text, text_or_default(options.text));
   if (!options.max_ppl_increase.empty()) {
@@ -129,8 +132,11 @@ void add_verify(App& app) {
   CLI::App* command =
       app.add_command("verify", "run an artefact and the original side by side; report and gate",
                       [&app, options] { return run(app, *options); });
-  command->add_option("artefact", v.artefact, "artefact folder or .mlpackage")->required();
-  command->add_option("--against", v.original, "the original model (without it: integrity only)");
+  command->add_option("artefact", v.artefact, "artefact folder, or the model file in it")
+      ->required();
+  command->add_option("--against", v.original,
+                      "the original model, or another artefact of it (without: "
+                      "integrity only)");
   command->add_option("--text", options->text, "held-out text (default: one is built in)");
   command->add_option("--max-tokens", v.max_tokens, "tokens scored against the original")
       ->capture_default_str()

@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "base/io.h"
-#include "base/json.h"
 #include "export/coreml_lower.h"
 #include "formats/manifest.h"
 
@@ -72,28 +71,6 @@ mil::FunctionDescription describe(const mil::Function& function, const Graph& gr
   return out;
 }
 
-// Everything about the model that is no weight, so that the graph can be built again from the
-// package alone.
-std::string config_json(const ModelInfo& info) {
-  Json out = Json::object();
-  out["family"] = info.family;
-  out["architecture"] = info.architecture;
-  out["name"] = info.name;
-  out["vocab_size"] = info.vocab_size;
-  out["hidden_size"] = info.hidden_size;
-  out["intermediate_size"] = info.intermediate_size;
-  out["num_hidden_layers"] = info.num_hidden_layers;
-  out["num_attention_heads"] = info.num_attention_heads;
-  out["num_key_value_heads"] = info.num_key_value_heads;
-  out["head_dim"] = info.head_dim;
-  out["max_position_embeddings"] = info.max_position_embeddings;
-  out["tie_word_embeddings"] = info.tie_word_embeddings;
-  for (const auto& [key, value] : info.config) {
-    if (!out.contains(key)) std::visit([&, name = key](const auto& v) { out[name] = v; }, value);
-  }
-  return dump_json(out);
-}
-
 mil::Model assemble(const Graph& graph, const CoremlOptions& options,
                     std::vector<mil::Function> functions, const ExportReport& report) {
   mil::Model model;
@@ -114,7 +91,7 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
       {"pome.version", kPomeVersion},
       {"pome.context", std::to_string(options.context)},
       {"pome.chunk", std::to_string(options.chunk)},
-      {"pome.config", config_json(graph.info)},
+      {"pome.config", model_info_json(graph.info)},
   };
   return model;
 }

@@ -14,6 +14,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "export/report.h"
 #include "graph/graph.h"
 
 namespace pome {
@@ -25,19 +26,6 @@ struct CoremlOptions {
   std::string scheme;         // for the metadata
   std::string tokenizer_digest;
   std::string model_name;
-};
-// Where a part of a constant lies in the weight file: codes under the constant's own name, scales
-// and tables under ".scale" and ".table" behind it.
-struct PlacedTensor {
-  std::string name;
-  uint64_t offset = 0, size = 0;  // of the data
-};
-struct ExportReport {
-  GraphHashes hashes;
-  uint64_t weight_bytes = 0, bytes = 0;
-  int64_t parameters = 0;
-  double bits_per_weight = 0;         // all stored bits over all parameters
-  std::vector<PlacedTensor> tensors;  // of model.mlpackage's weight file, in graph order
 };
 // Writes the package folder at `package_path` (inside a staged folder of the caller).
 Result<ExportReport> export_coreml(const Graph& graph, const CoremlOptions& options,

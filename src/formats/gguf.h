@@ -103,6 +103,12 @@ class GgufWriter {
       const std::string& path, const std::vector<std::pair<std::string, GgufValue>>& metadata,
       const std::vector<Declared>& tensors);
   Status begin_tensor();  // pads; call before the bytes of each tensor, in order
+  uint64_t position() const { return file_->size(); }  // where the next bytes go
+  // Lets the kernel write out and drop what was written.
+  Status flush_behind() { return file_->flush_behind(); }
+  // Another text of the same length for a string of the metadata that was not known before the
+  // data.
+  Status replace_string(const std::string& key, std::string_view value);
   Status write(std::span<const std::byte> bytes);
   Status finish();  // checks that all declared bytes were written, pads, syncs and closes
 
@@ -112,6 +118,7 @@ class GgufWriter {
   std::unique_ptr<io::OutputFile> file_;
   uint64_t alignment_ = 32;
   std::vector<uint64_t> bytes_;
+  std::map<std::string, std::pair<uint64_t, uint64_t>> strings_;  // key -> offset, length
   size_t next_ = 0;
   uint64_t left_ = 0;
 };

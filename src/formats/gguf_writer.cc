@@ -148,7 +148,10 @@ Result<uint64_t> alignment_of(const std::vector<std::pair<std::string, GgufValue
   return 32;
 }
 
-Status put_metadata(Buffer& out, const std::vector<std::pair<std::string, GgufValue>>& metadata) {
+using StringPlaces = std::map<std::string, std::pair<uint64_t, uint64_t>>;
+
+Status put_metadata(Buffer& out, const std::vector<std::pair<std::string, GgufValue>>& metadata,
+                    StringPlaces& strings) {
   const auto duplicate = first_duplicate(
       metadata.size(), [&](size_t i) { return std::string_view(metadata[i].first); });
   if (duplicate) return wrong(metadata[*duplicate].first, "it appears twice");
@@ -159,6 +162,8 @@ Status put_metadata(Buffer& out, const std::vector<std::pair<std::string, GgufVa
     if (!std::visit(Putter{out, value}, value.data)) {
       return wrong(key, "the value does not fit the type " + std::string(to_string(value.type)));
     }
+    if (const auto* text = std::get_if<std::string>(&value.data))
+      strings[key] = {out.text().size() - text->size(), text->size()};
   }
   return {};
 }
@@ -238,7 +243,7 @@ Result<std::unique_ptr<GgufWriter>> GgufWriter::create(
   header.number<uint32_t>(3);
   header.number<uint64_t>(tensors.size());
   header.number<uint64_t>(metadata.size());
-  POME_RETURN_IF_ERROR(put_metadata(header, metadata));
+  POME_RETURN_IF_ERROR(put_metadata(header, metadata, writer->strings_));
   const auto duplicate =
       first_duplicate(tensors.size(), [&](size_t i) { return std::string_view(tensors[i].name); });
   if (duplicate) {
@@ -284,6 +289,13 @@ Status GgufWriter::write(std::span<const std::byte> bytes) {
   }
   left_ -= bytes.size();
   return file_->write(bytes);
+}
+
+Status GgufWriter::replace_string(const std::string& key, std::string_view value) {
+  const auto found = strings_.find(key);
+  if (found == strings_.end() || found->second.second != value.size())
+    return usage_error("no GGUF string " + key + " of " + std::to_string(value.size()) + " bytes");
+  return file_->write_at(found->second.first, std::as_bytes(std::span(value)));
 }
 
 Status GgufWriter::finish() {

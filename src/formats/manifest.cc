@@ -65,6 +65,30 @@ std::string tree_hash(const std::vector<ManifestFile>& files) {
 
 }  // namespace
 
+std::string to_string(Target target) {
+  switch (target) {
+    case Target::kCoreml:
+      return "coreml";
+    case Target::kOnnx:
+      return "onnx";
+    case Target::kGguf:
+      return "gguf";
+  }
+  return {};
+}
+
+std::optional<Target> parse_target(std::string_view name) {
+  for (const Target target : kTargets)
+    if (to_string(target) == name) return target;
+  return std::nullopt;
+}
+
+std::string target_names() {
+  std::string out;
+  for (const Target target : kTargets) out += (out.empty() ? "" : " ") + to_string(target);
+  return out;
+}
+
 std::string build_time() {
   // 2026-01-01T00:00:00Z unless the build says otherwise: artefacts never carry the clock.
   std::time_t seconds = 1767225600;

@@ -13,13 +13,23 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/progress.h"
 #include "base/status.h"
 
 namespace pome {
+
+// What convert writes and the rest opens: the one list. A manifest of a newer version may name
+// another.
+enum class Target : uint8_t { kCoreml, kOnnx, kGguf };
+inline constexpr Target kTargets[] = {Target::kCoreml, Target::kOnnx, Target::kGguf};
+std::string to_string(Target target);  // "coreml"
+std::optional<Target> parse_target(std::string_view name);
+std::string target_names();  // "coreml onnx gguf"
 
 struct ManifestFile {
   std::string path;  // relative, '/' between parts

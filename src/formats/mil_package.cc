@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "base/sha256.h"
+#include "formats/inside_folder.h"
 #include "formats/mil_internal.h"
 
 namespace pome::mil {
@@ -30,40 +31,6 @@ std::optional<std::array<int, 3>> parse_version(const std::string& text) {
   }
   if (at != text.size()) return std::nullopt;
   return out;
-}
-
-// A relative path of plain names: nothing that could lead out of a folder on any system.
-Status check_relative(const std::string& path) {
-  const auto refuse = [&] {
-    return bad_input(Refusal::kPath, "the path '" + path + "' does not stay inside the package");
-  };
-  if (path.empty() || path.size() > 4096) return refuse();
-  if (path.find('\\') != std::string::npos || path.find(':') != std::string::npos ||
-      path.find('\0') != std::string::npos) {
-    return refuse();
-  }
-  size_t begin = 0;
-  while (begin <= path.size()) {
-    size_t end = path.find('/', begin);
-    if (end == std::string::npos) end = path.size();
-    const std::string_view name = std::string_view(path).substr(begin, end - begin);
-    if (name.empty() || name == "." || name == "..") return refuse();
-    begin = end + 1;
-  }
-  return {};
-}
-
-// `path` exists and, links followed, lies below `root` (canonical).
-Result<fs::path> contained(const fs::path& path, const fs::path& root) {
-  std::error_code error;
-  const fs::path real = fs::canonical(path, error);
-  if (error) return missing("'" + path.string() + "' is not there");
-  const auto [r, p] = std::mismatch(root.begin(), root.end(), real.begin(), real.end());
-  if (r != root.end()) {
-    return bad_input(Refusal::kLink,
-                     "'" + path.string() + "' is a link that leads out of the package");
-  }
-  return real;
 }
 
 Result<std::string> item_text(const Json& item, const char* key) {
@@ -97,11 +64,11 @@ Result<std::string> read_manifest(const Json& manifest, const fs::path& data,
       POME_RETURN_IF_ERROR(item_text(item, key).status());
     }
     POME_ASSIGN_OR_RETURN(const std::string path, item_text(item, "path"));
-    POME_RETURN_IF_ERROR(check_relative(path));
+    POME_RETURN_IF_ERROR(check_relative_path(path));
     if (!paths.insert(path).second) {
       return bad_input(Refusal::kRange, "two items have the path '" + path + "'");
     }
-    POME_RETURN_IF_ERROR(contained(data / path, root).status());
+    POME_RETURN_IF_ERROR(path_inside(data / path, root).status());
     if (id == *root_id) model = path;
   }
   if (model.empty()) {
@@ -134,8 +101,8 @@ class WeightFiles {
           .in(package_->path);
     }
     const std::string relative = name.substr(kModelPath.size());
-    if (Status s = check_relative(relative); !s.ok()) return std::move(s).in(package_->path);
-    auto real = contained(model_folder_ / relative, root_);
+    if (Status s = check_relative_path(relative); !s.ok()) return std::move(s).in(package_->path);
+    auto real = path_inside(model_folder_ / relative, root_);
     if (!real.ok()) return std::move(real).status().in(package_->path);
     POME_ASSIGN_OR_RETURN(ByteSourcePtr source, open_mapped(real->string()));
     POME_RETURN_IF_ERROR(check_weight_file(*source));
@@ -180,7 +147,7 @@ Result<Package> read_package(const std::string& path) {
   const fs::path root = fs::canonical(path, error);
   if (error) return missing("the folder cannot be read").in(path);
   const fs::path manifest_path = root / "Manifest.json";
-  auto manifest_real = contained(manifest_path, root);
+  auto manifest_real = path_inside(manifest_path, root);
   if (!manifest_real.ok()) return std::move(manifest_real).status().in(path);
   JsonLimits limits;
   limits.bytes = kMaxManifestBytes;
@@ -188,7 +155,7 @@ Result<Package> read_package(const std::string& path) {
   const fs::path data = root / "Data";
   auto model_path = read_manifest(manifest, data, root);
   if (!model_path.ok()) return std::move(model_path).status().in(manifest_path.string());
-  POME_ASSIGN_OR_RETURN(const fs::path model_real, contained(data / *model_path, root));
+  POME_ASSIGN_OR_RETURN(const fs::path model_real, path_inside(data / *model_path, root));
 
   Package package;
   package.path = path;

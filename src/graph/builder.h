@@ -16,6 +16,7 @@ class GraphBuilder {
  public:
   explicit GraphBuilder(ModelInfo info);
 
+  ModelInfo& info() { return graph_.info; }
   ValueId token_ids();  // i32 [B, T]
   ValueId position();   // i32 [1]
   ValueId input(std::string name, ValueType type);

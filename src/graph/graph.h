@@ -241,12 +241,20 @@ struct Value {
   std::string name;  // unique; "layers.0.attention_norm"
 };
 
+// How a weight lies in the GGUF tensor of its gguf_name.
+struct GgufPlace {
+  int64_t first_row = 0, rows = 0;  // rows > 0: it is a part of a fused tensor of that many rows
+  int64_t paired_heads = 0;         // > 0: rows of heads stored as pairs (i, i + d/2), one by one
+  bool vector = false;              // [1, N] stored as [N]
+};
+
 // One weight. The graph name is ours; the others are what exporters and error messages need.
 struct Constant {
   std::string name;       // "layers.0.attention.q.weight"
   std::string hf_name;    // "model.layers.0.self_attn.q_proj.weight", empty when there is none
   std::string gguf_name;  // "blk.0.attn_q.weight"
   ConstantDataPtr data;
+  GgufPlace gguf_place = {};
   // What the weight is for; schemes and mixtures choose by it.
   enum class Role : uint8_t {
     kMatrix,
@@ -264,6 +272,19 @@ struct CachePair {  // one layer's cache: graph input -> graph output
   enum class Kind : uint8_t { kKey, kValue, kLatent } kind = Kind::kKey;
 };
 
+using ConfigValue = std::variant<bool, int64_t, double, std::string>;
+
+// What a GGUF file says of the model beside its weights.
+struct GgufInfo {
+  std::string architecture;                           // empty: the format has none for this family
+  std::map<std::string, ConfigValue> values;          // keys behind "<architecture>."
+  std::map<std::string, std::vector<float>> vectors;  // small tensors that are no constants
+  // > 0: readers compute the same up to so many positions only, and why.
+  int64_t positions = 0;
+  std::string positions_reason;
+  std::vector<std::string> obstacles;  // what the format cannot say of this model
+};
+
 // Config values as data, so that exporters and planner need no family.
 struct ModelInfo {
   std::string family;        // "llama"
@@ -273,8 +294,8 @@ struct ModelInfo {
   int64_t num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
-  std::map<std::string, std::variant<bool, int64_t, double, std::string>>
-      config;  // everything else, HF names
+  std::map<std::string, ConfigValue> config;  // everything else, HF names
+  GgufInfo gguf;
 };
 
 struct Graph {

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "formats/mil.h"
 #include "graph/runner.h"
+#include "interp/named_tensors.h"
 #include "tensor/tensor.h"
 
 namespace pome {
@@ -25,8 +26,6 @@ struct MilOptions {
   // same.
   uint64_t constant_budget = std::numeric_limits<uint64_t>::max();
 };
-
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
 // Weights are decoded once, or within a budget, and shared by all functions; one call at a time per
 // object.

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "models/gguf_info.h"
+
 namespace pome {
 
 Rotary make_rotary(GraphBuilder& builder, const std::string& name, const RopeConfig& rope,
@@ -27,7 +29,7 @@ ValueId DecoderLayer::norm(ValueId x, const std::string& name, const std::string
   const auto part = [&](const char* suffix, Constant::Role role) {
     WeightRow out = row(name + suffix, hf + suffix, gguf + suffix,
                         {options.size ? options.size : c_.info.hidden_size}, role);
-    if (c_.gain_minus_one && !w_.is_gguf()) out.transform = add_one();
+    if (c_.gain_minus_one) out.transform = add_one();
     return w_.get(out);
   };
   const double epsilon = options.epsilon > 0 ? options.epsilon : c_.norm_eps;
@@ -39,8 +41,8 @@ ValueId DecoderLayer::norm(ValueId x, const std::string& name, const std::string
 ValueId DecoderLayer::linear(ValueId x, const Projection& p) {
   const auto part = [&](const char* suffix, const Shape& shape, Constant::Role role) {
     WeightRow out = row(p.name + suffix, p.hf + suffix, p.gguf + suffix, shape, role);
-    if (p.paired_heads) out.gguf_transform = unpermute_heads(shape, p.paired_heads);
-    const bool matrix = shape.size() == 2, turned = p.conv1d && matrix && !w_.is_gguf();
+    out.gguf = {p.first_row, p.stored_rows, p.paired_heads};
+    const bool matrix = shape.size() == 2, turned = p.conv1d && matrix;
     if (!p.stored_rows && !turned) return w_.get(out);
     out.stored_shape = shape;
     if (p.stored_rows) out.stored_shape[0] = p.stored_rows;
@@ -174,15 +176,19 @@ Result<Rotary> shared_rotary(const DecoderConfig& c, const BuildOptions& options
                              WeightSet& weights, GraphBuilder& b) {
   RopeConfig rope = c.rope;
   const int64_t count = rope.rotary_dim / 2;
+  auto& vectors = b.info().gguf.vectors;
   if (weights.is_gguf()) {
     POME_ASSIGN_OR_RETURN(rope.short_factors,
                           weights.read_rope_factors("rope_factors_short.weight", count));
     POME_ASSIGN_OR_RETURN(rope.long_factors,
                           weights.read_rope_factors("rope_factors_long.weight", count));
+    if (!rope.short_factors.empty()) vectors["rope_factors_short.weight"] = rope.short_factors;
+    if (!rope.long_factors.empty()) vectors["rope_factors_long.weight"] = rope.long_factors;
   }
   declare_length(c.info.max_position_embeddings, options.context, &rope);
   POME_ASSIGN_OR_RETURN(const std::vector<float> factors,
                         weights.read_rope_factors("rope_freqs.weight", count));
+  if (!factors.empty()) vectors["rope_freqs.weight"] = factors;
   return make_rotary(b, "rope.inverse_frequencies", rope, c.rope_style, factors);
 }
 
@@ -199,7 +205,7 @@ ValueId add_head(const DecoderConfig& c, bool tied, WeightSet& weights, GraphBui
   const Shape hidden = {c.info.hidden_size}, matrix = {c.info.vocab_size, c.info.hidden_size};
   WeightRow gain{"norm.weight", c.names.norm + ".weight", "output_norm.weight", hidden,
                  Constant::Role::kNorm};
-  if (c.gain_minus_one && !weights.is_gguf()) gain.transform = add_one();
+  if (c.gain_minus_one) gain.transform = add_one();
   const ValueId scale = weights.get(gain);
   if (c.layer_norm) {
     const ValueId shift = weights.get(
@@ -241,6 +247,7 @@ Result<Graph> build_decoder(const Checkpoint& checkpoint, const DecoderConfig& c
                           stored_apart(checkpoint, names.base, stored_table, stored_head));
     info.tie_word_embeddings = !apart;
   }
+  complete_gguf(config, &info);
   GraphBuilder b(info);
   WeightSet weights(checkpoint, b, names.base, stored_table);
   const ValueId ids = b.token_ids();

@@ -99,9 +99,10 @@ struct Projection {
   Shape shape;               // [outputs, inputs]
   bool bias = false;         // for Hugging Face; a GGUF file has it where it holds the tensor
   int64_t paired_heads = 0;  // > 0: heads whose rows GGUF stores as pairs
-  int64_t first_row = 0, stored_rows = 0;         // stored_rows > 0: a part of a fused matrix
-  std::function<int64_t(int64_t)> row = nullptr;  // where its parts are not in one piece
-  bool conv1d = false;                            // Hugging Face stores [inputs, outputs]
+  int64_t first_row = 0, stored_rows = 0;  // stored_rows > 0: a part of a fused matrix
+  // Hugging Face: where its parts are not in one piece
+  std::function<int64_t(int64_t)> row = nullptr;
+  bool conv1d = false;  // Hugging Face stores [inputs, outputs]
 };
 
 // What the layers of one graph share.

@@ -1,8 +1,28 @@
 #include "models/config.h"
 
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 
 namespace pome {
+
+namespace {
+
+// GGUF keeps the numbers of configurations as f32: the decimal that was meant, 1e-05 and not
+// 9.99999975e-06.
+double shortest_decimal(double number) {
+  const float kept = static_cast<float>(number);
+  if (static_cast<double>(kept) != number) return number;
+  for (int digits = 1; digits < 9; ++digits) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.*g", digits, number);
+    const double candidate = std::strtod(text, nullptr);
+    if (static_cast<float>(candidate) == kept) return candidate;
+  }
+  return number;
+}
+
+}  // namespace
 
 ConfigReader::ConfigReader(const Checkpoint& checkpoint, std::string_view class_defaults)
     : checkpoint_(checkpoint), gguf_(checkpoint.format == "gguf") {
@@ -51,14 +71,14 @@ std::optional<int64_t> ConfigReader::maybe_int(std::string_view hf, std::string_
   if (value->is_number_float()) {
     const double number = value->get<double>();
     if (std::fabs(number) < 9e15 && number == std::floor(number))
-      return static_cast<int64_t>(number);
+      return remember(gguf, static_cast<int64_t>(number));
   }
   if (!value->is_number_integer() ||
       (value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))) {
     complain(Refusal::kType, name + " must be an integer, is " + dump_json(*value).substr(0, 80));
     return std::nullopt;
   }
-  return value->get<int64_t>();
+  return remember(gguf, value->get<int64_t>());
 }
 
 std::optional<double> ConfigReader::maybe_number(std::string_view hf, std::string_view gguf) {
@@ -74,7 +94,7 @@ std::optional<double> ConfigReader::maybe_number(std::string_view hf, std::strin
     complain(Refusal::kRange, name + " is not finite");
     return std::nullopt;
   }
-  return number;
+  return remember(gguf, gguf_ ? shortest_decimal(number) : number);
 }
 
 std::optional<bool> ConfigReader::maybe_bool(std::string_view hf, std::string_view gguf) {
@@ -86,7 +106,7 @@ std::optional<bool> ConfigReader::maybe_bool(std::string_view hf, std::string_vi
              name + " must be true or false, is " + dump_json(*value).substr(0, 80));
     return std::nullopt;
   }
-  return value->get<bool>();
+  return remember(gguf, value->get<bool>());
 }
 
 std::optional<std::string> ConfigReader::maybe_string(std::string_view hf, std::string_view gguf) {
@@ -97,7 +117,7 @@ std::optional<std::string> ConfigReader::maybe_string(std::string_view hf, std::
     complain(Refusal::kType, name + " must be a string, is " + dump_json(*value).substr(0, 80));
     return std::nullopt;
   }
-  return value->get<std::string>();
+  return remember(gguf, value->get<std::string>());
 }
 
 int64_t ConfigReader::integer(std::string_view hf, std::string_view gguf, int64_t least,
@@ -141,7 +161,8 @@ void ConfigReader::complain(Refusal refusal, std::string message) {
 
 void ConfigReader::unsupported(std::string message) { unsupported_.push_back(std::move(message)); }
 
-Status ConfigReader::finish(const std::string& path) const {
+Status ConfigReader::finish(const std::string& path, ModelInfo* info) const {
+  info->gguf.values.insert(gguf_values_.begin(), gguf_values_.end());  // what families set stays
   const auto join = [](const std::vector<std::string>& lines) {
     std::string text = lines[0];
     for (size_t i = 1; i < lines.size(); ++i) text += "; " + lines[i];

@@ -4,11 +4,15 @@
 // ConfigReader reads one value from config.json or, for GGUF, from metadata under the mapped key,
 // checks its type and range, and collects every complaint, so that one error lists them all.
 //
+// What is read under both names is remembered under that of GGUF, which is how a GGUF file of the
+// model comes to say it.
+//
 // A key that config.json does not have takes the value that the family's configuration class in
 // transformers gives it; null is a value of its own ("none", "derive it").
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,6 +20,7 @@
 
 #include "base/status.h"
 #include "formats/checkpoint.h"
+#include "graph/graph.h"
 
 namespace pome {
 
@@ -46,14 +51,20 @@ class ConfigReader {
   void complain(Refusal refusal, std::string message);
   // Unsupported wishes are reported before malformed values.
   void unsupported(std::string message);
-  Status finish(const std::string& path) const;
+  Status finish(const std::string& path, ModelInfo* info) const;
 
  private:
   const Json* find(std::string_view hf, std::string_view gguf, std::string* name) const;
+  template <typename T>
+  T remember(std::string_view gguf, T value) {
+    if (!gguf.empty()) gguf_values_[std::string(gguf)] = value;
+    return value;
+  }
   const Checkpoint& checkpoint_;
   Json class_defaults_;
   bool gguf_;
   std::string prefix_;
+  std::map<std::string, ConfigValue> gguf_values_;
   Refusal refusal_ = Refusal::kNone;
   std::vector<std::string> complaints_, unsupported_;
 };

@@ -112,6 +112,11 @@ DecoderConfig read_decoder(ConfigReader& config, const Checkpoint& checkpoint,
   if (!known)
     config.unsupported(std::string(keys.hidden_act) + " '" + escape_for_terminal(act, 64) + "'");
   out.act = known.value_or(HiddenAct());
+  // Readers of GGUF know the activation by the architecture.
+  if (!config.is_gguf() && known &&
+      known != HiddenAct::parse(config.class_default(keys.hidden_act)))
+    info.gguf.obstacles.push_back(std::string(keys.hidden_act) + " '" +
+                                  escape_for_terminal(act, 64) + "'");
   if (info.name.empty()) info.name = folder_name(checkpoint.path);
   info.config[keys.layer_norm ? "layer_norm_eps" : "rms_norm_eps"] = out.norm_eps;
   info.config["hidden_act"] = act;

@@ -168,8 +168,21 @@ Result<DeepseekConfig> read_deepseek(const Checkpoint& checkpoint) {
     config.complain(Refusal::kRange, "n_shared_experts is out of range");
   out.shared_width = std::clamp<int64_t>(shared, 0, 1 << 12) * out.expert_width;
   out.info.config["kv_lora_rank"] = out.kv_rank;
+  auto& values = out.info.gguf.values;
+  // Files that keep the latent apart have one head of keys, and the sizes of heads elsewhere.
+  const bool apart = config.maybe_int("", "attention.key_length_mla").has_value();
+  values["attention.head_count_kv"] = apart ? int64_t{1} : out.info.num_attention_heads;
+  values["attention.key_length"] = apart ? out.kv_rank + out.rope_dim : out.qk_dim();
+  values["attention.value_length"] = apart ? out.kv_rank : out.value_dim;
+  values["expert_gating_func"] = int64_t{out.sigmoid ? 2 : 1};
+  values["expert_weights_scale"] = out.router.scale;
+  values["expert_weights_norm"] = out.router.normalize;
+  values["expert_group_count"] = out.router.groups;
+  values["expert_group_used_count"] = out.router.groups_per_token;
+  if (out.rope_style != RopeStyle::kInterleaved)
+    out.info.gguf.obstacles.push_back("rope_interleave false");
   out.info.config["q_lora_rank"] = out.q_rank;
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

@@ -95,12 +95,24 @@ void read_locals(ConfigReader& config, GemmaConfig* out) {
                              ? config.maybe_int("", "attention.sliding_window").value_or(4096)
                              : read_window(config);
   // Layers differ in their rope even when the window covers everything.
-  out->local = read_windows(
+  std::vector<bool>& local = out->local;
+  local = read_windows(
       config, window,
       [&](int64_t layer) {
         return listed.empty() ? (layer + 1) % period != 0 : listed[static_cast<size_t>(layer)];
       },
       out);
+  const auto repeats = [&](size_t every) {
+    for (size_t layer = 0; layer < local.size(); ++layer)
+      if (local[layer] != ((layer + 1) % every != 0)) return false;
+    return true;
+  };
+  size_t every = 1;
+  while (every <= local.size() && !repeats(every)) ++every;
+  if (every > local.size() + 1 || !repeats(every))
+    out->info.gguf.obstacles.push_back("local layers that do not come in turns");
+  if (every != (out->generation == 3 ? 6u : 2u))
+    out->info.gguf.values["attention.sliding_window_pattern"] = static_cast<int64_t>(every);
 }
 
 void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
@@ -114,6 +126,12 @@ void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
   if (config.is_gguf() && out->info.num_hidden_layers == (third ? 62 : 46))
     out->attention_scale = 1 / std::sqrt(static_cast<double>(out->info.hidden_size) /
                                          static_cast<double>(out->info.num_attention_heads));
+  const bool largest = out->info.num_hidden_layers == (third ? 62 : 46);
+  const double expected = largest ? static_cast<double>(out->info.hidden_size) /
+                                        static_cast<double>(out->info.num_attention_heads)
+                                  : static_cast<double>(out->info.head_dim);
+  if (std::fabs(out->attention_scale * std::sqrt(expected) - 1) > 1e-6)
+    out->info.gguf.obstacles.push_back("query_pre_attn_scalar " + std::to_string(scalar));
   const auto cap = [&](const char* key, double absent) {
     const double value =
         config.maybe_number(key, key).value_or(config.is_gguf() && !third ? absent : 0);
@@ -196,7 +214,7 @@ Result<GemmaConfig> read_config(const Checkpoint& checkpoint, int generation) {
     out.info.config["rope_local_base_freq"] = out.local_rope->theta;
   }
   if (generation > 1) read_second_and_third(config, &out);
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

@@ -43,10 +43,12 @@ Result<Gpt2Config> read_config(const Checkpoint& checkpoint) {
                {".attn.bias", ".attn.masked_bias"}};  // causal masks
   out.scale_by_width = config.maybe_bool("scale_attn_weights", "").value_or(true);
   out.scale_by_layer = config.maybe_bool("scale_attn_by_inverse_layer_idx", "").value_or(false);
+  if (!out.scale_by_width || out.scale_by_layer)
+    out.info.gguf.obstacles.push_back("attention that is not scaled by the head dimension alone");
   refuse_true(config, "add_cross_attention");
   out.info.config["scale_attn_weights"] = out.scale_by_width;
   out.info.config["scale_attn_by_inverse_layer_idx"] = out.scale_by_layer;
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

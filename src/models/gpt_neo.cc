@@ -85,7 +85,7 @@ Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
     out.windows[i] = types[i] == "local" ? window : 0;
   }
   out.info.config["window_size"] = window;
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

@@ -45,7 +45,7 @@ Result<GptNeoxConfig> read_config(const Checkpoint& checkpoint) {
   out.qkv_bias = out.output_bias = config.maybe_bool("attention_bias", "").value_or(true);
   out.info.config["use_parallel_residual"] = out.parallel;
   out.info.config["attention_bias"] = out.qkv_bias;
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 
@@ -56,8 +56,7 @@ ValueId build_layer(DecoderLayer& layer, const GptNeoxConfig& c, ValueId x) {
     Projection p{name, "attention.query_key_value", "attn_qkv", {hidden, hidden}, c.qkv_bias};
     p.first_row = index * hidden, p.stored_rows = 3 * hidden;
     // Stored [heads, 3, dim]; llama.cpp's converter makes [3, heads, dim] of it.
-    if (!layer.weights().is_gguf())
-      p.row = [dim, index](int64_t i) { return (i / dim * 3 + index) * dim + i % dim; };
+    p.row = [dim, index](int64_t i) { return (i / dim * 3 + index) * dim + i % dim; };
     return layer.linear(h, p);
   };
   const ValueId q = part("attention.q", 0), k = part("attention.k", 1), v = part("attention.v", 2);

@@ -43,7 +43,7 @@ Result<GptOssConfig> read_config(const Checkpoint& checkpoint) {
   out.experts = {true, Activation::kSilu, config.positive("swiglu_alpha", "", 1.702),
                  config.positive("swiglu_limit", "", 7.0), 1.0};
   if (!out.act.is_silu()) config.unsupported("another hidden_act than silu in a gpt_oss model");
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 
@@ -90,7 +90,7 @@ class GptOssExperts {
       row.stored_shape = {count_, inputs, outputs};
       row.transform = transpose_experts(first, step, shape);
     }
-    return get(row, shape);
+    return layer_.weights().get(row);
   }
   ValueId bias(const std::string& what, const std::string& hf, int64_t first, int64_t step,
                int64_t n) {
@@ -100,12 +100,6 @@ class GptOssExperts {
     row.role = Constant::Role::kBias;
     row.stored_shape = {count_, n * step};
     row.transform = take_expert_columns(first, step, shape);
-    return get(row, shape);
-  }
-  // GGUF stores what the graph wants.
-  ValueId get(WeightRow row, const Shape& shape) {
-    const bool gguf = layer_.has("", "ffn_down_exps.weight");
-    if (gguf) row.stored_shape = {}, row.transform = nullptr, row.shape = shape;
     return layer_.weights().get(row);
   }
 

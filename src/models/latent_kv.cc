@@ -49,7 +49,7 @@ Result<LatentKvConfig> read_config(const Checkpoint& checkpoint) {
   out.info.config["multi_query"] = out.multi_query;
   out.info.config["num_experts"] = out.router.experts;
   out.info.config["num_experts_per_tok"] = out.router.experts_per_token;
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

@@ -22,7 +22,7 @@ Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
   out.info.config["mlp_bias"] = out.mlp_bias;
   if (config.maybe_int("", "expert_count").value_or(0) > 0)
     config.unsupported("experts in a llama GGUF");
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

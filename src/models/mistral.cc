@@ -19,15 +19,15 @@ Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
   out.info.architecture = "llama";
   refuse_true(config, "attention_bias");
   refuse_true(config, "mlp_bias");
-  read_uniform_window(config, read_window(config), &out);
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  read_uniform_window(config, read_window(config, "sliding_window", ""), &out);
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 
 Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const DecoderConfig config, read_config(checkpoint));
   return build_decoder(checkpoint, config, options, [](DecoderLayer& layer, ValueId x) {
-    return layer.pre_norm_layer(x, {.rotary = &layer.rotary()});
+    return layer.pre_norm_layer(x, {.rotary = &layer.rotary(), .paired_heads = true});
   });
 }
 

@@ -24,8 +24,8 @@ Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
       {.experts = "num_local_experts", .also = "num_experts", .expert_width = "intermediate_size"},
       &out);
   out.router.normalize = true;
-  read_uniform_window(config, read_window(config), &out);
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  read_uniform_window(config, read_window(config, "sliding_window", ""), &out);
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

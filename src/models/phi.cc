@@ -30,9 +30,10 @@ Result<PhiConfig> read_config(const Checkpoint& checkpoint) {
   out.names.norm = "model.final_layernorm";
   out.qkv_bias = out.head_bias = true;
   out.head_norms = config.maybe_bool("qk_layernorm", "").value_or(false);
+  if (out.head_norms) out.info.gguf.obstacles.push_back("norms of the heads of q and k");
   if (config.maybe_number("", "attention.clamp_kqv").value_or(0) != 0)
     config.unsupported("clamped q, k and v");
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

@@ -22,8 +22,10 @@ Result<DecoderConfig> read_config(const Checkpoint& checkpoint) {
   if (!config.is_gguf() && out.rope.type != "default" && out.rope.type != "longrope")
     config.unsupported("rope type '" + out.rope.type + "' in this family");
   for (const char* key : {"attention_bias", "mlp_bias"}) refuse_true(config, key);
-  read_uniform_window(config, read_window(config), &out);
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  const int64_t window = read_window(config);
+  read_uniform_window(config, window, &out);
+  out.info.gguf.values["attention.sliding_window"] = window;
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

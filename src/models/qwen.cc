@@ -31,7 +31,7 @@ Result<DecoderConfig> read_config(const Checkpoint& checkpoint, bool qwen3) {
   const int64_t first = config.maybe_int("max_window_layers", "").value_or(0);
   read_windows(
       config, window, [&](int64_t layer) { return window > 0 && layer >= first; }, &out);
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

@@ -40,6 +40,9 @@ Result<QwenMoeConfig> read_config(const Checkpoint& checkpoint, bool third) {
   // llama.cpp normalises for the third alone.
   out.router.normalize =
       config.is_gguf() ? third : config.maybe_bool("norm_topk_prob", "").value_or(false);
+  if (out.router.normalize != third)
+    out.info.gguf.obstacles.push_back("norm_topk_prob " +
+                                      std::string(out.router.normalize ? "true" : "false"));
   const bool slides = config.maybe_bool("use_sliding_window", "").value_or(false);
   const int64_t window = slides ? read_window(config, "sliding_window", "") : 0;
   if (third) {
@@ -54,7 +57,7 @@ Result<QwenMoeConfig> read_config(const Checkpoint& checkpoint, bool third) {
         config, window, [&](int64_t layer) { return window > 0 && layer < end && layer % 2 == 0; },
         &out);
   }
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 
@@ -69,11 +72,7 @@ ValueId mixture(DecoderLayer& layer, const QwenMoeConfig& c, ValueId h) {
   const Shape gate = {1, c.info.hidden_size};
   WeightRow row = layer.row("shared_switch.weight", "mlp.shared_expert_gate.weight",
                             "ffn_gate_inp_shexp.weight", gate);
-  // llama.cpp's converter wrote a vector at first.
-  if (layer.weights().stored_shape("", row.gguf_name).size() == 1) {
-    row.stored_shape = {c.info.hidden_size};
-    row.transform = take_rows(0, gate);
-  }
+  row.gguf.vector = true;
   const ValueId open = b.linear(h, layer.weights().get(row), kNoValue, "shared_switch");
   const ValueId part =
       b.binary(BinaryKind::kMul, shared, b.unary(UnaryKind::kSigmoid, open), "shared_expert_part");

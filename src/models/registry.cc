@@ -62,7 +62,15 @@ std::vector<std::string> supported_families() {
 
 Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& options) {
   POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
-  return family->build(checkpoint, options);
+  POME_ASSIGN_OR_RETURN(Graph graph, family->build(checkpoint, options));
+  GgufInfo& gguf = graph.info.gguf;
+  if (checkpoint.format == "gguf")
+    gguf.architecture = checkpoint.gguf.value("general.architecture", "");
+  else if (!family->gguf_architectures.empty())
+    gguf.architecture = family->gguf_architectures.front();
+  else if (graph.info.architecture != family->name)
+    gguf.architecture = graph.info.architecture;  // that of another family
+  return graph;
 }
 
 Result<ModelInfo> read_model_info(const Checkpoint& checkpoint, const BuildOptions& options) {

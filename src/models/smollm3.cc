@@ -37,6 +37,11 @@ void read_rotations(ConfigReader& config, SmolConfig* out) {
       return config.complain(Refusal::kType, "no_rope_layers must hold zeros and ones");
     out->turned[layer] = value == 1;
   }
+  for (size_t layer = 0; layer < out->turned.size(); ++layer)
+    if (out->turned[layer] != ((layer + 1) % 4 != 0)) {
+      out->info.gguf.obstacles.push_back("layers without positions that are not every fourth");
+      break;
+    }
 }
 
 Result<SmolConfig> read_config(const Checkpoint& checkpoint) {
@@ -56,7 +61,7 @@ Result<SmolConfig> read_config(const Checkpoint& checkpoint) {
         return slides && window > 0 && !out.turned[static_cast<size_t>(layer)];
       },
       &out);
-  POME_RETURN_IF_ERROR(config.finish(checkpoint.path));
+  POME_RETURN_IF_ERROR(config.finish(checkpoint.path, &out.info));
   return out;
 }
 

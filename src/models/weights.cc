@@ -47,6 +47,18 @@ class AbsentConstant final : public ConstantData {
   }
 };
 
+// Rows of q and k that GGUF stores as rotated pairs (2i, 2i + 1) go back to halves (i, i + d/2).
+ConstantDataPtr unpermute_heads(ConstantDataPtr in, const Shape& shape, int64_t heads) {
+  // A bias [N] is permuted element by element: it is read as N rows of one column.
+  const int64_t head_rows = shape[0] / heads, half = head_rows / 2;
+  const auto order = [head_rows, half](int64_t out) {
+    const int64_t head = out / head_rows, within = out % head_rows;
+    return head * head_rows + within % half * 2 + within / half;
+  };
+  return shape.size() == 1 ? permute_elements(std::move(in), order)
+                           : permute_rows(std::move(in), shape, order);
+}
+
 bool is_weight_type(const Encoding& encoding) {
   switch (encoding.kind) {
     case EncodingKind::kI8:
@@ -157,7 +169,7 @@ ConstantDataPtr WeightSet::with_scales(const CheckpointTensor& tensor) {
 }
 
 ValueId WeightSet::add(const WeightRow& row, ConstantDataPtr data) {
-  Constant constant{row.name, row.hf_name, row.gguf_name, std::move(data), row.role};
+  Constant constant{row.name, row.hf_name, row.gguf_name, std::move(data), row.gguf, row.role};
   if (constant.data && !is_weight_type(constant.data->encoding()))
     problems_.push_back("wrong dtype: " + stored_name(row.hf_name, row.gguf_name) + " is " +
                         to_string(constant.data->encoding()) + ", weights are floating point");
@@ -165,12 +177,26 @@ ValueId WeightSet::add(const WeightRow& row, ConstantDataPtr data) {
   return builder_.constant(std::move(constant));
 }
 
+ConstantDataPtr WeightSet::from_gguf(const WeightRow& row) {
+  const GgufPlace& place = row.gguf;
+  Shape shape = row.shape;
+  if (place.rows) shape[0] = place.rows;
+  const bool turned = place.vector && stored_shape("", row.gguf_name).size() == 1;
+  ConstantDataPtr data = stored("", row.gguf_name, turned ? Shape{shape.back()} : shape);
+  if (data && (place.rows || turned)) data = take_rows(place.first_row, row.shape)(std::move(data));
+  if (data && place.paired_heads)
+    data = unpermute_heads(std::move(data), row.shape, place.paired_heads);
+  return data;
+}
+
 ValueId WeightSet::get(const WeightRow& row) {
-  ConstantDataPtr data =
-      stored(row.hf_name, row.gguf_name, row.stored_shape.empty() ? row.shape : row.stored_shape);
-  const WeightTransform& transform =
-      gguf_ && row.gguf_transform ? row.gguf_transform : row.transform;
-  if (data && transform) data = transform(std::move(data));
+  ConstantDataPtr data;
+  if (gguf_) {
+    data = from_gguf(row);
+  } else {
+    data = stored(row.hf_name, "", row.stored_shape.empty() ? row.shape : row.stored_shape);
+    if (data && row.transform) data = row.transform(std::move(data));
+  }
   POME_CHECK(!data || data->shape() == row.shape);
   return add(row, std::move(data));
 }
@@ -189,19 +215,6 @@ ValueId WeightSet::get_stack(const WeightRow& row,
     if (e == 0 && !complete) break;
   }
   return add(row, complete ? concat_rows(std::move(parts), row.shape) : nullptr);
-}
-
-WeightTransform unpermute_heads(Shape shape, int64_t heads) {
-  return [shape = std::move(shape), heads](ConstantDataPtr in) {
-    // A bias [N] is permuted element by element: it is read as N rows of one column.
-    const int64_t head_rows = shape[0] / heads, half = head_rows / 2;
-    const auto order = [head_rows, half](int64_t out) {
-      const int64_t head = out / head_rows, within = out % head_rows;
-      return head * head_rows + within % half * 2 + within / half;
-    };
-    return shape.size() == 1 ? permute_elements(std::move(in), order)
-                             : permute_rows(std::move(in), shape, order);
-  };
 }
 
 WeightTransform take_rows(int64_t first, Shape shape) {

@@ -28,13 +28,13 @@ struct WeightRow {
   std::string gguf_name;  // "blk.0.attn_q.weight"
   Shape shape;            // in the graph
   Constant::Role role = Constant::Role::kMatrix;
-  Shape stored_shape = {};                   // when it differs: fused or transposed tensors
-  WeightTransform transform = nullptr;       // for either format; makes `shape` of `stored_shape`
-  WeightTransform gguf_transform = nullptr;  // for GGUF only, instead of `transform`
+  // Hugging Face: where the stored tensor differs, fused or transposed, and what makes `shape` of
+  // it.
+  Shape stored_shape = {};
+  WeightTransform transform = nullptr;
+  GgufPlace gguf = {};  // the same for GGUF, for readers and writers
 };
 
-// Rows of q and k that GGUF stores as rotated pairs (2i, 2i + 1) go back to halves (i, i + d/2).
-WeightTransform unpermute_heads(Shape shape, int64_t heads);
 // Rows [first, first + rows) of a fused matrix or bias ([rows, K], or [rows] for a vector).
 WeightTransform take_rows(int64_t first, Shape shape);
 // Row i is stored row order(i), of a matrix or a vector that holds more.
@@ -78,6 +78,7 @@ class WeightSet {
 
  private:
   ValueId add(const WeightRow& row, ConstantDataPtr data);
+  ConstantDataPtr from_gguf(const WeightRow& row);
   ConstantDataPtr with_scales(const CheckpointTensor& tensor);
   std::string stored_name(const std::string& hf_name, const std::string& gguf_name) const;
   const Checkpoint& checkpoint_;

@@ -9,6 +9,8 @@
 #include "base/progress.h"
 #include "base/status.h"
 #include "export/coreml.h"
+#include "export/gguf.h"
+#include "export/onnx.h"
 #include "quantize/quantize.h"
 
 namespace pome {
@@ -16,12 +18,16 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights = "int4";
+  std::string weights;  // scheme; "": int4, of gguf q4_k_m
+  std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
+  std::string graph;    // "" or, for onnx, "logits-only"
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks
   int64_t chunk = 64;  // tokens per prefill call
   bool one_function = false;
+  int64_t block = 0;    // onnx: columns that share a scale; 0 = 32, or a whole row for plain int8
+  std::string imatrix;  // gguf: an importance matrix of llama.cpp
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
@@ -33,7 +39,9 @@ struct ConvertReport {
   int64_t context = 0, chunk = 0;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
+  std::vector<TensorError> errors;  // gguf: what rounding cost each weight
   std::vector<std::string> warnings;
+  std::vector<std::string> notes;  // what the target's runtime needs
 };
 // Nothing is visible at `output` unless all of it is complete. kExists, kDoesNotFit (free disk,
 // before work starts).

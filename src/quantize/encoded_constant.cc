@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "quantize/block_fit.h"
 #include "quantize/int_scale.h"
 #include "quantize/palette.h"
 #include "quantize/quantize.h"
@@ -41,10 +42,12 @@ uint32_t largest_magnitude(std::span<const float> values) {
 
 class EncodedConstant final : public ConstantData {
  public:
-  EncodedConstant(ConstantDataPtr source, const Encoding& encoding, std::string name)
+  EncodedConstant(ConstantDataPtr source, const Encoding& encoding, std::string name,
+                  std::vector<float> weights)
       : ConstantData(source->shape(), encoding),
         source_(std::move(source)),
-        name_(std::move(name)) {}
+        name_(std::move(name)),
+        weights_(std::move(weights)) {}
 
   const ConstantData& canonical() const override { return source_->canonical(); }
 
@@ -68,13 +71,15 @@ class EncodedConstant final : public ConstantData {
       case EncodingKind::kLut:
         return encode_lut(row, rows, tile);
       default:
+        if (can_fit_blocks(encoding().kind)) return encode_blocks(row, rows, tile);
         return encode_plain(row, rows, tile);
     }
   }
 
  private:
   bool is_plain() const {
-    return encoding().kind == EncodingKind::kF16 || encoding().kind == EncodingKind::kF32;
+    return encoding().kind == EncodingKind::kF16 || encoding().kind == EncodingKind::kF32 ||
+           encoding().kind == EncodingKind::kBF16;
   }
 
   // The first offender of rows [row, ..).
@@ -100,16 +105,18 @@ class EncodedConstant final : public ConstantData {
     return largest_magnitude(values) < limit ? ok_status() : refuse(values, row, limit);
   }
 
-  // Calls use(first row, values) for rows [row, row + rows) in chunks, checked to fit binary16.
+  // Calls use(first row, values) for rows [row, row + rows) in chunks of at least 16, checked to be
+  // finite and, but for bfloat16, to fit binary16.
   template <typename Use>
   Status for_each_chunk(int64_t row, int64_t rows, std::vector<float>* buffer,
                         const Use& use) const {
-    const int64_t step = std::max<int64_t>(1, kChunkElements / std::max<int64_t>(1, columns()));
+    const int64_t step = std::max<int64_t>(16, kChunkElements / std::max<int64_t>(1, columns()));
+    const bool wide = encoding().kind == EncodingKind::kBF16;
     for (int64_t first = row; first < row + rows; first += step) {
       const int64_t count = std::min(step, row + rows - first);
       buffer->resize(static_cast<size_t>(count * columns()));
       POME_RETURN_IF_ERROR(source_->read_f32(first, count, buffer->data()));
-      POME_RETURN_IF_ERROR(check(*buffer, first, kHalfOverflow));
+      POME_RETURN_IF_ERROR(check(*buffer, first, wide ? kFloatInfinity : kHalfOverflow));
       use(first, std::span<const float>(*buffer));
     }
     return {};
@@ -141,8 +148,37 @@ class EncodedConstant final : public ConstantData {
     }
     std::vector<float> buffer;
     return for_each_chunk(row, rows, &buffer, [&](int64_t, std::span<const float> values) {
-      f32_to_f16(values, {reinterpret_cast<uint16_t*>(out), values.size()});
+      const std::span<uint16_t> to(reinterpret_cast<uint16_t*>(out), values.size());
+      if (encoding().kind == EncodingKind::kBF16)
+        f32_to_bf16(values, to);
+      else
+        f32_to_f16(values, to);
       out += values.size() * sizeof(uint16_t);
+    });
+  }
+
+  Status encode_blocks(int64_t row, int64_t rows, EncodedTile* tile) const {
+    std::byte* out = tile->storage[0].data();
+    const EncodingTraits& type = traits(encoding().kind);
+    const int64_t row_bytes = columns() / type.block_elements * type.block_bytes;
+    // Of stacked experts each may have weights of its own.
+    const int64_t sets = static_cast<int64_t>(weights_.size()) / std::max<int64_t>(1, columns());
+    const int64_t rows_of_set = sets > 0 ? this->rows() / sets : this->rows();
+    std::vector<float> buffer;
+    return for_each_chunk(row, rows, &buffer, [&](int64_t first, std::span<const float> values) {
+      for (size_t done = 0; done < values.size();) {
+        const int64_t at = first + static_cast<int64_t>(done) / columns(), set = at / rows_of_set;
+        const size_t count = std::min(
+            values.size() - done, static_cast<size_t>(((set + 1) * rows_of_set - at) * columns()));
+        const std::span<const float> weights(weights_);
+        fit_blocks(encoding().kind, values.subspan(done, count), columns(),
+                   sets > 0 ? weights.subspan(static_cast<size_t>(set * columns()),
+                                              static_cast<size_t>(columns()))
+                            : weights,
+                   out);
+        out += static_cast<int64_t>(count) / columns() * row_bytes;
+        done += count;
+      }
     });
   }
 
@@ -206,15 +242,19 @@ class EncodedConstant final : public ConstantData {
 
   ConstantDataPtr source_;
   std::string name_;
+  std::vector<float> weights_;
 };
 
 }  // namespace
 
-ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding, std::string name) {
+ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding, std::string name,
+                                 std::vector<float> weights) {
   POME_CHECK(encoding.kind == EncodingKind::kF16 || encoding.kind == EncodingKind::kF32 ||
-             encoding.kind == EncodingKind::kInt || encoding.kind == EncodingKind::kLut);
+             encoding.kind == EncodingKind::kBF16 || encoding.kind == EncodingKind::kInt ||
+             encoding.kind == EncodingKind::kLut || can_fit_blocks(encoding.kind));
   POME_CHECK(encoded_layout(encoding, data->rows(), data->columns()).ok());
-  return std::make_shared<EncodedConstant>(std::move(data), encoding, std::move(name));
+  return std::make_shared<EncodedConstant>(std::move(data), encoding, std::move(name),
+                                           std::move(weights));
 }
 
 }  // namespace pome

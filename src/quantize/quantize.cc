@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "quantize/repack.h"
 
 namespace pome {
 namespace {
@@ -70,19 +71,20 @@ Choice choose_int8(const Matrix& matrix, std::string why) {
   return {Encoding::plain(EncodingKind::kF16), why.empty() ? reason : why + "; " + reason};
 }
 
-Choice choose_int4(const Matrix& matrix, int64_t wished) {
+// Blocks of the wished size or of a smaller one that divides the row, then one scale per row.
+Choice choose_blocks(int bits, const Matrix& matrix, int64_t wished) {
   std::string why;
   for (int64_t block = wished; block >= std::min<int64_t>(8, wished); block /= 2) {
     if (matrix.columns % block == 0) {
       if (block != wished) why += ": blocks of " + std::to_string(block);
-      return {Encoding::int_blocks(4, block), why};
+      return {Encoding::int_blocks(bits, block), why};
     }
     if (why.empty()) {
       why = std::to_string(matrix.columns) + " columns are not a multiple of " +
             std::to_string(wished);
     }
   }
-  const Encoding per_row = Encoding::int_blocks(4, matrix.columns);
+  const Encoding per_row = Encoding::int_blocks(bits, matrix.columns);
   if (smaller_than_f16(per_row, matrix)) return {per_row, why + ": one scale per row"};
   return choose_int8(matrix, why);
 }
@@ -121,7 +123,8 @@ Choice choose(const Encoding& wished, const Matrix& matrix) {
   }
   switch (wished.kind) {
     case EncodingKind::kInt:
-      return wished.bits == 8 ? choose_int8(matrix, {}) : choose_int4(matrix, wished.block);
+      return wished.block == 0 ? choose_int8(matrix, {})
+                               : choose_blocks(wished.bits, matrix, wished.block);
     case EncodingKind::kLut:
       return choose_lut(matrix, wished);
     default:
@@ -178,7 +181,12 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
       // Refuses sizes that overflow before anything is read.
       const auto layout = encoded_layout(chosen.encoding, data.rows(), data.columns());
       if (!layout.ok()) return Status(layout.status()).at("tensor " + constant.name);
-      constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+      if (auto kept = repacked_integers(constant.data, chosen.encoding, constant.name)) {
+        constant.data = std::move(kept);
+        choice.kept_integers = true;
+      } else {
+        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+      }
       choice.used = chosen.encoding;
       choice.fallback = std::move(chosen.fallback);
     }

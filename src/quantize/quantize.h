@@ -20,7 +20,7 @@ namespace pome {
 // What --weights and --embedding name.
 struct QuantRecipe {
   std::string scheme;  // "int4", as typed
-  // Wished for; shapes may force a fallback. int8 has block 0 here: one scale per row.
+  // Wished for; shapes may force a fallback. A block of 0: one scale per row.
   Encoding matrices, embedding, head;
   EncodingKind small = EncodingKind::kF16;  // norms, biases, tables
 };
@@ -33,7 +33,8 @@ struct TensorChoice {
   std::string name;
   int64_t rows = 0, columns = 0;
   Encoding used;
-  std::string fallback;  // empty, or why it is not what was wished for
+  std::string fallback;        // empty, or why it is not what was wished for
+  bool kept_integers = false;  // the checkpoint's own integers and scales: nothing was rounded
 };
 struct Quantized {
   Graph graph;
@@ -46,12 +47,15 @@ struct Quantized {
 // frequencies, scalars) and all scalars stay as they are.
 Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe);
 
-// Encodes `data` tile by tile when read: plain f16 or f32, kInt, or kLut. Values that are not
+// Encodes `data` tile by tile when read: plain f16, bf16 or f32, kInt, kLut, or the blocks of GGUF
+// that can_fit_blocks(). Values that are not
 // finite or that binary16 would turn into infinity (65520 and beyond; not checked for f32) are
 // kBadInput when read, naming the tensor `name`, row and column. Where the source already has the
 // plain encoding its bytes are checked and passed through. canonical() is that of `data`. The
 // encoding must divide the shape (encoded_layout).
+// `weights`, for blocks: how much the error of each column counts; with stacked experts one set of
+// columns for all or one for each. Empty: all the same.
 ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
-                                 std::string name = {});
+                                 std::string name = {}, std::vector<float> weights = {});
 
 }  // namespace pome

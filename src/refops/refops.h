@@ -21,6 +21,10 @@ inline constexpr DType kDTypeOf = DType::kF32;
 template <>
 inline constexpr DType kDTypeOf<int32_t> = DType::kI32;
 template <>
+inline constexpr DType kDTypeOf<int64_t> = DType::kI64;
+template <>
+inline constexpr DType kDTypeOf<uint8_t> = DType::kU8;
+template <>
 inline constexpr DType kDTypeOf<bool> = DType::kBool;
 template <>
 inline constexpr DType kDTypeOf<double> = DType::kF64;

@@ -4,6 +4,8 @@
 #include <iterator>
 #include <string>
 
+#include "tokenizer/pretokenizer.h"
+
 namespace pome {
 namespace {
 
@@ -271,7 +273,50 @@ std::vector<PreTokenizerStep> steps_of(const Entry& entry) {
   return {split(R"([^\n]+|[\n]+)")};
 }
 
+// Words, contractions, digits, blanks, line ends, scripts, marks, symbols: where the rules differ.
+constexpr std::string_view kProbe =
+    "Hello, world! I'm you'RE we'Ll 'tis O'Neil's  two   blanks\tand\t\ttabs \n\nlines\r\n end. \n"
+    " 1 22 333 4444 55555 1234567 3.14 1,000,000 x2y3 v1.2.3 camelCase HTTPServer snake_case "
+    "a+b=c; (x) [y] {z} <tag/> \"q\" `c` $5 #1 @me 50% a/b a//b\n/c \\d ^~| ... !!! ?!\n"
+    "\u00e9t\u00e9 na\u00efve \u00dcber \u0391\u03b2\u03b3 \u041f\u0440\u0438\u0432\u0435\u0442 "
+    "\u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \u30ab\u30bf \uc548\ub155 "
+    "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \u0928\u092e\u0938\u094d\u0924\u0947 "
+    "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd e\u0301 \u2014 \u201cq\u201d \u2026 "
+    "\u3002\uff0c "
+    "\u00b2 \u0661\u0662\u0663 \u2167 \U0001F600\U0001F3FD \u20ac \u00a0nbsp\u3000wide   ";
+
+std::optional<std::vector<std::string>> cut_probe(const std::vector<PreTokenizerStep>& steps) {
+  const auto cutter = PreTokenizer::create(steps, true);
+  if (!cutter.ok()) return std::nullopt;
+  std::vector<std::string> out;
+  PreTokenizer::Scratch scratch;
+  cutter->split(kProbe, true, scratch, [&](std::string_view piece) { out.emplace_back(piece); });
+  return out;
+}
+
+// The names that readers have known longest, first.
+constexpr std::string_view kKnownLongest[] = {"gpt-2",  "llama-bpe",    "qwen2",       "smollm",
+                                              "gpt-4o", "deepseek-llm", "deepseek-v3", "tekken"};
+
 }  // namespace
+
+std::optional<std::string_view> ggml_pre_of(const std::vector<PreTokenizerStep>& steps,
+                                            bool ignore_merges) {
+  const auto wanted = cut_probe(steps);
+  if (!wanted) return std::nullopt;
+  std::optional<std::string_view> second_best;
+  const auto matches = [&](std::string_view name) {
+    const auto pre = steps_of_ggml_pre(name);
+    if (!pre || pre->characters || cut_probe(pre->pre_tokenizer) != wanted) return false;
+    if (!second_best) second_best = name;
+    return pre->ignore_merges == ignore_merges;
+  };
+  for (const std::string_view name : kKnownLongest)
+    if (matches(name)) return name;
+  for (const Entry& entry : kEntries)
+    if (matches(entry.name)) return entry.name;
+  return second_best;
+}
 
 std::optional<GgmlPre> steps_of_ggml_pre(std::string_view name) {
   const auto* found = std::find_if(std::begin(kEntries), std::end(kEntries),

@@ -2,8 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <limits>
-
 #include "base/memory.h"
 #include "base/stopwatch.h"
 #include "formats/gguf.h"
@@ -70,9 +68,7 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
                                  const LoadOptions& options) {
   LoadedModel model;
   model.path = path;
-  model.kind = "coreml";
-  model.folder = paths.folder;
-  model.package_path = paths.package;
+  model.kind = to_string(paths.target);
   if (!paths.folder.empty()) {
     POME_ASSIGN_OR_RETURN(model.manifest, read_manifest(paths.folder + "/" + kManifestName));
     if (is_file(paths.folder + "/generation_config.json")) {
@@ -80,13 +76,9 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
                             read_json_file(paths.folder + "/generation_config.json"));
     }
   }
-  POME_ASSIGN_OR_RETURN(mil::Package package, mil::read_package(paths.package));
-  POME_ASSIGN_OR_RETURN(const uint64_t budget, constant_budget(package));
-  POME_ASSIGN_OR_RETURN(
-      std::unique_ptr<MilProgram> program,
-      MilProgram::create(std::move(package), {options.threads, options.round_f16, budget}));
-  model.program = std::move(program);
-  POME_ASSIGN_OR_RETURN(model.runner, package_runner(model.program));
+  POME_ASSIGN_OR_RETURN(model.exported, ExportedModel::open(paths));
+  POME_RETURN_IF_ERROR(model.exported->prepare(options.threads, options.round_f16));
+  POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner());
   if (options.context > model.runner->info().capacity)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
                        std::to_string(model.runner->info().capacity) +
@@ -149,65 +141,74 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   return model;
 }
 
+// Manifest.json with a capital M is Apple's, also where the file system takes both for one.
+bool has_manifest(const std::string& folder) {
+  return is_file(folder + "/" + kManifestName) && !is_file(folder + "/Manifest.json");
+}
+
+// What a bare model is, by its content; an ONNX file has no mark, only its ending.
+Result<std::optional<Target>> target_of(const std::string& path) {
+  if (is_file(path + "/Manifest.json") && is_folder(path + "/Data"))
+    return std::optional(Target::kCoreml);
+  if (!is_file(path)) return std::optional<Target>();
+  if (path.ends_with(".onnx")) return std::optional(Target::kOnnx);
+  char magic[4] = {};
+  POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(path));
+  if (source->size() < sizeof magic) return std::optional<Target>();
+  POME_RETURN_IF_ERROR(source->read(0, std::as_writable_bytes(std::span(magic))));
+  return std::string_view(magic, 4) == "GGUF" ? std::optional(Target::kGguf) : std::nullopt;
+}
+
 }  // namespace
 
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
   const std::string path = without_slashes(given);
-  if (!is_folder(path)) return std::optional<ArtefactPaths>();
-  if (is_file(path + "/" + kManifestName) && !is_file(path + "/Manifest.json")) {
-    POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
-    if (manifest.target != "coreml")
-      return unsupported("artefact of target '" + escape_for_terminal(manifest.target, 64) + "'")
-          .in(path);
-    return std::optional(ArtefactPaths{path, path + "/" + manifest.model});
-  }
-  // Manifest.json with a capital M is Apple's: a package of its own.
-  if (is_file(path + "/Manifest.json") && is_folder(path + "/Data")) {
+  POME_ASSIGN_OR_RETURN(const std::optional<Target> bare, target_of(path));
+  if (bare) {
     const std::string parent = parent_of(path);
-    if (is_file(parent + "/" + kManifestName) && !is_file(parent + "/Manifest.json")) {
+    if (has_manifest(parent)) {
       POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(parent + "/" + kManifestName));
       if (parent + "/" + manifest.model == path || (parent == "." && manifest.model == path))
-        return std::optional(ArtefactPaths{parent, path});
+        return std::optional(ArtefactPaths{parent, path, *bare});
     }
-    return std::optional(ArtefactPaths{"", path});
+    return std::optional(ArtefactPaths{"", path, *bare});
   }
-  if (is_folder(path + "/model.mlpackage"))
-    return missing(std::string(kManifestName) + " is not there, though model.mlpackage is")
+  if (!is_folder(path)) return std::optional<ArtefactPaths>();
+  if (has_manifest(path)) {
+    POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
+    if (const auto target = parse_target(manifest.target))
+      return std::optional(ArtefactPaths{path, path + "/" + manifest.model, *target});
+    return unsupported("artefact of target '" + escape_for_terminal(manifest.target, 64) + "'")
         .in(path)
-        .hint("convert again, or give the .mlpackage itself, which is then not checked");
+        .hint("this version knows: " + target_names());
+  }
+  for (const char* model : {"model.mlpackage", "model.onnx"})
+    if (is_folder(path + "/" + model) || is_file(path + "/" + model))
+      return missing(std::string(kManifestName) + " is not there, though " + model + " is")
+          .in(path)
+          .hint(std::string("convert again, or give ") + model +
+                " itself, which is then not checked");
   return std::optional<ArtefactPaths>();
-}
-
-Result<uint64_t> constant_budget(const mil::Package& package) {
-  const DecodedSize size = decoded_size(package);
-  const uint64_t available = available_memory();
-  if (size.all <= available / 2) return std::numeric_limits<uint64_t>::max();
-  // The largest weight as codes, as floats, and once more for who compares.
-  const uint64_t least = 3 * size.largest;
-  if (least > available)
-    return does_not_fit("executing this package needs at least " + std::to_string(least) +
-                        " bytes of memory, " + std::to_string(available) + " are available")
-        .in(package.path)
-        .hint("close other programs; `pome verify` without --against checks the files alone");
-  return (available - least) / 4;
 }
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
                                const WorkContext& work) {
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
-  if (options.kv && (artefact || options.reference))
+  const bool executed = artefact && !artefact->is_checkpoint();
+  if (options.kv && (executed || options.reference))
     return usage_error("--kv is for the engine: " +
-                       std::string(artefact ? "this artefact has its own caches"
+                       std::string(executed ? "this artefact has its own caches"
                                             : "the reference evaluator keeps f32"))
         .in(path);
-  if (artefact && options.rewrite)
+  if (executed && options.rewrite)
     return usage_error("an artefact has its weights; others can be tried on checkpoints").in(path);
-  return artefact ? load_package(path, *artefact, options) : load_checkpoint(path, options, work);
+  if (executed) return load_package(path, *artefact, options);
+  return load_checkpoint(artefact ? artefact->package : path, options, work);
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& path) {
   POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> artefact, find_artefact(path));
-  if (artefact) {
+  if (artefact && !artefact->is_checkpoint()) {
     if (artefact->folder.empty())
       return missing("this package has no tokenizer beside it")
           .in(path)
@@ -215,7 +216,8 @@ Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& path)
     POME_ASSIGN_OR_RETURN(TokenizerSource source, artefact_tokenizer(artefact->folder));
     return Tokenizer::create(std::move(source));
   }
-  POME_ASSIGN_OR_RETURN(TokenizerSource source, open_tokenizer(path));
+  POME_ASSIGN_OR_RETURN(TokenizerSource source,
+                        open_tokenizer(artefact ? artefact->package : path));
   return Tokenizer::create(std::move(source));
 }
 

@@ -16,9 +16,9 @@
 #include "formats/manifest.h"
 #include "graph/graph.h"
 #include "graph/runner.h"
-#include "interp/mil_eval.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/tokenizer.h"
+#include "verify/exported.h"
 
 namespace pome {
 
@@ -47,7 +47,7 @@ struct LoadTimes {
 };
 
 struct LoadedModel {
-  std::string path, kind;  // kind: "checkpoint" or "coreml"
+  std::string path, kind;  // kind: "checkpoint", "coreml" or "onnx"
   std::unique_ptr<Runner> runner;
   std::shared_ptr<const Tokenizer> tokenizer;         // null when there is none and none was needed
   std::shared_ptr<const ChatTemplate> chat_template;  // null when there is none
@@ -55,23 +55,13 @@ struct LoadedModel {
   std::optional<Manifest> manifest;                   // artefacts
   std::optional<Graph> graph;                         // checkpoints
   std::shared_ptr<const Plan> plan;                   // what the engine runs, else null
-  std::shared_ptr<MilProgram> program;                // packages
-  std::string package_path,
-      folder;       // packages: the .mlpackage, and the artefact folder ("" when bare)
-  LoadTimes times;  // checkpoints
+  std::shared_ptr<ExportedModel> exported;            // artefacts that an interpreter runs
+  LoadTimes times;                                    // checkpoints
 };
 
-struct ArtefactPaths {
-  std::string folder;   // with manifest.json; empty for a bare package
-  std::string package;  // the .mlpackage
-};
-// nullopt when `path` is not something convert wrote (then it is a checkpoint).
+// What `path` is: an artefact folder or the model in it, or a bare .mlpackage, .onnx or GGUF file,
+// whoever wrote it. nullopt for all else (then it is a checkpoint).
 Result<std::optional<ArtefactPaths>> find_artefact(const std::string& path);
-
-// How many bytes of decoded weights an interpreter of this package may keep on this machine: all of
-// them where half of the free memory has room, else a part, and the rest is decoded for each use.
-// kDoesNotFit, with an estimate, where the largest weight alone is too much.
-Result<uint64_t> constant_budget(const mil::Package& package);
 
 Result<LoadedModel> load_model(const std::string& path, const LoadOptions& options,
                                const WorkContext& work);

@@ -9,6 +9,7 @@
 #include "interp/graph_eval.h"
 #include "models/models.h"
 #include "verify/model.h"
+#include "verify/verify_parts.h"
 
 namespace pome {
 
@@ -18,32 +19,18 @@ constexpr int64_t kLocatedTokens = 4;  // at least, when looking for the first d
 // Tokens decoded one by one; fewer where each takes decoding all weights twice.
 constexpr int64_t kDecodedTokens = 48, kDecodedTokensOfLarge = 5;
 
-// A graph name as an identifier of ML Programs.
-std::string identifier(const std::string& name) {
-  std::string out;
-  for (const char c : name) {
-    const bool plain =
-        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-    out += plain ? c : '_';
-  }
-  return out;
-}
-
-bool is_constant_op(const std::string& type) {
-  return type == "const" || type.rfind("constexpr_", 0) == 0;
-}
-
 // A constant of the package, read by the reference evaluator (one thread at a time, as all of a
 // program is). Held in place where the program keeps all of them, else decoded on demand.
 class PackageConstant final : public ConstantData {
  public:
-  PackageConstant(std::shared_ptr<MilProgram> program, std::string name, Shape shape, Tensor kept)
+  PackageConstant(std::shared_ptr<ExportedModel> program, std::string name, Shape shape,
+                  Tensor kept)
       : ConstantData(std::move(shape), Encoding::plain(EncodingKind::kF32)),
         program_(std::move(program)),
         name_(std::move(name)),
         kept_(std::move(kept)) {}
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
-    POME_ASSIGN_OR_RETURN(const Tensor values, program_->constant(name_));
+    POME_ASSIGN_OR_RETURN(const Tensor values, program_->weight(name_));
     const size_t row_bytes = static_cast<size_t>(columns()) * sizeof(float);
     const auto from = values.bytes().subspan(static_cast<size_t>(row) * row_bytes,
                                              static_cast<size_t>(rows) * row_bytes);
@@ -59,39 +46,39 @@ class PackageConstant final : public ConstantData {
   }
 
  private:
-  std::shared_ptr<MilProgram> program_;
+  std::shared_ptr<ExportedModel> program_;
   std::string name_;
   Tensor kept_;
 };
 
 // The original's graph with the weights that the package holds. Tables that the package stores in
 // another form (inverse frequencies) stay.
-Result<Graph> rebuild(const Graph& original, const std::shared_ptr<MilProgram>& program, bool keep,
+Result<Graph> rebuild(const Graph& original, const std::shared_ptr<ExportedModel>& program,
                       std::vector<std::string>* problems) {
-  std::map<std::string, const mil::Type*> types;
-  for (const mil::Operation& op : program->model().functions[0].operations)
-    if (is_constant_op(op.type) && op.outputs.size() == 1)
-      types[op.outputs[0].name] = &op.outputs[0].type;
   Graph graph = original;
   for (Constant& constant : graph.constants) {
     if (constant.role == Constant::Role::kTable) continue;
-    const std::string name = identifier(constant.name);
-    const auto found = types.find(name);
-    if (found == types.end()) {
-      problems->push_back("the package has no constant " + name);
-      continue;
-    }
-    const Shape& shape = found->second->dims;
-    if (shape != constant.data->shape()) {
-      problems->push_back("constant " + name + " has shape " + to_string(shape) +
-                          ", the original " + to_string(constant.data->shape()));
-      continue;
-    }
+    const std::string& name = constant.name;
     Tensor kept;
-    if (keep) {
-      POME_ASSIGN_OR_RETURN(kept, program->constant(name));
+    std::optional<Shape> shape;
+    if (program->keeps_all()) {
+      POME_ASSIGN_OR_RETURN(kept, program->weight(name));
+      if (kept.defined()) shape = kept.shape();
+    } else {
+      shape = program->weight_shape(name);
     }
-    constant.data = std::make_shared<PackageConstant>(program, name, shape, std::move(kept));
+    if (!shape) {
+      problems->push_back("the package has no constant " + program->value_name(name));
+      continue;
+    }
+    if (*shape != constant.data->shape()) {
+      problems->push_back("constant " + program->value_name(name) + " has shape " +
+                          to_string(*shape) + ", the original " +
+                          to_string(constant.data->shape()));
+      continue;
+    }
+    constant.data =
+        std::make_shared<PackageConstant>(program, name, std::move(*shape), std::move(kept));
   }
   return graph;
 }
@@ -108,41 +95,18 @@ double relative_error(const Tensor& a, const Tensor& b) {
   return std::isfinite(relative) ? relative : 1e30;
 }
 
-// One call of a function at `position`, and every value that it computed, in order.
-Result<NamedTensors> observe(MilProgram& program, const std::string& function,
-                             std::span<const int32_t> ids, int64_t position, int64_t context,
-                             NamedTensors* states) {
-  const int64_t tokens = static_cast<int64_t>(ids.size());
-  NamedTensors inputs = {{"input_ids", Tensor::from_i32({1, tokens}, {ids.begin(), ids.end()})},
-                         {"position", Tensor::from_i32({1}, {static_cast<int32_t>(position)})}};
-  std::vector<float> mask(static_cast<size_t>(tokens * context), -30000.0f);
-  for (int64_t t = 0; t < tokens; ++t)
-    std::fill_n(mask.begin() + t * context, position + t + 1, 0.0f);
-  inputs.emplace_back("causal_mask", Tensor::from_f32({1, 1, tokens, context}, std::move(mask)));
-  NamedTensors seen;
-  program.set_observer([&](const std::string& name, const Tensor& value) {
-    if (value.defined() && value.dtype() == DType::kF32) seen.emplace_back(name, value.clone());
-  });
-  const auto ran = program.run(function, inputs, states);
-  program.set_observer(nullptr);
-  POME_RETURN_IF_ERROR(ran.status());
-  return seen;
-}
-
 // Runs the first tokens through the function and through the graph, and names the first value that
 // differs. Several calls where one sees few tokens: a token that sees only itself hides what is
 // wrong with queries and keys.
-Result<std::optional<FirstDifference>> find_first_difference(MilProgram& program,
-                                                             const std::string& function,
+Result<std::optional<FirstDifference>> find_first_difference(ExportedModel& program,
+                                                             const ExportedModel::Entry& entry,
                                                              const Graph& rebuilt,
-                                                             std::span<const int32_t> ids,
-                                                             int64_t tokens, int64_t context) {
-  NamedTensors states;
-
-  std::map<std::string, std::string> graph_names;  // identifier -> name
+                                                             std::span<const int32_t> ids) {
+  const int64_t tokens = entry.tokens == 0 ? kLocatedTokens : entry.tokens;
+  std::map<std::string, std::string> graph_names;  // name in the package -> name
   for (const Node& node : rebuilt.nodes)
     if (!std::holds_alternative<InputOp>(node.op) && !std::holds_alternative<ConstantOp>(node.op))
-      graph_names[identifier(rebuilt.name(node.result))] = rebuilt.name(node.result);
+      graph_names[program.value_name(rebuilt.name(node.result))] = rebuilt.name(node.result);
   std::vector<Tensor> past;
   for (const CachePair& cache : rebuilt.caches)
     past.push_back(
@@ -151,13 +115,12 @@ Result<std::optional<FirstDifference>> find_first_difference(MilProgram& program
        position += tokens) {
     const std::span<const int32_t> piece =
         ids.subspan(static_cast<size_t>(position), static_cast<size_t>(tokens));
-    POME_ASSIGN_OR_RETURN(const NamedTensors seen,
-                          observe(program, function, piece, position, context, &states));
+    POME_ASSIGN_OR_RETURN(const NamedTensors seen, program.observe(entry, piece, position));
     std::vector<std::string> wanted;
     std::vector<const NamedTensors::value_type*> compared;
-    for (const auto& entry : seen)
-      if (const auto found = graph_names.find(entry.first); found != graph_names.end()) {
-        compared.push_back(&entry);
+    for (const auto& value : seen)
+      if (const auto found = graph_names.find(value.first); found != graph_names.end()) {
+        compared.push_back(&value);
         wanted.push_back(found->second);
       }
     NamedTensors inputs = {
@@ -174,7 +137,7 @@ Result<std::optional<FirstDifference>> find_first_difference(MilProgram& program
       if (value.shape() != expected[i].shape())
         continue;  // caches: the package's have room for the whole context
       const double error = relative_error(value, expected[i]);
-      if (error > 0.02) return std::optional(FirstDifference{function, name, error});
+      if (error > 0.02) return std::optional(FirstDifference{entry.name, name, error});
     }
     past.assign(expected.begin() + static_cast<ptrdiff_t>(compared.size()), expected.end());
   }
@@ -189,24 +152,14 @@ FunctionReport to_report(const std::string& name, const Comparison& c) {
   return out;
 }
 
-std::string percent(double fraction) {
-  return std::to_string(static_cast<int>(std::lround(fraction * 1e4)) / 100.0).substr(0, 5) + " %";
-}
-
 class Verifier {
  public:
-  Verifier(const VerifyOptions& options, const WorkContext& work)
-      : options_(options), work_(work) {}
+  Verifier(const VerifyOptions& options, ArtefactPaths paths, const WorkContext& work)
+      : options_(options), work_(work), paths_(std::move(paths)) {}
 
   Result<VerifyReport> run() {
-    POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> paths,
-                          find_artefact(options_.artefact));
-    if (!paths)
-      return unsupported("verify takes an artefact that convert wrote, or a .mlpackage")
-          .in(options_.artefact);
-    paths_ = *paths;
-    POME_RETURN_IF_ERROR(integrity());
-    POME_RETURN_IF_ERROR(open());
+    POME_RETURN_IF_ERROR(check_files(paths_.folder, work_, &report_));
+    POME_ASSIGN_OR_RETURN(program_, ExportedModel::open(paths_));
     if (!options_.original.empty()) {
       POME_RETURN_IF_ERROR(read_original());
       POME_RETURN_IF_ERROR(judged(semantics()));
@@ -219,28 +172,6 @@ class Verifier {
   }
 
  private:
-  Status integrity() {
-    report_.has_manifest = !paths_.folder.empty();
-    if (!report_.has_manifest) return {};
-    POME_ASSIGN_OR_RETURN(const Manifest manifest,
-                          read_manifest(paths_.folder + "/" + kManifestName));
-    report_.graph_hash = manifest.graph_hash;
-    report_.source_hash = manifest.source_hash;
-    POME_ASSIGN_OR_RETURN(report_.integrity, check_integrity(paths_.folder, manifest, work_));
-    for (const IntegrityFinding& finding : report_.integrity)
-      report_.problems.push_back("integrity: " + finding.file +
-                                 (finding.tensor.empty() ? "" : ", tensor " + finding.tensor) +
-                                 " " + finding.problem);
-    return {};
-  }
-
-  Status open() {
-    POME_ASSIGN_OR_RETURN(package_, mil::read_package(paths_.package));
-    if (package_.model.functions.empty())
-      return bad_input(Refusal::kRange, "the package has no functions").in(paths_.package);
-    return {};
-  }
-
   // All files were readable, so a package that cannot be executed, or overflows, is a wrong
   // package: that is an answer, not a failure to answer.
   Status judged(const Status& status) {
@@ -251,17 +182,9 @@ class Verifier {
     return {};
   }
 
-  // The positions that the package was made for, as its masks say.
-  int64_t package_context() const {
-    for (const mil::NamedType& input : package_.model.functions[0].inputs)
-      if (input.name == "causal_mask" && input.type.dims.size() == 4)
-        return std::max<int64_t>(input.type.dims[3], 0);
-    return 0;
-  }
-
   Status read_original() {
     POME_ASSIGN_OR_RETURN(original_, open_checkpoint(options_.original));
-    POME_ASSIGN_OR_RETURN(graph_, build_graph(original_, {package_context()}));
+    POME_ASSIGN_OR_RETURN(graph_, build_graph(original_, {program_->context()}));
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                           load_tokenizer(options_.original));
     ids_ = tokenizer->encode(options_.text);
@@ -275,17 +198,12 @@ class Verifier {
   }
 
   Status semantics() {
-    POME_ASSIGN_OR_RETURN(const uint64_t budget, constant_budget(package_));
-    const bool keep = decoded_size(package_).all <= budget;
-    POME_ASSIGN_OR_RETURN(
-        std::unique_ptr<MilProgram> program,
-        MilProgram::create(std::move(package_), {options_.threads, false, budget}));
-    program_ = std::move(program);
+    POME_RETURN_IF_ERROR(program_->prepare(options_.threads, false));
     std::vector<std::string> missing_constants;
-    POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, program_, keep, &missing_constants));
+    POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, program_, &missing_constants));
     for (const std::string& problem : missing_constants)
       report_.problems.push_back("semantics: " + problem);
-    POME_ASSIGN_OR_RETURN(artefact_, package_runner(program_));
+    POME_ASSIGN_OR_RETURN(artefact_, program_->runner());
     if (artefact_->info().vocab_size != graph_.info.vocab_size) {
       report_.problems.push_back("semantics: the package has " +
                                  std::to_string(artefact_->info().vocab_size) +
@@ -294,8 +212,9 @@ class Verifier {
     }
     report_.has_semantics = true;
     const int64_t capacity = artefact_->info().capacity;
-    POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> reference,
-                          reference_runner({rebuilt}, {options_.threads, capacity, budget}));
+    POME_ASSIGN_OR_RETURN(
+        const std::unique_ptr<Runner> reference,
+        reference_runner({rebuilt}, {options_.threads, capacity, program_->budget()}));
     const auto first = [&](int64_t count) {
       return std::span<const int32_t>(ids_).first(
           static_cast<size_t>(std::min({count, capacity, static_cast<int64_t>(ids_.size())})));
@@ -305,8 +224,10 @@ class Verifier {
     POME_RETURN_IF_ERROR(
         add_function("prefill", compare(*artefact_, *reference, first(512), scoring, work_)));
     POME_RETURN_IF_ERROR(add_function(
-        "decode", compare_decode(*artefact_, *reference,
-                                 first(keep ? kDecodedTokens : kDecodedTokensOfLarge), work_)));
+        "decode",
+        compare_decode(*artefact_, *reference,
+                       first(program_->keeps_all() ? kDecodedTokens : kDecodedTokensOfLarge),
+                       work_)));
     if (!report_.problems.empty()) return locate(rebuilt);
     return {};
   }
@@ -331,24 +252,15 @@ class Verifier {
     return {};
   }
 
-  // Which function has which number of tokens a call is read from its declared inputs.
   Status locate(const Graph& rebuilt) {
-    for (const mil::Function& function : program_->model().functions) {
-      int64_t tokens = 0, context = 0;
-      for (const mil::NamedType& input : function.inputs) {
-        if (input.name == "input_ids" && input.type.dims.size() == 2) tokens = input.type.dims[1];
-        if (input.name == "causal_mask" && input.type.dims.size() == 4)
-          context = input.type.dims[3];
-      }
-      if (tokens < 1 || context < std::max(tokens, kLocatedTokens) ||
-          std::max(tokens, kLocatedTokens) > static_cast<int64_t>(ids_.size()))
-        continue;
-      POME_ASSIGN_OR_RETURN(
-          report_.first_difference,
-          find_first_difference(*program_, function.name, rebuilt, ids_, tokens, context));
+    for (const ExportedModel::Entry& entry : program_->entries()) {
+      const int64_t least = std::max(entry.tokens, kLocatedTokens);
+      if (program_->context() < least || least > static_cast<int64_t>(ids_.size())) continue;
+      POME_ASSIGN_OR_RETURN(report_.first_difference,
+                            find_first_difference(*program_, entry, rebuilt, ids_));
       if (report_.first_difference) {
         report_.problems.push_back("semantics: the first value that differs is " +
-                                   report_.first_difference->value + " in " + function.name);
+                                   report_.first_difference->value + " in " + entry.name);
         return {};
       }
     }
@@ -376,38 +288,44 @@ class Verifier {
     POME_ASSIGN_OR_RETURN(report_.against_original,
                           compare(*artefact_, *engine, ids_, scoring, work_));
     report_.has_comparison = true;
-    const Comparison& c = report_.against_original;
-    if (options_.max_ppl_increase_percent &&
-        c.ppl_increase_percent > *options_.max_ppl_increase_percent)
-      report_.problems.push_back("gate: perplexity rose by " +
-                                 std::to_string(c.ppl_increase_percent) + " %, allowed are " +
-                                 std::to_string(*options_.max_ppl_increase_percent) + " %");
-    if (options_.max_mean_kld && c.mean_kld > *options_.max_mean_kld)
-      report_.problems.push_back("gate: mean KL divergence is " + std::to_string(c.mean_kld) +
-                                 ", allowed are " + std::to_string(*options_.max_mean_kld));
-    if (options_.min_top1_agreement && c.top1_agreement < *options_.min_top1_agreement)
-      report_.problems.push_back("gate: the best token agrees in " + percent(c.top1_agreement) +
-                                 " of positions, asked for are " +
-                                 percent(*options_.min_top1_agreement));
+    check_gates(options_, report_.against_original, &report_.problems);
     return {};
   }
 
   const VerifyOptions& options_;
   const WorkContext& work_;
+  const ArtefactPaths paths_;
   VerifyReport report_;
-  ArtefactPaths paths_;
-  mil::Package package_;
   Checkpoint original_;
   Graph graph_;
   std::vector<int32_t> ids_;
-  std::shared_ptr<MilProgram> program_;
+  std::shared_ptr<ExportedModel> program_;
   std::unique_ptr<Runner> artefact_;
 };
 
 }  // namespace
 
 Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& work) {
-  return Verifier(options, work).run();
+  POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> paths, find_artefact(options.artefact));
+  if (!paths)
+    return unsupported("verify takes an artefact that convert wrote, or the model file in it")
+        .in(options.artefact);
+  VerifyOptions resolved = options;
+  if (!options.original.empty()) {
+    POME_ASSIGN_OR_RETURN(const std::optional<ArtefactPaths> other,
+                          find_artefact(options.original));
+    if (other) {
+      POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(*other));
+      if (!identity.source_hash.empty()) return verify_pair(options, *paths, identity, work);
+      if (!other->is_checkpoint())
+        return unsupported("this artefact does not say which model it was made from")
+            .in(options.original)
+            .hint("give the model itself");
+      resolved.original = other->package;
+    }
+  }
+  if (paths->is_checkpoint()) return verify_gguf(resolved, *paths, work);
+  return Verifier(resolved, *paths, work).run();
 }
 
 }  // namespace pome

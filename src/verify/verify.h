@@ -5,7 +5,8 @@
 //               constants. Quantisation cannot differ there, so the two must agree tightly,
 //               whatever the scheme
 // Against the original, differences are expected; they are reported, and judged by the limits that
-// the caller sets.
+// the caller sets. The original may be another artefact of the same model: then the source hashes
+// of both must be equal, and semantics is left out, since no weights but their own are known.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@
 namespace pome {
 
 struct VerifyOptions {
-  std::string artefact, original;  // original may be empty: integrity only
+  std::string artefact, original;  // original: a model or an artefact; empty: integrity only
   std::string text;                // held-out text
   int64_t max_tokens = 2048;       // scored against the original
   std::optional<double> max_ppl_increase_percent, max_mean_kld, min_top1_agreement;
@@ -56,6 +57,7 @@ struct VerifyReport {
   Comparison against_original;
   double engine_max_abs_error = 0;  // engine against the reference evaluator, both on the original
   std::string graph_hash, source_hash;
+  std::string against;  // graph hash of the other artefact; empty where it is a model
 };
 
 // An error Status is for what cannot be judged (a truncated or missing file, an unreadable

@@ -54,6 +54,16 @@ TEST(Bench, LeavesOutWhatIsNotAskedFor) {
   EXPECT_FALSE(report.contains("decode_profile"));
 }
 
+TEST(Bench, TriesOtherCaches) {
+  const auto with = [](const char* kv) {
+    return pome_json({"bench", kTales, "-p", "0", "-n", "4", "-r", "1", "-t", "1", "--depth", "512",
+                      "--kv", kv});
+  };
+  const Json f16 = with("f16"), q4 = with("q4");
+  EXPECT_EQ(q4["kv"], "q4");
+  EXPECT_LT(q4["bytes_per_token"].get<double>(), f16["bytes_per_token"].get<double>());
+}
+
 TEST(Bench, TriesOtherWeights) {
   const Json stored = pome_json(short_bench()),
              lut4 = pome_json(short_bench({"--weights", "lut4"}));

@@ -60,6 +60,14 @@ TEST(JsonContract, VerifyGivesBothAnswers) {
   EXPECT_TRUE(files_only["functions"].empty());
 }
 
+TEST(JsonContract, VerifyOfTwoArtefacts) {
+  const Json report =
+      pome_json({"verify", tales_artefact(), "--against", tales_artefact(), "--max-tokens", "20"});
+  EXPECT_TRUE(report["ok"].get<bool>());
+  EXPECT_EQ(report["against_graph_hash"], report["graph_hash"]);
+  EXPECT_EQ(report["mean_kld"].get<double>(), 0);
+}
+
 TEST(JsonContract, EvalOfAText) {
   const Json report = pome_json({"eval", kTales, "--text", kText, "--max-tokens", "100"});
   expect_keys(report, {"tokens", "perplexity", "perplexity_stderr"});
@@ -195,7 +203,7 @@ TEST(Refusals, WrongCallsAreUsage) {
       {"main", "decode, prefill"});
 
   const std::vector<std::pair<std::vector<std::string>, std::vector<std::string>>> converts = {
-      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "onnx"}, {"onnx", "coreml"}},
+      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "mlc"}, {"mlc", "coreml"}},
       {{"--profile", "ane"}, {"--profile ane"}}, {{"--context", "100"}, {"100", "64"}},
       {{"--context", "2048"}, {"2048", "1024"}}, {{"--chunk", "0"}, {"chunk", "at least 1"}},
       {{"--chunk", "5000"}, {"5000"}},           {{"--functions", "three"}, {"one or two"}},
@@ -251,7 +259,6 @@ TEST(Refusals, ArtefactsWhereModelsAreMeantAndTheReverse) {
   const TempFolder folder;
   expect_refused({"convert", tales_artefact(), "-o", folder / "x"}, 5, {"artefact", "convert"});
   expect_refused({"graph", tales_artefact()}, 5, {"artefact"});
-  expect_refused({"verify", tales_artefact(), "--against", tales_artefact()}, 5, {"artefact"});
   expect_refused({"verify", kTales}, 5, {"artefact"});
   // A package inside its folder finds the tokenizer beside it; alone it has none.
   const std::string package = tales_artefact() + "/model.mlpackage";
@@ -292,8 +299,8 @@ TEST(Refusals, AnArtefactWithoutOrWithABrokenManifest) {
     expect_refused({"verify", path}, 3, words);
     expect_refused({"run", path, "-p", "x", "-n", "1"}, 3, words);
   }
-  spit(manifest, edited("\"target\": \"coreml\"", "\"target\": \"onnx\""));
-  expect_refused({"verify", path}, 5, {"onnx"});
+  spit(manifest, edited("\"target\": \"coreml\"", "\"target\": \"quill\""));
+  expect_refused({"verify", path}, 5, {"quill", "coreml onnx gguf"});
   std::filesystem::remove(manifest);
   for (const char* name : {"verify", "run", "inspect", "tokenize"})
     expect_refused({name, path}, 3, {path, "manifest.json"}, "some input");

@@ -162,7 +162,8 @@ RopeConfig rope_of(const std::string& extra) {
   const Checkpoint checkpoint = with_config("llama", extra);
   ConfigReader config(checkpoint);
   RopeConfig rope = read_rope(config, {.head_dim = 4});
-  EXPECT_TRUE(config.finish("fake").ok()) << config.finish("fake").to_string();
+  ModelInfo read;
+  EXPECT_TRUE(config.finish("fake", &read).ok()) << config.finish("fake", &read).to_string();
   return rope;
 }
 

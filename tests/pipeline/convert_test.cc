@@ -43,16 +43,24 @@ class ConvertTest : public ::testing::Test {
 };
 
 TEST_F(ConvertTest, TwoRunsAndAnyNumberOfThreadsGiveTheSameBytes) {
-  for (const std::string scheme : {"f16", "int4", "lut4"}) {
-    SCOPED_TRACE(scheme);
+  struct Case {
+    const char *target, *profile, *scheme;
+  };
+  for (const auto& [target, profile, scheme] :
+       {Case{"coreml", "", "f16"}, Case{"coreml", "", "int4"}, Case{"coreml", "", "lut4"},
+        Case{"onnx", "", "f16"}, Case{"onnx", "", "int4"}, Case{"onnx", "plain", "f16"},
+        Case{"onnx", "plain", "int8"}, Case{"gguf", "", "f16"}, Case{"gguf", "", "q5_k_s"}}) {
+    SCOPED_TRACE(std::string(target) + " " + profile + " " + scheme);
     std::map<std::string, std::string> first;
     for (const int threads : {1, 1, 2, 5}) {
       ConvertOptions o = options(scheme);
+      o.target = target;
+      o.profile = profile;
       o.force = true;
       const auto report = run(o, threads);
       ASSERT_TRUE(report.ok()) << report.status().to_string();
       const auto contents = contents_of(o.output);
-      EXPECT_GT(contents.size(), 5u);
+      EXPECT_GT(contents.size(), o.target == "gguf" ? 1u : 5u);
       if (first.empty()) first = contents;
       ASSERT_EQ(contents.size(), first.size());
       for (const auto& [name, bytes] : first)
@@ -208,7 +216,7 @@ TEST_F(ConvertTest, RefusalsLeaveNothing) {
     EXPECT_EQ(exit_code(report.status().code()), code) << report.status().to_string();
     EXPECT_TRUE(folder_.names().empty()) << report.status().to_string();
   };
-  refused([](ConvertOptions* o) { o->target = "onnx"; }, 2);
+  refused([](ConvertOptions* o) { o->target = "mlc"; }, 2);
   refused([](ConvertOptions* o) { o->weights = "q4"; }, 2);
   refused([](ConvertOptions* o) { o->embedding = "nothing"; }, 2);
   refused([](ConvertOptions* o) { o->model += "/none"; }, 3);
@@ -224,6 +232,34 @@ TEST_F(ConvertTest, RefusalsLeaveNothing) {
   ASSERT_FALSE(report.ok());
   EXPECT_EQ(report.status().code(), StatusCode::kInterrupted);
   EXPECT_TRUE(folder_.names().empty());
+}
+
+// A weight that is not a number is found while the file is being written.
+TEST_F(ConvertTest, ABadWeightLeavesNothing) {
+  const TempFolder elsewhere(true);
+  const std::string model = elsewhere / "m";
+  std::filesystem::copy(kTales, model, std::filesystem::copy_options::recursive);
+  std::string bytes = slurp(model + "/model.safetensors");
+  // The last value of the last tensor; the file is bf16 or f32, NaN in both.
+  for (size_t i = bytes.size() - 4; i < bytes.size(); ++i) bytes[i] = '\xFF';
+  spit(model + "/model.safetensors", bytes);
+  for (const auto& [target, scheme] :
+       {std::pair("coreml", "int8"), std::pair("onnx", "f16"), std::pair("onnx", "int4"),
+        std::pair("gguf", "f16"), std::pair("gguf", "q4_k_m")}) {
+    SCOPED_TRACE(std::string(target) + " " + scheme);
+    ConvertOptions o = options(scheme);
+    o.model = model;
+    o.target = target;
+    for (const char* name : {"out", "out.gguf"}) {
+      o.output = folder_ / name;
+      if (o.output.ends_with(".gguf") && o.target != "gguf") continue;
+      const auto report = run(o);
+      ASSERT_FALSE(report.ok());
+      EXPECT_EQ(report.status().code(), StatusCode::kBadInput) << report.status().to_string();
+      EXPECT_NE(report.status().to_string().find("finite"), std::string::npos);
+      EXPECT_TRUE(folder_.names().empty());
+    }
+  }
 }
 
 TEST_F(ConvertTest, AModelWithoutATokenizerIsConvertedWithAWarning) {

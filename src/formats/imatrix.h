@@ -1,0 +1,35 @@
+// Importance matrices of llama.cpp: for each weight how large the activations are that meet its
+// columns. Two forms, told from the content:
+//
+//   .dat   i32 entries, then for each: i32 length, name, i32 calls, i32 values, f32 values
+//          (sums of the mean squares of each call); then i32 last chunk, i32 length, name of the
+//          text
+//   GGUF   general.type "imatrix"; tensors "<weight>.in_sum2" f32 [matrices, K] and
+//          "<weight>.counts" f32 [matrices, 1]
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/byte_source.h"
+#include "base/status.h"
+
+namespace pome {
+
+struct ImportanceEntry {
+  // Mean of x^2 by column, K of them or K for each of stacked experts; 0 where nothing was counted.
+  std::vector<float> mean_squares;
+  double calls = 0;  // tokens of the GGUF form, calls of the other
+};
+struct ImportanceMatrix {
+  std::map<std::string, ImportanceEntry> entries;  // by GGUF tensor name
+  std::vector<std::string> warnings;
+};
+// Counts and lengths are checked before anything is allocated. kTrunc, kLimit, kRange, kDup, kUtf8;
+// those of read_gguf() for the GGUF form.
+Result<ImportanceMatrix> read_imatrix(ByteSourcePtr source);
+Result<ImportanceMatrix> read_imatrix(const std::string& path);
+
+}  // namespace pome

@@ -1,0 +1,187 @@
+// An ONNX model as a Runner.
+#include <algorithm>
+#include <utility>
+
+#include "interp/onnx_eval.h"
+#include "refops/refops.h"
+
+namespace pome {
+namespace {
+
+constexpr int64_t kChunk = 64;  // tokens of one call
+constexpr std::string_view kPast = "past_key_values.", kPresent = "present.";
+
+struct Interface {
+  bool mask = false, positions = false;
+  std::vector<const onnx::ValueInfo*> caches;
+  int64_t vocab_size = 0, capacity = 0;
+};
+
+bool is_tokens(const onnx::ValueInfo& value) {
+  return value.dtype == DType::kI64 && value.dims.size() == 2;
+}
+
+// nullopt when the model has another interface.
+std::optional<Interface> recognise(const onnx::Model& model) {
+  Interface out;
+  bool ids = false;
+  for (const onnx::ValueInfo& input : model.graph.inputs) {
+    if (input.name == "input_ids" && is_tokens(input)) {
+      ids = true;
+    } else if (input.name == "attention_mask" && is_tokens(input)) {
+      out.mask = true;
+    } else if (input.name == "position_ids" && is_tokens(input)) {
+      out.positions = true;
+    } else if (input.name.starts_with(kPast) && input.dtype == DType::kF32 &&
+               input.dims.size() == 4 && input.dims[1].size > 0 && input.dims[3].size > 0) {
+      out.caches.push_back(&input);
+    } else {
+      return std::nullopt;
+    }
+  }
+  for (const onnx::ValueInfo& output : model.graph.outputs)
+    if (output.name == "logits" && output.dims.size() == 3) out.vocab_size = output.dims[2].size;
+  if (!ids || out.vocab_size < 1) return std::nullopt;
+  const auto context = model.metadata.find("pome.context");
+  out.capacity = 1 << 16;
+  if (context != model.metadata.end() && !context->second.empty() && context->second.size() < 9 &&
+      std::all_of(context->second.begin(), context->second.end(),
+                  [](char c) { return c >= '0' && c <= '9'; }))
+    out.capacity = std::stoll(context->second);
+  return out;
+}
+
+class OnnxRunner final : public Runner {
+ public:
+  OnnxRunner(std::shared_ptr<OnnxProgram> program, Interface interface)
+      : program_(std::move(program)), interface_(std::move(interface)) {
+    info_.kind = "onnx";
+    info_.vocab_size = interface_.vocab_size;
+    info_.capacity = interface_.capacity;
+    info_.chunk = std::min(kChunk, info_.capacity);
+    forget(0);
+  }
+
+  const RunnerInfo& info() const override { return info_; }
+  int64_t position() const override { return static_cast<int64_t>(history_.size()); }
+
+  Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
+    POME_RETURN_IF_ERROR(check_prefill(info_, position(), ids, which, logits.size()));
+    const size_t before = history_.size();
+    for (size_t done = 0; done < ids.size();) {
+      const size_t some = std::min(ids.size() - done, static_cast<size_t>(info_.chunk));
+      Status status = check_cancelled(cancel_);
+      if (status.ok()) status = call(ids.subspan(done, some), done, ids.size(), which, logits);
+      if (!status.ok()) {
+        forget(static_cast<int64_t>(before));
+        return status;
+      }
+      done += some;
+    }
+    return {};
+  }
+
+  Status decode(int32_t id, std::span<float> logits) override {
+    return prefill({&id, 1}, LogitsOf::kLast, logits);
+  }
+
+  Status truncate(int64_t position) override {
+    if (position < 0 || position > this->position())
+      return usage_error("cannot truncate " + std::to_string(this->position()) + " tokens to " +
+                         std::to_string(position));
+    forget(position);
+    return {};
+  }
+
+ private:
+  void forget(int64_t position) {
+    history_.resize(static_cast<size_t>(position));
+    if (caches_.empty())
+      for (const onnx::ValueInfo* cache : interface_.caches)
+        caches_.emplace_back(cache->name, Tensor::zeros(DType::kF32, {1, cache->dims[1].size, 0,
+                                                                      cache->dims[3].size}));
+    for (auto& [name, cache] : caches_) {
+      std::vector<int64_t> begin(4, 0), end(cache.shape()), step(4, 1);
+      end[2] = position;
+      if (cache.dim(2) > position) cache = refops::slice(cache, begin, end, step);
+    }
+  }
+
+  static Tensor row(const std::vector<int64_t>& values) {
+    Tensor out = Tensor::zeros(DType::kI64, {1, static_cast<int64_t>(values.size())});
+    std::copy(values.begin(), values.end(), out.mutable_as<int64_t>().begin());
+    return out;
+  }
+
+  // One call: `fresh` behind what the caches hold; without caches, behind all tokens again.
+  Status call(std::span<const int32_t> fresh, size_t done, size_t count, LogitsOf which,
+              std::span<float> logits) {
+    const int64_t past = interface_.caches.empty() ? 0 : position();
+    std::vector<int64_t> ids(history_.begin() + past, history_.end());
+    ids.insert(ids.end(), fresh.begin(), fresh.end());
+    std::vector<int64_t> places(ids.size());
+    for (size_t i = 0; i < places.size(); ++i) places[i] = past + static_cast<int64_t>(i);
+    NamedTensors inputs = caches_;
+    inputs.emplace_back("input_ids", row(ids));
+    if (interface_.mask)
+      inputs.emplace_back("attention_mask",
+                          row(std::vector<int64_t>(static_cast<size_t>(past) + ids.size(), 1)));
+    if (interface_.positions) inputs.emplace_back("position_ids", row(places));
+    POME_ASSIGN_OR_RETURN(const NamedTensors outputs, program_->run(inputs));
+    for (const auto& [name, value] : outputs) {
+      if (name == "logits") {
+        POME_RETURN_IF_ERROR(
+            take_logits(value, ids.size(), fresh.size(), done, count, which, logits));
+      } else if (name.starts_with(kPresent)) {
+        const std::string wanted = std::string(kPast) + name.substr(kPresent.size());
+        for (auto& [cache, tensor] : caches_)
+          if (cache == wanted) tensor = value;
+      }
+    }
+    for (const auto& [name, cache] : caches_)
+      if (cache.dim(2) != past + static_cast<int64_t>(ids.size()))
+        return bad_input(Refusal::kRange, "the model gives no cache of all tokens for " + name)
+            .in(program_->path());
+    history_.insert(history_.end(), fresh.begin(), fresh.end());
+    return {};
+  }
+
+  Status take_logits(const Tensor& value, size_t rows, size_t fresh, size_t done, size_t count,
+                     LogitsOf which, std::span<float> logits) const {
+    if (value.dtype() != DType::kF32 ||
+        value.shape() != Shape{1, static_cast<int64_t>(rows), info_.vocab_size})
+      return bad_input(Refusal::kRange, "the logits are " + to_string(value.shape()))
+          .in(program_->path());
+    const size_t vocab = static_cast<size_t>(info_.vocab_size);
+    for (size_t i = 0; i < fresh; ++i) {
+      const bool last = done + i + 1 == count;
+      if (which == LogitsOf::kNone || (which == LogitsOf::kLast && !last)) continue;
+      const auto from = value.f32().subspan((rows - fresh + i) * vocab, vocab);
+      std::copy(from.begin(), from.end(),
+                logits.begin() +
+                    static_cast<ptrdiff_t>((which == LogitsOf::kAll ? done + i : 0) * vocab));
+    }
+    return {};
+  }
+
+  std::shared_ptr<OnnxProgram> program_;
+  Interface interface_;
+  RunnerInfo info_;
+  NamedTensors caches_;
+  std::vector<int32_t> history_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> onnx_runner(std::shared_ptr<OnnxProgram> program) {
+  std::optional<Interface> interface = recognise(program->model());
+  if (!interface)
+    return unsupported(
+               "the model does not have the inputs input_ids, attention_mask, position_ids (int64 "
+               "[batch, tokens]) and past_key_values.* (float) alone, and the output logits")
+        .in(program->path());
+  return std::unique_ptr<Runner>(
+      std::make_unique<OnnxRunner>(std::move(program), std::move(*interface)));
+}
+
+}  // namespace pome

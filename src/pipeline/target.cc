@@ -1,0 +1,105 @@
+#include "pipeline/target.h"
+
+#include <algorithm>
+
+#include "models/models.h"
+
+namespace pome {
+
+namespace {
+
+std::string join(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) out += (out.empty() ? "" : " ") + name;
+  return out;
+}
+
+Status check_variant(const char* flag, const std::string& value,
+                     const std::vector<std::string>& known, const ConvertOptions& options) {
+  if (value.empty() || std::find(known.begin(), known.end(), value) != known.end()) return {};
+  return usage_error(std::string(flag) + " " + value + ": the target " + options.target +
+                     " has no such variant in this version")
+      .hint(known.empty() ? "" : "known: " + join(known));
+}
+
+// Context and chunk that the artefact will have.
+Status settle_context(const ModelInfo& info, const ConvertOptions& options, int64_t* context,
+                      int64_t* chunk) {
+  if (options.chunk < 1 || options.chunk > 4096)
+    return usage_error("--chunk must lie between 1 and 4096, is " + std::to_string(options.chunk));
+  *chunk = options.chunk;
+  if (options.context == 0) {
+    const int64_t wanted = std::min<int64_t>(info.max_position_embeddings, 4096);
+    *chunk = std::min(*chunk, wanted);
+    *context = wanted / *chunk * *chunk;
+    return {};
+  }
+  *context = options.context;
+  if (*context < 2 || *context > info.max_position_embeddings)
+    return usage_error("--context " + std::to_string(*context) + " is outside 2 to " +
+                       std::to_string(info.max_position_embeddings) +
+                       ", the positions this model was made for");
+  *chunk = std::min(*chunk, *context);
+  if (*context % *chunk != 0)
+    return usage_error("--context " + std::to_string(*context) +
+                       " is not a multiple of the prefill chunk " + std::to_string(*chunk))
+        .hint("use --context " + std::to_string(std::max(*chunk, *context / *chunk * *chunk)) +
+              " or another --chunk");
+  return {};
+}
+
+}  // namespace
+
+std::span<const TargetRow> target_rows() {
+  static const TargetRow rows[] = {
+      {Target::kCoreml, "int4", {}, {}, false, false, coreml_writer},
+      {Target::kOnnx, "int4", {"ort", "plain"}, {"logits-only"}, true, false, onnx_writer},
+      {Target::kGguf, "q4_k_m", {}, {}, false, true, gguf_writer},
+  };
+  return rows;
+}
+
+Result<const TargetRow*> find_target(const ConvertOptions& options) {
+  const auto target = parse_target(options.target);
+  if (!target)
+    return usage_error("--to " + options.target + " is not a target of this version")
+        .hint("known: " + target_names());
+  const std::span<const TargetRow> rows = target_rows();
+  const auto row = std::find_if(rows.begin(), rows.end(),
+                                [&](const TargetRow& r) { return r.target == *target; });
+  POME_CHECK(row != rows.end());
+  POME_RETURN_IF_ERROR(check_variant("--profile", options.profile, row->profiles, options));
+  POME_RETURN_IF_ERROR(check_variant("--graph", options.graph, row->graphs, options));
+  const int64_t block = options.block;
+  if (block != 0 && (!row->blocks || block < 16 || block > 256 || (block & (block - 1)) != 0))
+    return usage_error("--block " + std::to_string(block) +
+                       ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
+  if (!row->importance && !options.imatrix.empty())
+    return usage_error("--imatrix is for --to gguf").in(options.imatrix);
+  if (*target != Target::kGguf && options.output.ends_with(".gguf"))
+    return usage_error("an output that ends in .gguf is a GGUF file")
+        .in(options.output)
+        .hint("name a folder, or use --to gguf");
+  return &*row;
+}
+
+Status TargetWriter::prepare(const ConvertOptions& options, ConvertReport*) {
+  std::optional<std::string_view> embedding;
+  if (options.embedding) embedding = *options.embedding;
+  POME_ASSIGN_OR_RETURN(recipe_, parse_recipe(options.weights, embedding));
+  return {};
+}
+
+Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOptions& options,
+                                  ConvertReport* report) {
+  POME_ASSIGN_OR_RETURN(const ModelInfo info, read_model_info(checkpoint, {options.context}));
+  POME_RETURN_IF_ERROR(settle_context(info, options, &report->context, &report->chunk));
+  return build_graph(checkpoint, {report->context});
+}
+
+Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOptions&,
+                                         ConvertReport*) {
+  return pome::quantize(graph, recipe_);
+}
+
+}  // namespace pome

@@ -1,0 +1,77 @@
+// The targets of convert: what they differ in. convert() does the rest, the same for all. A new
+// target is one file with a TargetWriter, and one row.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "export/report.h"
+#include "formats/checkpoint.h"
+#include "formats/manifest.h"
+#include "pipeline/convert.h"
+
+namespace pome {
+
+// What a target is told about the model.
+struct Source {
+  const Graph& graph;  // quantised
+  const Checkpoint& checkpoint;
+  std::string scheme, tokenizer_digest;
+  int64_t context = 0, chunk = 0;
+};
+// What it wrote into the staged folder.
+struct Written {
+  ExportReport exported;
+  std::string model;  // inside the folder
+  std::vector<ManifestTensor> tensors;
+};
+
+// One run of convert: the calls come in the order in which they stand here. What is worth saying
+// goes to the report.
+class TargetWriter {
+ public:
+  virtual ~TargetWriter() = default;
+
+  // Flags and small files, before the model is opened.
+  virtual Status prepare(const ConvertOptions& options, ConvertReport* report);
+  // Builds the graph and settles the report's context and chunk; by default a whole number of
+  // chunks, at most 4096 tokens.
+  virtual Result<Graph> build(const Checkpoint& checkpoint, const ConvertOptions& options,
+                              ConvertReport* report);
+  // By default as the recipe says.
+  virtual Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
+                                     ConvertReport* report);
+  // `path`: the staged folder, or the file itself where it is one_file().
+  virtual Result<Written> write(const Source& source, const ConvertOptions& options,
+                                const std::string& path, const WorkContext& work,
+                                ConvertReport* report) = 0;
+
+  // Whether the output is the model file itself, without a manifest.
+  virtual bool one_file(const ConvertOptions&) const { return false; }
+  // Whether tokenizer files lie beside the model.
+  virtual bool tokenizer_beside() const { return true; }
+
+ protected:
+  QuantRecipe recipe_;
+};
+
+// What each target has of the flags that not all have.
+struct TargetRow {
+  Target target;
+  const char* weights;  // default of --weights
+  std::vector<std::string> profiles, graphs;
+  bool blocks = false;      // --block
+  bool importance = false;  // --imatrix
+  std::unique_ptr<TargetWriter> (*make)();
+};
+std::span<const TargetRow> target_rows();
+// The row that the options name, whose flags it has; kUsage.
+Result<const TargetRow*> find_target(const ConvertOptions& options);
+
+std::unique_ptr<TargetWriter> coreml_writer();
+std::unique_ptr<TargetWriter> onnx_writer();
+std::unique_ptr<TargetWriter> gguf_writer();
+
+}  // namespace pome

@@ -1,0 +1,70 @@
+#include "base/io.h"
+#include "export/onnx.h"
+#include "pipeline/genai_config.h"
+#include "pipeline/target.h"
+
+namespace pome {
+
+namespace {
+
+class OnnxWriter final : public TargetWriter {
+ public:
+  // The operators for integers in ONNX Runtime take blocks; so does int8 there.
+  Status prepare(const ConvertOptions& options, ConvertReport* report) override {
+    POME_RETURN_IF_ERROR(TargetWriter::prepare(options, report));
+    for (Encoding* encoding : {&recipe_.matrices, &recipe_.embedding, &recipe_.head}) {
+      if (encoding->kind == EncodingKind::kLut)
+        return usage_error("palettes (" + to_string(*encoding) + ") have no form in ONNX")
+            .hint("use --weights f32, f16, int8 or int4");
+      if (encoding->kind != EncodingKind::kInt) continue;
+      if (options.block != 0)
+        encoding->block = options.block;
+      else if (options.profile != "plain")
+        encoding->block = 32;
+    }
+    return {};
+  }
+
+  Result<Written> write(const Source& source, const ConvertOptions& options,
+                        const std::string& path, const WorkContext& work,
+                        ConvertReport* report) override {
+    OnnxOptions onnx;
+    onnx.profile =
+        options.profile == "plain" ? OnnxOptions::Profile::kPlain : OnnxOptions::Profile::kOrt;
+    onnx.logits_only = options.graph == "logits-only";
+    onnx.context = source.context;
+    onnx.scheme = source.scheme;
+    onnx.tokenizer_digest = source.tokenizer_digest;
+    onnx.model_name = source.graph.info.name;
+    POME_ASSIGN_OR_RETURN(const OnnxReport made, export_onnx(source.graph, onnx, path, work));
+    Written out{made.exported, kOnnxModel, {}};
+    for (const PlacedTensor& tensor : made.exported.tensors)
+      out.tensors.push_back({tensor.name, kOnnxData, tensor.offset, tensor.size, {}});
+    report->notes.push_back("needs ONNX Runtime " + made.minimum_runtime +
+                            " or newer (operator set " + std::to_string(made.opset) + ")");
+    if (!onnx.logits_only) POME_RETURN_IF_ERROR(write_genai(source, made, path, report));
+    return out;
+  }
+
+ private:
+  static Status write_genai(const Source& source, const OnnxReport& made, const std::string& path,
+                            ConvertReport* report) {
+    if (source.checkpoint.tokenizer.model != TokenizerSource::Model::kNone) {
+      const Json config = genai_config(source.graph.info, made, source.checkpoint.tokenizer,
+                                       source.checkpoint.generation_config, source.context);
+      POME_RETURN_IF_ERROR(
+          io::write_file(path + "/genai_config.json", dump_json(config, 4) + "\n"));
+    }
+    if (source.checkpoint.sidecars.count("tokenizer.json") == 0)
+      report->notes.push_back(
+          "onnxruntime-genai needs a tokenizer.json, which this checkpoint does not have: put one "
+          "beside the model, or feed token ids");
+    return {};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<TargetWriter> onnx_writer() { return std::make_unique<OnnxWriter>(); }
+
+}  // namespace pome

@@ -1,0 +1,36 @@
+// A GGUF file that convert wrote: its graph, built again from the file, has the hash that stands in
+// the metadata, and comes from the model it is compared with.
+#include "verify/verify_parts.h"
+
+namespace pome {
+
+Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPaths& paths,
+                                 const WorkContext& work) {
+  const std::string& file = paths.package;
+  VerifyReport report;
+  POME_RETURN_IF_ERROR(check_files(paths.folder, work, &report));
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(file));
+  POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(paths));
+  report.graph_hash = identity.graph_hash;
+  report.source_hash = identity.source_hash;
+  if (report.graph_hash.empty())
+    return unsupported("this GGUF file has no pome.graph_hash: it is not one that convert wrote")
+        .in(file)
+        .hint("compare it with `pome eval FILE --against MODEL`");
+  POME_ASSIGN_OR_RETURN(const GraphHashes own, hashes_of(checkpoint, options.threads));
+  if (own.graph_hash != report.graph_hash)
+    report.problems.push_back("weights: the graph in the file has the hash " +
+                              own.graph_hash.substr(0, 16) + ", its metadata say " +
+                              report.graph_hash.substr(0, 16));
+  if (!options.original.empty()) {
+    POME_ASSIGN_OR_RETURN(const Checkpoint original, open_checkpoint(options.original));
+    POME_ASSIGN_OR_RETURN(const GraphHashes source, hashes_of(original, options.threads));
+    if (source.source_hash != report.source_hash)
+      report.problems.push_back("source: the file was made from another model");
+    POME_RETURN_IF_ERROR(compare_models(options, file, options.original, work, &report));
+  }
+  report.ok = report.problems.empty();
+  return report;
+}
+
+}  // namespace pome

@@ -1,0 +1,163 @@
+// ONNX models of tiny graphs: executed from disk against the graph's own evaluator, in every
+// profile and encoding.
+#include "export/onnx.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+
+#include "export/tiny_graph.h"
+#include "interp/graph_eval.h"
+#include "interp/onnx_eval.h"
+
+namespace pome {
+namespace {
+
+using Profile = OnnxOptions::Profile;
+
+std::string bytes_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+std::string folder_for(const std::string& name) {
+  return std::filesystem::path(export_folder(name)).parent_path().string();
+}
+
+std::vector<float> logits_of(Runner& runner, const std::vector<int32_t>& ids, size_t prompt) {
+  const size_t vocab = static_cast<size_t>(runner.info().vocab_size);
+  std::vector<float> out(ids.size() * vocab);
+  EXPECT_TRUE(runner
+                  .prefill(std::span(ids).first(prompt), LogitsOf::kAll,
+                           std::span(out).first(prompt * vocab))
+                  .ok());
+  for (size_t i = prompt; i < ids.size(); ++i)
+    EXPECT_TRUE(runner.decode(ids[i], std::span(out).subspan(i * vocab, vocab)).ok());
+  return out;
+}
+
+class OnnxTest : public ::testing::Test {
+ protected:
+  // Largest difference between the model on disk and the graph. Names of operators that must be
+  // there are `wanted`.
+  double difference(const Graph& graph, Profile profile, const std::vector<std::string>& wanted,
+                    bool logits_only = false) {
+    OnnxOptions options;
+    options.profile = profile;
+    options.logits_only = logits_only;
+    options.context = 32;
+    const std::string folder = folder_for("onnx");
+    WorkContext work;
+    work.threads = 2;
+    const auto report = export_onnx(graph, options, folder, work);
+    EXPECT_TRUE(report.ok()) << report.status().to_string();
+    if (!report.ok()) return HUGE_VAL;
+    auto program = OnnxProgram::open(folder + "/" + kOnnxModel, {2});
+    EXPECT_TRUE(program.ok()) << program.status().to_string();
+    if (!program.ok()) return HUGE_VAL;
+    const std::shared_ptr<OnnxProgram> shared = std::move(*program);
+    for (const std::string& type : wanted) {
+      const auto& nodes = shared->model().graph.nodes;
+      EXPECT_TRUE(std::any_of(nodes.begin(), nodes.end(), [&](const onnx::Node& node) {
+        return node.op_type == type;
+      })) << type;
+    }
+    if (profile == Profile::kPlain) {
+      EXPECT_EQ(shared->model().opsets.size(), 1u);
+    }
+    auto runner = onnx_runner(shared);
+    auto reference = reference_runner({graph}, {2, 32});
+    EXPECT_TRUE(runner.ok() && reference.ok());
+    if (!runner.ok() || !reference.ok()) return HUGE_VAL;
+    const std::vector<int32_t> ids = {5, 17, 3, 90, 41, 8, 8, 63, 2, 77, 30, 12};
+    const auto a = logits_of(**runner, ids, 7), b = logits_of(**reference, ids, 7);
+    // Forgetting and going on gives the same again.
+    EXPECT_TRUE((*runner)->truncate(7).ok());
+    std::vector<float> again(static_cast<size_t>((*runner)->info().vocab_size));
+    EXPECT_TRUE((*runner)->decode(ids[7], again).ok());
+    double largest = 0;
+    for (size_t i = 0; i < a.size(); ++i)
+      largest = std::max(largest, static_cast<double>(std::fabs(a[i] - b[i])));
+    for (size_t i = 0; i < again.size(); ++i)
+      largest =
+          std::max(largest, static_cast<double>(std::fabs(again[i] - b[7 * again.size() + i])));
+    std::filesystem::remove_all(folder);
+    return largest;
+  }
+};
+
+TEST_F(OnnxTest, EveryEncodingInBothProfiles) {
+  for (const Encoding& encoding :
+       {Encoding::plain(EncodingKind::kF32), Encoding::plain(EncodingKind::kF16),
+        Encoding::int_blocks(8, 32), Encoding::int_blocks(8, 64), Encoding::int_blocks(4, 32),
+        Encoding::int_blocks(4, 16), Encoding::int_blocks(4, 8)}) {
+    SCOPED_TRACE(to_string(encoding));
+    TinyOptions tiny;
+    tiny.encoding = encoding;
+    tiny.ffn = 64;
+    const bool blocks = encoding.kind == EncodingKind::kInt && encoding.block >= 16;
+    std::vector<std::string> ort = {"GroupQueryAttention", "SkipSimplifiedLayerNormalization"};
+    if (blocks) ort.insert(ort.end(), {"MatMulNBits", "GatherBlockQuantized"});
+    EXPECT_LT(difference(tiny_graph(tiny), Profile::kOrt, ort), 2e-5);
+    EXPECT_LT(difference(tiny_graph(tiny), Profile::kPlain, {"Softmax", "MatMul"}), 2e-5);
+  }
+}
+
+TEST_F(OnnxTest, FormsOfAttention) {
+  for (const Profile profile : {Profile::kOrt, Profile::kPlain}) {
+    TinyOptions tiny;
+    tiny.style = RopeStyle::kInterleaved;
+    tiny.window = 4;
+    tiny.softcap = 3;
+    tiny.sinks = true;
+    tiny.bias = true;
+    tiny.tied = false;
+    tiny.activation = Activation::kGeluTanh;
+    EXPECT_LT(difference(tiny_graph(tiny), profile, {}), 2e-5);
+    tiny.rotary_dim = 12;  // no form in GroupQueryAttention: rotations of their own
+    tiny.kv_heads = 4;
+    EXPECT_LT(difference(tiny_graph(tiny), profile, {}), 2e-5);
+    tiny.activation = Activation::kGelu;
+    EXPECT_LT(difference(tiny_graph(tiny), profile, {}, true), 2e-5);
+  }
+}
+
+TEST_F(OnnxTest, TheSameBytesForEveryNumberOfThreads) {
+  TinyOptions tiny;
+  tiny.encoding = Encoding::int_blocks(4, 32);
+  for (const Profile profile : {Profile::kOrt, Profile::kPlain}) {
+    std::string first;
+    for (const int threads : {1, 2, 5}) {
+      const std::string folder = folder_for("onnx_threads");
+      OnnxOptions options;
+      options.profile = profile;
+      options.context = 32;
+      WorkContext work;
+      work.threads = threads;
+      ASSERT_TRUE(export_onnx(tiny_graph(tiny), options, folder, work).ok());
+      const std::string all =
+          bytes_of(folder + "/" + kOnnxModel) + bytes_of(folder + "/" + kOnnxData);
+      if (first.empty()) first = all;
+      EXPECT_TRUE(all == first);
+      std::filesystem::remove_all(folder);
+    }
+  }
+}
+
+TEST_F(OnnxTest, RefusesWhatOnnxCannotSay) {
+  TinyOptions tiny;
+  tiny.encoding = Encoding::lut(4, 16);
+  OnnxOptions options;
+  options.context = 32;
+  const auto palettes = export_onnx(tiny_graph(tiny), options, folder_for("onnx_lut"), {});
+  ASSERT_FALSE(palettes.ok());
+  EXPECT_EQ(palettes.status().code(), StatusCode::kUnsupported);
+  options.context = 0;
+  tiny.encoding = Encoding::plain(EncodingKind::kF32);
+  const auto nothing = export_onnx(tiny_graph(tiny), options, folder_for("onnx_context"), {});
+  ASSERT_FALSE(nothing.ok());
+  EXPECT_EQ(nothing.status().code(), StatusCode::kUsage);
+}
+
+}  // namespace
+}  // namespace pome

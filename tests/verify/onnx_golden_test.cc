@@ -1,0 +1,72 @@
+// Every model of the collection as an ONNX model: executed from disk against the logits that
+// transformers gives, and verified in integers.
+#include "base/temp_folder.h"
+#include "pipeline/convert.h"
+#include "support/zoo.h"
+#include "verify/model.h"
+#include "verify/verify.h"
+
+namespace pome {
+namespace {
+
+using namespace test;
+
+class ZooOnnx : public testing::TestWithParam<std::string> {
+ protected:
+  std::string model() const { return kZoo + GetParam(); }
+  std::string artefact(const std::string& profile, const std::string& weights) {
+    ConvertOptions options;
+    options.model = model();
+    options.output = folder_ / (profile + weights);
+    options.target = "onnx";
+    options.profile = profile;
+    options.weights = weights;
+    options.context = 128;
+    const auto report = convert(options, {});
+    EXPECT_TRUE(report.ok()) << report.status().to_string();
+    return options.output;
+  }
+
+  TempFolder folder_{true};
+};
+
+TEST_P(ZooOnnx, GivesTheRecordedLogits) {
+  for (const char* profile : {"ort", "plain"}) {
+    LoadOptions load;
+    load.need_tokenizer = false;
+    const auto loaded = load_model(artefact(profile, "f32"), load, {});
+    ASSERT_TRUE(loaded.ok()) << loaded.status().to_string();
+    Runner& runner = *loaded->runner;
+    const auto ids = read_ids(model() + "/golden/ids.txt");
+    const size_t vocab = static_cast<size_t>(runner.info().vocab_size), prompt = ids.size() - 5;
+    std::vector<float> logits(ids.size() * vocab);
+    ASSERT_TRUE(runner
+                    .prefill(std::span(ids).first(prompt), LogitsOf::kAll,
+                             std::span(logits).first(prompt * vocab))
+                    .ok());
+    for (size_t i = prompt; i < ids.size(); ++i)
+      ASSERT_TRUE(runner.decode(ids[i], std::span(logits).subspan(i * vocab, vocab)).ok());
+    EXPECT_LT(largest_difference(read_floats(model() + "/golden/logits.npy"), logits),
+              kGoldenTolerance)
+        << profile;
+  }
+}
+
+TEST_P(ZooOnnx, VerifiesInIntegers) {
+  for (const auto& [profile, weights] : {std::pair("ort", "int4"), std::pair("plain", "int8")}) {
+    VerifyOptions options;
+    options.artefact = artefact(profile, weights);
+    options.original = model();
+    options.text = slurp(POME_SOURCE_DIR "/data/held-out.txt").substr(0, 300);
+    options.max_tokens = 40;
+    const auto report = verify(options, {});
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    for (const std::string& problem : report->problems) ADD_FAILURE() << profile << ": " << problem;
+    EXPECT_TRUE(report->has_semantics && report->has_comparison);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ZooOnnx, testing::ValuesIn(zoo_names()), name_of_parameter);
+
+}  // namespace
+}  // namespace pome
