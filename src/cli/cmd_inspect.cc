@@ -5,6 +5,7 @@
 #include "cli/app.h"
 #include "formats/mil.h"
 #include "formats/onnx.h"
+#include "interp/onnx_eval.h"
 #include "models/models.h"
 #include "verify/model.h"
 
@@ -124,6 +125,19 @@ void print_text(App& app, const Json& all, bool tensors) {
   app.print(text);
 }
 
+void add_tokenizer(const TokenizerSource& source, Json* all) {
+  (*all)["tokenizer"] = tokenizer_json(source);
+  const std::string& chat = source.chat_template;
+  (*all)["chat_template"] =
+      chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
+}
+void print(App& app, const Options& options, const Json& all) {
+  if (app.common.json)
+    app.print_json(all);
+  else
+    print_text(app, all, options.tensors);
+}
+
 Status inspect_checkpoint(App& app, const Options& options) {
   OpenOptions open;
   open.checksums = options.checksums;
@@ -166,16 +180,10 @@ Status inspect_checkpoint(App& app, const Options& options) {
     warnings.push_back(info.status().to_string());
     all["estimated_memory"] = nullptr;
   }
-  all["tokenizer"] = tokenizer_json(checkpoint.tokenizer);
-  const std::string& chat = checkpoint.tokenizer.chat_template;
-  all["chat_template"] =
-      chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
+  add_tokenizer(checkpoint.tokenizer, &all);
   if (!warnings.empty()) all["warnings"] = warnings;
   all["tensors"] = tensors;
-  if (app.common.json)
-    app.print_json(all);
-  else
-    print_text(app, all, options.tensors);
+  print(app, options, all);
   return {};
 }
 
@@ -213,17 +221,11 @@ Status finish_artefact(App& app, const Options& options, const ArtefactPaths& pa
                                {"context", manifest.context},
                                {"total_bytes", bytes + state_bytes}};
     if (const auto tokenizer = load_tokenizer(paths.folder); tokenizer.ok()) {
-      all["tokenizer"] = tokenizer_json((*tokenizer)->source());
-      const std::string& chat = (*tokenizer)->source().chat_template;
-      all["chat_template"] =
-          chat.empty() ? Json() : Json{{"source", chat}, {"sha256", to_hex(sha256(chat))}};
+      add_tokenizer((*tokenizer)->source(), &all);
     }
   }
   all["tensors"] = tensors;
-  if (app.common.json)
-    app.print_json(all);
-  else
-    print_text(app, all, options.tensors);
+  print(app, options, all);
   return {};
 }
 
@@ -311,11 +313,7 @@ Status inspect_onnx(App& app, const Options& options, const ArtefactPaths& paths
       dtypes[std::string(to_string(tensor.dtype))] +=
           static_cast<uint64_t>(element_count(tensor.dims).value_or(0));
   all["dtypes"] = dtypes;
-  const auto context = model.metadata.find("pome.context");
-  const uint64_t tokens =
-      context == model.metadata.end()
-          ? 0
-          : static_cast<uint64_t>(std::max(std::atoll(context->second.c_str()), 0LL));
+  const auto tokens = static_cast<uint64_t>(onnx_context(model));
   return finish_artefact(app, options, paths, cache_bytes_per_token * tokens, std::move(all));
 }
 

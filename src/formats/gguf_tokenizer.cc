@@ -383,4 +383,11 @@ Result<TokenizerSource> read_gguf_tokenizer(const GgufFile& file) {
   return source;
 }
 
+std::vector<std::pair<std::string, GgufValue>> tokenizer_keys(const GgufFile& file) {
+  std::vector<std::pair<std::string, GgufValue>> out;
+  for (const auto& entry : file.metadata)
+    if (entry.first.starts_with("tokenizer.")) out.push_back(entry);
+  return out;
+}
+
 }  // namespace pome

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "graph/passes.h"
+#include "interp/history_runner.h"
 #include "refops/refops.h"
 
 namespace pome {
@@ -294,17 +295,18 @@ Bindings bindings_from(const Graph& graph,
   return bindings;
 }
 
-class ReferenceRunner final : public Runner {
+class ReferenceRunner final : public HistoryRunner {
  public:
   ReferenceRunner(std::vector<Prepared> chain, RunnerInfo info, int threads)
-      : chain_(std::move(chain)), info_(std::move(info)), pool_(threads) {
-    for (const Prepared& part : chain_) caches_.emplace_back(part.graph.caches.size());
-    clear();
+      : chain_(std::move(chain)), pool_(threads) {
+    info_ = std::move(info);
+    for (const Prepared& part : chain_) {
+      std::vector<Tensor>& caches = caches_.emplace_back();
+      for (const CachePair& cache : part.graph.caches)
+        caches.push_back(
+            Tensor::zeros(DType::kF32, bind(part.graph.type(cache.input).shape, {1, 0, 0})));
+    }
   }
-
-  const RunnerInfo& info() const override { return info_; }
-  int64_t position() const override { return static_cast<int64_t>(history_.size()); }
-  std::span<const int32_t> history() const override { return history_; }
 
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
     POME_RETURN_IF_ERROR(check_prefill(info_, position(), ids, which, logits.size()));
@@ -339,40 +341,16 @@ class ReferenceRunner final : public Runner {
     return {};
   }
 
-  Status decode(int32_t id, std::span<float> logits) override {
-    return prefill(std::span(&id, 1), LogitsOf::kLast, logits);
-  }
-
-  Status truncate(int64_t position) override {
-    if (position < 0 || position > this->position())
-      return usage_error("cannot truncate " + std::to_string(this->position()) + " tokens to " +
-                         std::to_string(position));
-    for (auto& caches : caches_)
-      for (Tensor& cache : caches) {
-        const std::vector<int64_t> begin(4, 0), step(4, 1);
-        std::vector<int64_t> end(cache.shape());
-        end[2] = position;
-        cache = refops::slice(cache, begin, end, step);
-      }
-    history_.resize(static_cast<size_t>(position));
-    return {};
-  }
-
  private:
-  void clear() {
-    for (size_t i = 0; i < chain_.size(); ++i)
-      for (size_t c = 0; c < caches_[i].size(); ++c)
-        caches_[i][c] = Tensor::zeros(
-            DType::kF32,
-            bind(chain_[i].graph.type(chain_[i].graph.caches[c].input).shape, {1, 0, 0}));
-    history_.clear();
+  void forget(int64_t position) override {
+    HistoryRunner::forget(position);
+    for (auto& caches : caches_)
+      for (Tensor& cache : caches) cache = first_tokens(cache, position);
   }
 
   std::vector<Prepared> chain_;
-  RunnerInfo info_;
   ThreadPool pool_;
   std::vector<std::vector<Tensor>> caches_;  // [part][cache], [1, heads, P, dim]
-  std::vector<int32_t> history_;
 };
 
 }  // namespace

@@ -153,7 +153,7 @@ Status group_query_attention(Call& call) {
   POME_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, call.ints(5));  // minus 1
   if (static_cast<int64_t>(lengths.size()) != s.batch) return bad_operand(5, "is not [batch]");
   for (const int64_t length : lengths)
-    if (length + 1 < s.tokens || length + 1 > s.total)
+    if (length < s.tokens - 1 || length >= s.total)
       return unsupported("sequences of a batch that differ in their new tokens");
   POME_ASSIGN_OR_RETURN(Tensor q, call.floats(0));
   POME_ASSIGN_OR_RETURN(Tensor k, call.floats(1));

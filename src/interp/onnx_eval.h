@@ -53,6 +53,9 @@ class OnnxProgram {
   std::unique_ptr<Impl> impl_;
 };
 
+// Tokens that the model says it was made for (metadata "pome.context"); 0 where it does not.
+int64_t onnx_context(const onnx::Model& model);
+
 // Bytes that all weights take as f32.
 uint64_t decoded_bytes(const onnx::Package& package);
 

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "interp/history_runner.h"
 #include "interp/onnx_eval.h"
-#include "refops/refops.h"
 
 namespace pome {
 namespace {
@@ -42,16 +42,12 @@ std::optional<Interface> recognise(const onnx::Model& model) {
   for (const onnx::ValueInfo& output : model.graph.outputs)
     if (output.name == "logits" && output.dims.size() == 3) out.vocab_size = output.dims[2].size;
   if (!ids || out.vocab_size < 1) return std::nullopt;
-  const auto context = model.metadata.find("pome.context");
-  out.capacity = 1 << 16;
-  if (context != model.metadata.end() && !context->second.empty() && context->second.size() < 9 &&
-      std::all_of(context->second.begin(), context->second.end(),
-                  [](char c) { return c >= '0' && c <= '9'; }))
-    out.capacity = std::stoll(context->second);
+  const int64_t context = onnx_context(model);
+  out.capacity = context > 0 ? context : 1 << 16;
   return out;
 }
 
-class OnnxRunner final : public Runner {
+class OnnxRunner final : public HistoryRunner {
  public:
   OnnxRunner(std::shared_ptr<OnnxProgram> program, Interface interface)
       : program_(std::move(program)), interface_(std::move(interface)) {
@@ -59,11 +55,10 @@ class OnnxRunner final : public Runner {
     info_.vocab_size = interface_.vocab_size;
     info_.capacity = interface_.capacity;
     info_.chunk = std::min(kChunk, info_.capacity);
-    forget(0);
+    for (const onnx::ValueInfo* cache : interface_.caches)
+      caches_.emplace_back(cache->name, Tensor::zeros(DType::kF32, {1, cache->dims[1].size, 0,
+                                                                    cache->dims[3].size}));
   }
-
-  const RunnerInfo& info() const override { return info_; }
-  int64_t position() const override { return static_cast<int64_t>(history_.size()); }
 
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
     POME_RETURN_IF_ERROR(check_prefill(info_, position(), ids, which, logits.size()));
@@ -81,30 +76,10 @@ class OnnxRunner final : public Runner {
     return {};
   }
 
-  Status decode(int32_t id, std::span<float> logits) override {
-    return prefill({&id, 1}, LogitsOf::kLast, logits);
-  }
-
-  Status truncate(int64_t position) override {
-    if (position < 0 || position > this->position())
-      return usage_error("cannot truncate " + std::to_string(this->position()) + " tokens to " +
-                         std::to_string(position));
-    forget(position);
-    return {};
-  }
-
  private:
-  void forget(int64_t position) {
-    history_.resize(static_cast<size_t>(position));
-    if (caches_.empty())
-      for (const onnx::ValueInfo* cache : interface_.caches)
-        caches_.emplace_back(cache->name, Tensor::zeros(DType::kF32, {1, cache->dims[1].size, 0,
-                                                                      cache->dims[3].size}));
-    for (auto& [name, cache] : caches_) {
-      std::vector<int64_t> begin(4, 0), end(cache.shape()), step(4, 1);
-      end[2] = position;
-      if (cache.dim(2) > position) cache = refops::slice(cache, begin, end, step);
-    }
+  void forget(int64_t position) override {
+    HistoryRunner::forget(position);
+    for (auto& [name, cache] : caches_) cache = first_tokens(cache, position);
   }
 
   static Tensor row(const std::vector<int64_t>& values) {
@@ -166,12 +141,20 @@ class OnnxRunner final : public Runner {
 
   std::shared_ptr<OnnxProgram> program_;
   Interface interface_;
-  RunnerInfo info_;
   NamedTensors caches_;
-  std::vector<int32_t> history_;
 };
 
 }  // namespace
+
+int64_t onnx_context(const onnx::Model& model) {
+  const auto found = model.metadata.find("pome.context");
+  if (found == model.metadata.end()) return 0;
+  const std::string& text = found->second;
+  const bool number =
+      !text.empty() && text.size() < 10 &&
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return number ? std::stoll(text) : 0;
+}
 
 Result<std::unique_ptr<Runner>> onnx_runner(std::shared_ptr<OnnxProgram> program) {
   std::optional<Interface> interface = recognise(program->model());

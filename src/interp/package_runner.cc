@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "interp/history_runner.h"
 #include "interp/mil_eval.h"
 
 namespace pome {
@@ -68,7 +69,7 @@ std::optional<Entry> recognise(const mil::Function& function) {
   return entry;
 }
 
-class PackageRunner final : public Runner {
+class PackageRunner final : public HistoryRunner {
  public:
   PackageRunner(std::shared_ptr<MilProgram> program, Entry prefill, std::optional<Entry> decode)
       : program_(std::move(program)), prefill_(std::move(prefill)), decode_(std::move(decode)) {
@@ -77,11 +78,6 @@ class PackageRunner final : public Runner {
     info_.capacity = prefill_.capacity;
     info_.chunk = prefill_.chunk;
   }
-
-  const RunnerInfo& info() const override { return info_; }
-  int64_t position() const override { return static_cast<int64_t>(history_.size()); }
-
-  std::span<const int32_t> history() const override { return history_; }
 
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
     POME_RETURN_IF_ERROR(check_prefill(info_, position(), ids, which, logits.size()));
@@ -97,18 +93,6 @@ class PackageRunner final : public Runner {
         return status;
       }
     }
-    return {};
-  }
-
-  Status decode(int32_t id, std::span<float> logits) override {
-    return prefill({&id, 1}, LogitsOf::kLast, logits);
-  }
-
-  Status truncate(int64_t position) override {
-    if (position < 0 || position > this->position())
-      return usage_error("cannot truncate " + std::to_string(this->position()) + " tokens to " +
-                         std::to_string(position));
-    history_.resize(static_cast<size_t>(position));
     return {};
   }
 
@@ -165,9 +149,7 @@ class PackageRunner final : public Runner {
   std::shared_ptr<MilProgram> program_;
   Entry prefill_;
   std::optional<Entry> decode_;
-  RunnerInfo info_;
   NamedTensors states_;
-  std::vector<int32_t> history_;
 };
 
 bool same_states(const Entry& a, const Entry& b) {

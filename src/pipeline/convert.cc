@@ -3,6 +3,7 @@
 #include "base/io.h"
 #include "formats/checkpoint.h"
 #include "formats/gguf.h"
+#include "formats/gguf_tokenizer.h"
 #include "formats/manifest.h"
 #include "pipeline/frame.h"
 #include "pipeline/target.h"
@@ -17,10 +18,9 @@ Status write_gguf_tokenizer(const Checkpoint& checkpoint, const std::string& fol
   if (checkpoint.tensors.empty()) return {};
   POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(checkpoint.tensors[0].source));
   std::vector<std::pair<std::string, GgufValue>> kept;
-  for (const auto& entry : file.metadata)
-    if (entry.first.rfind("tokenizer.", 0) == 0 || entry.first == "general.architecture" ||
-        entry.first == "general.name")
-      kept.push_back(entry);
+  for (const char* key : {"general.architecture", "general.name"})
+    if (const GgufValue* value = file.find(key)) kept.emplace_back(key, *value);
+  for (auto& entry : tokenizer_keys(file)) kept.push_back(std::move(entry));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<GgufWriter> writer,
                         GgufWriter::create(folder + "/tokenizer.gguf", kept, {}));
   return writer->finish();

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "export/gguf.h"
+#include "formats/gguf_tokenizer.h"
 #include "formats/imatrix.h"
 #include "models/models.h"
 #include "pipeline/target.h"
@@ -13,15 +14,12 @@ namespace {
 constexpr const char* kModelName = "model.gguf";
 
 // A tokenizer that came from a GGUF file goes on as it is.
-Result<GgufMetadata> tokenizer_keys(const Checkpoint& checkpoint, int64_t vocab_size,
-                                    std::vector<std::string>* warnings) {
+Result<GgufMetadata> tokenizer_of(const Checkpoint& checkpoint, int64_t vocab_size,
+                                  std::vector<std::string>* warnings) {
   if (checkpoint.format != "gguf" || checkpoint.tensors.empty())
     return gguf_tokenizer(checkpoint.tokenizer, vocab_size, warnings);
   POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(checkpoint.tensors[0].source));
-  GgufMetadata kept;
-  for (const auto& entry : file.metadata)
-    if (entry.first.rfind("tokenizer.", 0) == 0) kept.push_back(entry);
-  return kept;
+  return tokenizer_keys(file);
 }
 
 Result<ColumnWeights> read_weights(const std::string& path, std::vector<std::string>* warnings) {
@@ -60,7 +58,7 @@ class GgufTarget final : public TargetWriter {
     report->context = positions;
     report->chunk = std::min<int64_t>(options.chunk, positions);
     POME_ASSIGN_OR_RETURN(tokenizer_,
-                          tokenizer_keys(checkpoint, graph.info.vocab_size, &report->warnings));
+                          tokenizer_of(checkpoint, graph.info.vocab_size, &report->warnings));
     return graph;
   }
 

@@ -120,8 +120,7 @@ class OnnxModel final : public ExportedModel {
   }
   explicit OnnxModel(onnx::Package package) : package_(std::move(package)) {
     metadata_ = package_.model.metadata;
-    const auto context = metadata_.find("pome.context");
-    if (context != metadata_.end()) context_ = std::atoll(context->second.c_str());
+    context_ = onnx_context(package_.model);
   }
 
   int64_t context() const override { return context_; }

@@ -10,7 +10,7 @@ Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPat
   VerifyReport report;
   POME_RETURN_IF_ERROR(check_files(paths.folder, work, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(file));
-  POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(paths));
+  const Identity identity = identity_of(checkpoint);
   report.graph_hash = identity.graph_hash;
   report.source_hash = identity.source_hash;
   if (report.graph_hash.empty())

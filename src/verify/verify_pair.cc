@@ -8,15 +8,19 @@
 
 namespace pome {
 
+Identity identity_of(const Checkpoint& checkpoint) {
+  const auto text = [&](const char* key) {
+    const auto found = checkpoint.gguf.find(key);
+    return found != checkpoint.gguf.end() && found->is_string() ? found->get<std::string>()
+                                                                : std::string();
+  };
+  return {text("pome.graph_hash"), text("pome.source_hash")};
+}
+
 Result<Identity> identity_of(const ArtefactPaths& paths) {
   if (paths.is_checkpoint()) {
     POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(paths.package));
-    const auto text = [&](const char* key) {
-      const auto found = checkpoint.gguf.find(key);
-      return found != checkpoint.gguf.end() && found->is_string() ? found->get<std::string>()
-                                                                  : std::string();
-    };
-    return Identity{text("pome.graph_hash"), text("pome.source_hash")};
+    return identity_of(checkpoint);
   }
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<ExportedModel> model, ExportedModel::open(paths));
   const auto text = [&](const char* key) {

@@ -19,6 +19,7 @@ void check_gates(const VerifyOptions& options, const Comparison& comparison,
 struct Identity {
   std::string graph_hash, source_hash;
 };
+Identity identity_of(const Checkpoint& checkpoint);
 Result<Identity> identity_of(const ArtefactPaths& paths);
 // Of a checkpoint, computed; as convert would write them into an artefact in f32.
 Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int threads);

@@ -49,6 +49,14 @@ TEST_P(ZooOnnx, GivesTheRecordedLogits) {
     EXPECT_LT(largest_difference(read_floats(model() + "/golden/logits.npy"), logits),
               kGoldenTolerance)
         << profile;
+    // Of a prompt that begins alike, the rest alone is computed.
+    const auto kept = reuse_prefix(runner, std::span(ids).first(prompt + 1));
+    ASSERT_TRUE(kept.ok()) << kept.status().to_string();
+    EXPECT_EQ(*kept, static_cast<int64_t>(prompt));
+    std::vector<float> again(vocab);
+    ASSERT_TRUE(runner.decode(ids[prompt], again).ok());
+    const auto before = std::span(logits).subspan(prompt * vocab, vocab);
+    EXPECT_TRUE(std::equal(again.begin(), again.end(), before.begin())) << profile;
   }
 }
 

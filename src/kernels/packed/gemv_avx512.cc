@@ -49,6 +49,7 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
   for (int n = 0; n < T; ++n) {
     reader[n].begin(places[n].tile + layout.head_bytes);
     if constexpr (kTable) {
+      POME_UNROLL
       for (int level = 0; level < kLevels; ++level)
         table[n][level] = table_register(args.w, places[n].tile, level);
     }
@@ -85,9 +86,11 @@ POME_TARGET_VNNI void tiles_times(const ProductArgs& args, const Place (&places)
       if constexpr (kBits == 16) Codes<kBits>::load(codes + kLevelBytes, &quads[1]);
       if constexpr (kTable) {
         POME_UNROLL
-        for (int level = kLevels - 1; level >= 0; --level)
+        for (int level = kLevels - 1; level >= 0; --level) {
+          POME_UNROLL
           for (int t = 0; t < 8; ++t)
             quads[level].v[t] = _mm512_shuffle_epi8(table[n][level], quads[0].v[t]);
+        }
       }
       POME_UNROLL
       for (int pass = 0; pass < kLevels * M; ++pass) {

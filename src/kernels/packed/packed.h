@@ -6,10 +6,9 @@
 //
 // with an unsigned code of `bits` bits (or, for tables, the index of one in a table of unsigned
 // bytes). Codes of 16 bits, and the table of a tile, have two levels of bytes: code = first +
-// (second - 128) / 256. Codes stand in
-// blocks of 32 columns. A *quad* is four neighbouring columns; the bytes of quad t of a block are
-// byte[4 r + i] = code[r, 4 t + i],  64 of them: one vector register whose 32-bit lanes are the 16
-// rows. Quads are packed into planes:
+// (second - 128) / 256. Codes stand in blocks of 32 columns. A *quad* is four neighbouring columns;
+// the bytes of quad t of a block are byte[4 r + i] = code[r, 4 t + i], 64 of them: one vector
+// register whose 32-bit lanes are the 16 rows. Quads are packed into planes:
 //
 //   4 bits        plane j < 4: quad j in the low nibbles, quad j + 4 in the high ones   256 bytes
 //   2 bits        plane j < 2: quads 4 j + n in bits 2 n, 2 n + 1, n < 4                128
@@ -18,9 +17,11 @@
 //   3, 5, 6 bits  2 + 1, 4 + 1, 4 + 2: the planes of the low bits, then those of the high ones
 //   16 bits       the planes of the first level, then those of the second
 //
-// A tile in memory is one stream:  [f32 row scale [16]] [table [64]]   head, each where the format
-// has it
-//                                 spans: [scale record] [codes of its blocks]
+// A tile in memory is one stream:
+//
+//   head    [f32 row scale [16]] [table [64]], each where the format has it
+//   spans   [scale record] [codes of its blocks]
+//
 // A span is as many blocks as make its record a multiple of 64 bytes (see PackedScales); the last
 // one of a tile may hold fewer blocks.
 //

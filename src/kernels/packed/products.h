@@ -1,14 +1,14 @@
 // Products of integer activations and packed weights.
 //
 //   gemv   few tokens: weights as they are stored
-//   gemm   many tokens: a panel of 32 rows is turned into bytes with one scale per row and 64
-//   columns
+//   gemm   many tokens: 32 rows become a panel of bytes with a scale per row and 64 columns
 //
-//   quantize   v[m, k] = round(x[m, k] / scale), scale = max |x| of the block / largest v
-//              kFine     gemv   blocks of 32, largest v 127 * 256, stored as two bytes: 256 high +
-//              low kByte     gemv   blocks of 32, largest v 127 kCoarse   gemm   blocks of 64,
-//              largest v 127
-//   both       y[m, r] = bias[r] + sum over k of scale[m, block of k] * v[m, k] * w[r, k]
+//   y[m, r] = bias[r] + sum over k of scale[m, block of k] * v[m, k] * w[r, k]
+//   v[m, k] = round(x[m, k] / scale), scale = max |x| of the block / largest v
+//
+//   kFine     gemv   blocks of 32   largest v 127 * 256   two bytes: 256 high + low
+//   kByte     gemv   blocks of 32   largest v 127
+//   kCoarse   gemm   blocks of 64   largest v 127
 //
 // Numerics. Integer sums are exact; blocks are added in f32 in ascending order, so that a result
 // does not depend on m, on the rows beside it or on threads. An activation is off by at most scale
