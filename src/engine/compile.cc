@@ -31,7 +31,8 @@ class Compiler {
         plan_(plan),
         pool_(plan->threads),
         producer_(graph.values.size(), nullptr),
-        constant_of_(graph.values.size(), -1) {}
+        constant_of_(graph.values.size(), -1),
+        fusions_(graph.values.size()) {}
 
   Status run() {
     for (const Node& node : graph_.nodes) {
@@ -40,8 +41,8 @@ class Compiler {
         constant_of_[static_cast<size_t>(node.result)] = op->constant;
     }
     const std::vector<bool> tail = find_tail(graph_);
-    fusions_ =
-        find_fusions(graph_, tail, [this](const Node& node) { return fuse_ && is_packed(node); });
+    if (fuse_)
+      fusions_ = find_fusions(graph_, tail, [this](const Node& node) { return is_packed(node); });
     for (size_t id = 0; id < graph_.values.size(); ++id) {
       if (graph_.values[id].type.shape.size() > kMaxRank)
         return unsupported("value " + graph_.values[id].name + " has too many dimensions");
@@ -182,9 +183,19 @@ class Compiler {
     at.place = Slot::Place::kCache;
     at.offset = slot(cache).offset;
     at.on_past = true;
-    POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
-    emit(make_kv_write({node.op, {cache, value}, node.result}, *layout_of(node.result)),
-         {cache, value}, {node.result});
+    const KvLayout layout = *layout_of(node.result);
+    if (!fusions_.taken[static_cast<size_t>(node.operands[1])]) {
+      POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
+      emit(make_kv_write({node.op, {cache, value}, node.result}, layout), {cache, value},
+           {node.result});
+      return {};
+    }
+    const Node& rope = producer(node.operands[1]);
+    const RopeOp& op = std::get<RopeOp>(rope.op);
+    POME_ASSIGN_OR_RETURN(const ValueId value, use(rope.operands[0], false));
+    POME_ASSIGN_OR_RETURN(const RopeTables tables, rope_tables(op, rope));
+    emit(make_rope_kv_write(plan_->isa, {node.op, {cache, value}, node.result}, layout, op, tables),
+         {cache, value, tables.cosine, tables.sine}, {node.result});
     return {};
   }
 
@@ -406,24 +417,27 @@ class Compiler {
     return finish(made, make_moe(plan_->isa, made, weights));
   }
 
-  Status lower(const RopeOp& op, const Node& node) {
-    Node made = node;
-    for (ValueId& id : made.operands) {
-      POME_ASSIGN_OR_RETURN(id, use(id, false));
-    }
-    const SymShape& shape = graph_.type(node.operands[0]).shape;
-    const RopeKey key{made.operands[1], made.operands[2], op.scale, shape[2].symbol};
-    auto& tables = rope_tables_[key];
-    if (tables.first == kNoValue) {
-      const ValueType type{DType::kF32, {shape[2], op.rotary_dim / 2}};
+  // The tables of a rotation; its step comes with the first that asks.
+  Result<RopeTables> rope_tables(const RopeOp& op, const Node& node) {
+    POME_ASSIGN_OR_RETURN(const ValueId position, use(node.operands[1], false));
+    POME_ASSIGN_OR_RETURN(const ValueId frequencies, use(node.operands[2], false));
+    const Dim tokens = graph_.type(node.operands[0]).shape[2];
+    RopeTables& tables = rope_tables_[{position, frequencies, op.scale, tokens.symbol}];
+    if (tables.cosine == kNoValue) {
+      const ValueType type{DType::kF32, {tokens, op.rotary_dim / 2}};
       const std::string name = "rope_table." + std::to_string(rope_tables_.size());
       tables = {add_value(type, name + ".cos"), add_value(type, name + ".sin")};
-      emit(make_rope_table(made.operands[1], made.operands[2], tables.first, tables.second,
-                           op.scale),
-           {made.operands[1], made.operands[2]}, {tables.first, tables.second});
+      emit(make_rope_table(position, frequencies, tables, op.scale), {position, frequencies},
+           {tables.cosine, tables.sine});
     }
-    made.operands = {made.operands[0], tables.first, tables.second};
-    return finish(made, make_rope(plan_->isa, made, tables.first, tables.second));
+    return tables;
+  }
+  Status lower(const RopeOp& op, const Node& node) {
+    Node made = node;
+    POME_ASSIGN_OR_RETURN(made.operands[0], use(node.operands[0], false));
+    POME_ASSIGN_OR_RETURN(const RopeTables tables, rope_tables(op, node));
+    made.operands = {made.operands[0], tables.cosine, tables.sine};
+    return finish(made, make_rope(plan_->isa, made, tables));
   }
   Status lower(const AttentionOp&, const Node& node) {
     Node made = node;
@@ -538,9 +552,6 @@ class Compiler {
     Symbol rows;
     auto operator<=>(const RopeKey&) const = default;
   };
-  struct TablePair {
-    ValueId first = kNoValue, second = kNoValue;
-  };
 
   const Graph& graph_;
   const bool fuse_;
@@ -552,7 +563,7 @@ class Compiler {
   std::vector<int32_t> constant_of_;   // by value: index of the constant, or -1
   Fusions fusions_;
   std::map<ValueId, ValueId> quantised_;  // activation -> the value that holds it quantised
-  std::map<RopeKey, TablePair> rope_tables_;
+  std::map<RopeKey, RopeTables> rope_tables_;
 };
 
 }  // namespace

@@ -87,9 +87,12 @@ StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weigh
 
 // cos and sin of position * inverse frequency, [T, rotary / 2] each, times the scale: one pair of
 // tables serves all layers that turn by the same angles.
-StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
+struct RopeTables {
+  ValueId cosine = kNoValue, sine = kNoValue;
+};
+StepPtr make_rope_table(ValueId position, ValueId frequencies, const RopeTables& tables,
                         double scale);
-StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine);
+StepPtr make_rope(Isa isa, const Node& node, const RopeTables& tables);
 // Where the rows of a cache lie, [heads, capacity, row], and the values of a row.
 struct KvLayout {
   kernels::KvKind kind = kernels::KvKind::kF32;
@@ -102,6 +105,9 @@ struct AttentionShape {
 };
 StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact);
 StepPtr make_kv_write(const Node& node, const KvLayout& layout);
+// The same of rows that are turned first.
+StepPtr make_rope_kv_write(Isa isa, const Node& node, const KvLayout& layout, const RopeOp& op,
+                           const RopeTables& tables);
 
 StepPtr make_norm(Isa isa, const Node& node);
 StepPtr make_activation(Isa isa, const Node& node);
