@@ -107,7 +107,8 @@ void add_convert(App& app) {
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
                       "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
-                      "type or mixture such as q8_0 or q4_k_m (default)");
+                      "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
+                      "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
@@ -116,8 +117,7 @@ void add_convert(App& app) {
       ->add_option("--context", c.context,
                    "tokens the KV cache holds (default: min(max_position_embeddings, 4096))")
       ->check(positive());
-  command->add_option("--chunk", c.chunk, "tokens per prefill call")
-      ->capture_default_str()
+  command->add_option("--chunk", c.chunk, "tokens per prefill call (default: 64, of mlc 2048)")
       ->check(positive());
   command->add_option_function<std::string>(
       "--functions",

@@ -165,6 +165,7 @@ Checkpoint language_part(const Checkpoint& checkpoint) {
   for (const char* key : {"tie_word_embeddings", "quantization_config"})
     if (checkpoint.config.contains(key)) out.config[key] = checkpoint.config[key];
   out.config["with_images"] = true;
+  if (checkpoint.format == "mlc") return out;  // has names of its own
   const auto starts = [](const std::string& name, std::string_view prefix) {
     return name.compare(0, prefix.size(), prefix) == 0;
   };

@@ -18,13 +18,13 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights;  // scheme; "": int4, of gguf q4_k_m
+  std::string weights;  // scheme; "": int4, of gguf q4_k_m, of mlc q4f16_1
   std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
   std::string graph;    // "" or, for onnx, "logits-only"
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks
-  int64_t chunk = 64;  // tokens per prefill call
+  int64_t chunk = 0;  // tokens per prefill call; 0 = 64, of mlc 2048
   bool one_function = false;
   int64_t block = 0;    // onnx: columns that share a scale; 0 = 32, or a whole row for plain int8
   std::string imatrix;  // gguf: an importance matrix of llama.cpp
@@ -39,7 +39,7 @@ struct ConvertReport {
   int64_t context = 0, chunk = 0;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
-  std::vector<TensorError> errors;  // gguf: what rounding cost each weight
+  std::vector<TensorError> errors;  // gguf, mlc: what rounding cost each weight
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  // what the target's runtime needs
 };

@@ -52,9 +52,10 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
-      {Target::kCoreml, "int4", {}, {}, false, false, coreml_writer},
-      {Target::kOnnx, "int4", {"ort", "plain"}, {"logits-only"}, true, false, onnx_writer},
-      {Target::kGguf, "q4_k_m", {}, {}, false, true, gguf_writer},
+      {Target::kCoreml, "int4", 64, {}, {}, false, false, coreml_writer},
+      {Target::kOnnx, "int4", 64, {"ort", "plain"}, {"logits-only"}, true, false, onnx_writer},
+      {Target::kGguf, "q4_k_m", 64, {}, {}, false, true, gguf_writer},
+      {Target::kMlc, "q4f16_1", 2048, {}, {}, false, false, mlc_writer},
   };
   return rows;
 }
@@ -100,6 +101,12 @@ Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOpt
 Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOptions&,
                                          ConvertReport*) {
   return pome::quantize(graph, recipe_);
+}
+
+uint64_t TargetWriter::stored_bytes(const Graph& quantized) const {
+  uint64_t out = 0;
+  for (const Constant& constant : quantized.constants) out += constant.data->stored_bytes();
+  return out;
 }
 
 }  // namespace pome

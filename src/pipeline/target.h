@@ -43,6 +43,8 @@ class TargetWriter {
   // By default as the recipe says.
   virtual Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
                                      ConvertReport* report);
+  // Of the weights in the output; by default each constant once.
+  virtual uint64_t stored_bytes(const Graph& quantized) const;
   // `path`: the staged folder, or the file itself where it is one_file().
   virtual Result<Written> write(const Source& source, const ConvertOptions& options,
                                 const std::string& path, const WorkContext& work,
@@ -61,6 +63,7 @@ class TargetWriter {
 struct TargetRow {
   Target target;
   const char* weights;  // default of --weights
+  int64_t chunk;        // and of --chunk
   std::vector<std::string> profiles, graphs;
   bool blocks = false;      // --block
   bool importance = false;  // --imatrix
@@ -73,5 +76,6 @@ Result<const TargetRow*> find_target(const ConvertOptions& options);
 std::unique_ptr<TargetWriter> coreml_writer();
 std::unique_ptr<TargetWriter> onnx_writer();
 std::unique_ptr<TargetWriter> gguf_writer();
+std::unique_ptr<TargetWriter> mlc_writer();
 
 }  // namespace pome

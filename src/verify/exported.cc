@@ -176,6 +176,7 @@ Result<std::shared_ptr<ExportedModel>> ExportedModel::open(const ArtefactPaths& 
     case Target::kOnnx:
       return OnnxModel::read(paths.package);
     case Target::kGguf:
+    case Target::kMlc:
       break;
   }
   return unsupported("a " + to_string(paths.target) + " artefact is opened as a checkpoint is")

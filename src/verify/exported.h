@@ -20,10 +20,10 @@ namespace pome {
 
 struct ArtefactPaths {
   std::string folder;   // with manifest.json; empty for a bare model
-  std::string package;  // the .mlpackage, .onnx or .gguf
+  std::string package;  // the .mlpackage, .onnx or .gguf; of mlc the folder
   Target target = Target::kCoreml;
   // Whether it is opened as a checkpoint is; interpreters execute the others.
-  bool is_checkpoint() const { return target == Target::kGguf; }
+  bool is_checkpoint() const { return target == Target::kGguf || target == Target::kMlc; }
 };
 
 class ExportedModel {

@@ -330,7 +330,7 @@ Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& wor
       resolved.original = other->package;
     }
   }
-  if (paths->is_checkpoint()) return verify_gguf(resolved, *paths, work);
+  if (paths->is_checkpoint()) return verify_checkpoint(resolved, *paths, work);
   return Verifier(resolved, *paths, work).run();
 }
 

@@ -203,7 +203,7 @@ TEST(Refusals, WrongCallsAreUsage) {
       {"main", "decode, prefill"});
 
   const std::vector<std::pair<std::vector<std::string>, std::vector<std::string>>> converts = {
-      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "mlc"}, {"mlc", "coreml"}},
+      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "coreai"}, {"coreai", "coreml"}},
       {{"--profile", "ane"}, {"--profile ane"}}, {{"--context", "100"}, {"100", "64"}},
       {{"--context", "2048"}, {"2048", "1024"}}, {{"--chunk", "0"}, {"chunk", "at least 1"}},
       {{"--chunk", "5000"}, {"5000"}},           {{"--functions", "three"}, {"one or two"}},

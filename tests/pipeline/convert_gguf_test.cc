@@ -8,12 +8,15 @@
 #include "base/temp_folder.h"
 #include "formats/gguf.h"
 #include "formats/manifest.h"
-#include "models/models.h"
 #include "pipeline/convert.h"
+#include "support/graphs.h"
 #include "support/zoo.h"
 
 namespace pome {
 namespace {
+
+using test::graph_of;
+using test::values_of;
 
 const std::string kTales = test::kModels + "tales";
 
@@ -49,20 +52,6 @@ class ConvertGgufTest : public ::testing::Test {
   TempFolder folder_{true};
   std::string imatrix_;
 };
-
-Graph graph_of(const std::string& path) {
-  auto checkpoint = open_checkpoint(path);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
-  auto graph = build_graph(*checkpoint, {});
-  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  return std::move(graph).value();
-}
-
-std::vector<float> values_of(const ConstantData& data) {
-  std::vector<float> out(static_cast<size_t>(data.rows() * data.columns()));
-  EXPECT_TRUE(data.read_f32(0, data.rows(), out.data()).ok());
-  return out;
-}
 
 // Every family: an f32 file holds the same graph with the same weights.
 TEST_F(ConvertGgufTest, EveryFamilyComesBackAsItWas) {

@@ -216,7 +216,7 @@ TEST_F(ConvertTest, RefusalsLeaveNothing) {
     EXPECT_EQ(exit_code(report.status().code()), code) << report.status().to_string();
     EXPECT_TRUE(folder_.names().empty()) << report.status().to_string();
   };
-  refused([](ConvertOptions* o) { o->target = "mlc"; }, 2);
+  refused([](ConvertOptions* o) { o->target = "coreai"; }, 2);
   refused([](ConvertOptions* o) { o->weights = "q4"; }, 2);
   refused([](ConvertOptions* o) { o->embedding = "nothing"; }, 2);
   refused([](ConvertOptions* o) { o->model += "/none"; }, 3);
