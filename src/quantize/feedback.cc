@@ -29,6 +29,15 @@ bool factor(std::vector<double>* h, int64_t n, double smallest) {
   return true;
 }
 
+// to[i] += by * from[i]
+void add_scaled(float by, const float* __restrict from, size_t count, float* __restrict to) {
+  constexpr size_t kStep = 16;  // a count that compilers make vectors of
+  size_t i = 0;
+  for (; i + kStep <= count; i += kStep)
+    for (size_t k = i; k < i + kStep; ++k) to[k] += by * from[k];
+  for (; i < count; ++i) to[i] += by * from[i];
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments) {
@@ -88,8 +97,7 @@ double Feedback::round_once(std::span<const float> values, const RowGrid& grid, 
     codes[column] = grid.nearest(order_[j], feedback ? wanted : values[column], &value);
     const float error = values[column] - value, left = wanted - value;
     cost += static_cast<double>(diagonal_[j]) * left * left;
-    const float* u = factor_.data() + j * n;
-    for (size_t k = j + 1; k < n; ++k) asked[k] += error * u[k];
+    add_scaled(error, factor_.data() + j * n + j + 1, n - j - 1, asked.data() + j + 1);
   }
   return cost;
 }
