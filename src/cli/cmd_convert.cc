@@ -61,6 +61,7 @@ Status run(App& app, ConvertOptions options) {
                     {"fallbacks", fallbacks},
                     {"tensors", describe_errors(report)},
                     {"kept_integers", kept},
+                    {"calibrated_tokens", report.calibrated_tokens},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -85,6 +86,8 @@ Status run(App& app, ConvertOptions options) {
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
             "\n";
   text += describe_worst(report);
+  if (report.calibrated_tokens > 0)
+    text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   for (const std::string& note : report.notes) text += "  note             " + note + "\n";
@@ -110,6 +113,11 @@ void add_convert(App& app) {
                       "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
                       "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
+  command->add_option("--calibrate", c.calibrate,
+                      "coreml, onnx: a text whose activations tell the rounding what matters");
+  command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
+      ->capture_default_str()
+      ->check(positive());
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");

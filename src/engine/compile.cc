@@ -27,6 +27,7 @@ class Compiler {
   Compiler(const Graph& graph, const PlanOptions& options, const WorkContext& work, PlanData* plan)
       : graph_(graph),
         fuse_(options.fuse),
+        observer_(options.observer),
         work_(work),
         plan_(plan),
         pool_(plan->threads),
@@ -330,7 +331,17 @@ class Compiler {
     if (node.operands.size() > 2) {
       POME_ASSIGN_OR_RETURN(made.operands[2], use(node.operands[2], false));
     }
-    return finish(made, make_linear(plan_->isa, made, weight, plan_->exact));
+    return finish(made, observed(make_linear(plan_->isa, made, weight, plan_->exact), made));
+  }
+  // Weights are known by the names of their constants.
+  const std::string& weight_name(ValueId id) const {
+    return graph_.constants[static_cast<size_t>(constant_of_[static_cast<size_t>(id)])].name;
+  }
+  StepPtr observed(StepPtr product, const Node& node) const {
+    const ValueId weight = node.operands[1];
+    if (!observer_ || constant_of_[static_cast<size_t>(weight)] < 0) return product;
+    return make_observed(std::move(product), node.operands[0], weight_name(weight),
+                         graph_.type(weight).shape.back().size, observer_);
   }
   Status lower(const MatMulOp& op, const Node& node) {
     const ValueId y = node.operands[1];
@@ -414,7 +425,12 @@ class Compiler {
     }
     MoeWeights weights;
     POME_RETURN_IF_ERROR(fetch(&weights, [this](ValueId id) { return weight_of(id); }));
-    return finish(made, make_moe(plan_->isa, made, weights));
+    ObservedExperts observed;
+    if (observer_) {
+      observed = {observer_, {weight_name(gate)}, weight_name(down)};
+      if (op.gated) observed.in.push_back(weight_name(up));
+    }
+    return finish(made, make_moe(plan_->isa, made, weights, std::move(observed)));
   }
 
   // The tables of a rotation; its step comes with the first that asks.
@@ -555,6 +571,7 @@ class Compiler {
 
   const Graph& graph_;
   const bool fuse_;
+  const std::shared_ptr<ActivationObserver> observer_;
   const WorkContext& work_;
   PlanData* plan_;
   ThreadPool pool_;                    // for loading

@@ -1,7 +1,10 @@
 #include "pipeline/convert.h"
 
+#include "base/byte_source.h"
 #include "base/io.h"
 #include "formats/checkpoint.h"
+#include "formats/manifest.h"
+#include "pipeline/calibrate.h"
 #include "pipeline/frame.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
@@ -12,18 +15,43 @@ namespace {
 
 std::string scheme_of(const ConvertOptions& options) {
   return options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
-         (options.imatrix.empty() ? "" : "+imatrix");
+         (options.imatrix.empty() ? "" : "+imatrix") +
+         (options.calibrate.empty() ? "" : "+calibrated");
 }
 
-Result<std::string> digest_of(const TokenizerSource& source, ConvertReport* report) {
+// Null where the checkpoint has none.
+Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& source,
+                                                      ConvertReport* report) {
   if (source.model == TokenizerSource::Model::kNone) {
     report->warnings.push_back(
         "the checkpoint has no tokenizer: the artefact can be run on token ids only");
-    return std::string();
+    return std::shared_ptr<const Tokenizer>();
   }
-  POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
-                        Tokenizer::create(source));
-  return tokenizer->digest();
+  return Tokenizer::create(source);
+}
+
+Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* tokenizer,
+                                           const ConvertOptions& options, const WorkContext& work,
+                                           ConvertReport* report) {
+  if (options.calibrate.empty()) return ActivationStatistics();
+  if (!tokenizer)
+    return usage_error("--calibrate needs a tokenizer, which the checkpoint does not have")
+        .in(options.calibrate);
+  // A token is a byte at least, and seldom more than these.
+  constexpr uint64_t kTokenBytes = 64, kMostTextBytes = uint64_t{1} << 30;
+  POME_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.calibrate, kMostTextBytes));
+  const auto wanted = static_cast<size_t>(options.calibrate_tokens);
+  std::vector<int32_t> ids =
+      tokenizer->encode(std::string_view(text).substr(0, wanted * kTokenBytes));
+  ids.resize(std::min(ids.size(), wanted));
+  auto made = calibrate(graph, ids, {}, work);
+  if (!made.ok()) return Status(made.status()).in(options.calibrate);
+  report->calibrated_tokens = made->tokens;
+  if (made->left_out > 0)
+    report->warnings.push_back(std::to_string(made->left_out) +
+                               " weights are rounded without calibration: they are so wide that "
+                               "their statistics do not fit in memory");
+  return std::move(made->statistics);
 }
 
 }  // namespace
@@ -43,8 +71,12 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   report.warnings = checkpoint.warnings;
   POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
-  POME_ASSIGN_OR_RETURN(const std::string digest, digest_of(checkpoint.tokenizer, &report));
-  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
+  POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
+                        tokenizer_of(checkpoint.tokenizer, &report));
+  const std::string digest = tokenizer ? tokenizer->digest() : "";
+  POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
+                        statistics_of(graph, tokenizer.get(), options, work, &report));
+  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, statistics, &report));
   report.tensors = std::move(quantized.tensors);
 
   const bool one_file = target->one_file(options);

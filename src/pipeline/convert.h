@@ -28,12 +28,16 @@ struct ConvertOptions {
   bool one_function = false;
   int64_t block = 0;    // onnx: columns that share a scale; 0 = 32, or a whole row for plain int8
   std::string imatrix;  // gguf: an importance matrix of llama.cpp
+  // A text whose activations tell the rounding what matters; "": none. Of coreml and onnx.
+  std::string calibrate;
+  int64_t calibrate_tokens = 8192;  // of that text, at most
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
 };
 struct ConvertReport {
   std::string output;
+  int64_t calibrated_tokens = 0;
   ExportReport exported;
   uint64_t bytes = 0;  // of the whole artefact
   int64_t context = 0, chunk = 0;

@@ -52,10 +52,18 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
-      {Target::kCoreml, "int4", 64, {}, {}, false, false, coreml_writer},
-      {Target::kOnnx, "int4", 64, {"ort", "plain"}, {"logits-only"}, true, false, onnx_writer},
-      {Target::kGguf, "q4_k_m", 64, {}, {}, false, true, gguf_writer},
-      {Target::kMlc, "q4f16_1", 2048, {}, {}, false, false, mlc_writer},
+      {Target::kCoreml, "int4", 64, {}, {}, false, false, true, coreml_writer},
+      {Target::kOnnx,
+       "int4",
+       64,
+       {"ort", "plain"},
+       {"logits-only"},
+       true,
+       false,
+       true,
+       onnx_writer},
+      {Target::kGguf, "q4_k_m", 64, {}, {}, false, true, false, gguf_writer},
+      {Target::kMlc, "q4f16_1", 2048, {}, {}, false, false, false, mlc_writer},
   };
   return rows;
 }
@@ -77,6 +85,8 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
                        ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
   if (!row->importance && !options.imatrix.empty())
     return usage_error("--imatrix is for --to gguf").in(options.imatrix);
+  if (!row->calibrates && !options.calibrate.empty())
+    return usage_error("--calibrate is for --to coreml and --to onnx").in(options.calibrate);
   if (*target != Target::kGguf && options.output.ends_with(".gguf"))
     return usage_error("an output that ends in .gguf is a GGUF file")
         .in(options.output)
@@ -99,8 +109,8 @@ Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOpt
 }
 
 Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOptions&,
-                                         ConvertReport*) {
-  return pome::quantize(graph, recipe_);
+                                         const ActivationStatistics& statistics, ConvertReport*) {
+  return pome::quantize(graph, recipe_, statistics);
 }
 
 uint64_t TargetWriter::stored_bytes(const Graph& quantized) const {

@@ -42,7 +42,7 @@ class TargetWriter {
                               ConvertReport* report);
   // By default as the recipe says.
   virtual Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
-                                     ConvertReport* report);
+                                     const ActivationStatistics& statistics, ConvertReport* report);
   // Of the weights in the output; by default each constant once.
   virtual uint64_t stored_bytes(const Graph& quantized) const;
   // `path`: the staged folder, or the file itself where it is one_file().
@@ -67,6 +67,7 @@ struct TargetRow {
   std::vector<std::string> profiles, graphs;
   bool blocks = false;      // --block
   bool importance = false;  // --imatrix
+  bool calibrates = false;  // --calibrate
   std::unique_ptr<TargetWriter> (*make)();
 };
 std::span<const TargetRow> target_rows();

@@ -218,7 +218,8 @@ class MlcTarget final : public TargetWriter {
     return build_graph(checkpoint, {model_.context});
   }
 
-  Result<Quantized> quantize(const Graph& graph, const ConvertOptions&, ConvertReport*) override {
+  Result<Quantized> quantize(const Graph& graph, const ConvertOptions&, const ActivationStatistics&,
+                             ConvertReport*) override {
     Quantized out{graph, {}};
     parts_ = choose_all(&out.graph, scheme_, &out.tensors);
     return out;
