@@ -331,17 +331,15 @@ class Compiler {
     if (node.operands.size() > 2) {
       POME_ASSIGN_OR_RETURN(made.operands[2], use(node.operands[2], false));
     }
-    return finish(made, observed(make_linear(plan_->isa, made, weight, plan_->exact), made));
+    StepPtr step = make_linear(plan_->isa, made, weight, plan_->exact);
+    if (observer_ && weight)
+      step = make_observed(std::move(step), made.operands[0], weight_name(node.operands[1]),
+                           weight->view.columns, observer_);
+    return finish(made, std::move(step));
   }
   // Weights are known by the names of their constants.
   const std::string& weight_name(ValueId id) const {
     return graph_.constants[static_cast<size_t>(constant_of_[static_cast<size_t>(id)])].name;
-  }
-  StepPtr observed(StepPtr product, const Node& node) const {
-    const ValueId weight = node.operands[1];
-    if (!observer_ || constant_of_[static_cast<size_t>(weight)] < 0) return product;
-    return make_observed(std::move(product), node.operands[0], weight_name(weight),
-                         graph_.type(weight).shape.back().size, observer_);
   }
   Status lower(const MatMulOp& op, const Node& node) {
     const ValueId y = node.operands[1];

@@ -55,8 +55,7 @@ TEST(Calibrate, WeightsThatReadOneValueShareItsMoments) {
   EXPECT_EQ(made.left_out, 0);
   const MomentsPtr q = of(made, "layers.0.attention.q.weight").at(0);
   EXPECT_EQ(q, of(made, "layers.0.attention.v.weight").at(0));
-  EXPECT_EQ(of(made, "layers.0.mlp.gate.weight").at(0),
-            of(made, "layers.0.mlp.up.weight").at(0));
+  EXPECT_EQ(of(made, "layers.0.mlp.gate.weight").at(0), of(made, "layers.0.mlp.up.weight").at(0));
   EXPECT_NE(q, of(made, "layers.0.attention.o.weight").at(0));
   EXPECT_NE(q, of(made, "layers.1.attention.q.weight").at(0));
   // The tied embedding, as a head.

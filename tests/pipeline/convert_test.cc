@@ -203,7 +203,8 @@ TEST_F(ConvertTest, ContextAndChunk) {
   EXPECT_EQ(packed(100, 64), "exit 2");
   EXPECT_EQ(packed(1025, 1), "exit 2");
   EXPECT_EQ(packed(-64, 64), "exit 2");
-  EXPECT_EQ(packed(64, 0), "exit 2");
+  EXPECT_EQ(packed(64, 0), "64 in 64");  // the target's own
+  EXPECT_EQ(packed(64, -1), "exit 2");
   EXPECT_EQ(packed(64, 4097), "exit 2");
 }
 
