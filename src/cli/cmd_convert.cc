@@ -131,6 +131,11 @@ void add_convert(App& app) {
                       "variant of the target; onnx: ort (default) or plain (no operators of "
                       "com.microsoft)");
   command->add_option("--graph", c.graph, "onnx: logits-only (input_ids to logits, no caches)");
+  command->add_option(
+      "--kv", c.kv, "explicit: one decode step whose caches are inputs and outputs (coreml onnx)");
+  command->add_option(
+      "--cache", c.cache,
+      "of --kv explicit: fixed (coreml, default) or dynamic length (onnx, default)");
   command->add_option("--block", c.block, "onnx: columns that share a scale, 16 to 256");
   command->add_option("--artefact-version", c.version, "semantic version of the artefact")
       ->capture_default_str();

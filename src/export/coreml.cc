@@ -17,6 +17,7 @@ struct Entry {
 };
 
 std::vector<Entry> entries(const CoremlOptions& options) {
+  if (options.caches != CoremlOptions::Caches::kState) return {{"main", 1}};
   if (options.one_function) return {{"main", options.chunk}};
   return {{"decode", 1}, {"prefill", options.chunk}};
 }
@@ -34,6 +35,11 @@ Status check_options(const Graph& graph, const CoremlOptions& options) {
                        " is no multiple of the chunk " + std::to_string(options.chunk))
         .hint("choose --chunk so that it divides --context");
   }
+  if (options.caches == CoremlOptions::Caches::kFixed &&
+      (options.places < 2 || options.places > options.context))
+    return usage_error("caches of " + std::to_string(options.places) +
+                       " places must have at least 2 and no more than the context of " +
+                       std::to_string(options.context));
   POME_RETURN_IF_ERROR(validate(graph));
   const SymShape& shape = graph.type(graph.output).shape;
   if (shape.size() != 3 || !shape[2].is_static()) {
@@ -43,20 +49,27 @@ Status check_options(const Graph& graph, const CoremlOptions& options) {
   return {};
 }
 
+coreml::Form form_of(const CoremlOptions& options, int64_t tokens) {
+  using Caches = CoremlOptions::Caches;
+  const int64_t places = options.caches == Caches::kState   ? options.context
+                         : options.caches == Caches::kFixed ? options.places
+                                                            : coreml::kAny;
+  return {options.caches, places, options.context, tokens};
+}
+
 Result<std::vector<mil::Function>> lower(const Graph& graph, const CacheLayout& caches,
                                          const CoremlOptions& options,
                                          coreml::WeightStore* weights) {
   std::vector<mil::Function> out;
   for (const Entry& entry : entries(options)) {
-    coreml::Lowering lowering(graph, caches, options.context, entry.tokens, weights, entry.name);
+    coreml::Lowering lowering(graph, caches, form_of(options, entry.tokens), weights, entry.name);
     POME_ASSIGN_OR_RETURN(mil::Function function, lowering.run());
     out.push_back(std::move(function));
   }
   return out;
 }
 
-mil::FunctionDescription describe(const mil::Function& function, const Graph& graph,
-                                  int64_t tokens) {
+mil::FunctionDescription describe(const mil::Function& function) {
   mil::FunctionDescription out;
   out.name = function.name;
   for (const mil::NamedType& input : function.inputs) {
@@ -66,8 +79,12 @@ mil::FunctionDescription describe(const mil::Function& function, const Graph& gr
                                input.type.dtype, input.type.dims};
     (state ? out.states : out.inputs).push_back(feature);
   }
-  const int64_t vocab = graph.type(graph.output).shape[2].size;
-  out.outputs.push_back({"logits", mil::Feature::Kind::kArray, DType::kF16, {1, tokens, vocab}});
+  for (const std::string& name : function.outputs)
+    for (const mil::Operation& op : function.operations)
+      for (const mil::NamedType& output : op.outputs)
+        if (output.name == name)
+          out.outputs.push_back(
+              {name, mil::Feature::Kind::kArray, output.type.dtype, output.type.dims});
   return out;
 }
 
@@ -77,11 +94,8 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
   model.short_description = options.model_name.empty() ? graph.info.name : options.model_name;
   model.author = "pome";
   model.version = "1.0.0";
-  if (!options.one_function) model.default_function = "decode";
-  const std::vector<Entry> all = entries(options);
-  for (size_t i = 0; i < functions.size(); ++i) {
-    model.descriptions.push_back(describe(functions[i], graph, all[i].tokens));
-  }
+  if (functions.size() > 1) model.default_function = "decode";
+  for (const mil::Function& function : functions) model.descriptions.push_back(describe(function));
   model.functions = std::move(functions);
   model.user_metadata = {
       {"pome.graph_hash", report.hashes.graph_hash},
@@ -93,6 +107,7 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
       {"pome.chunk", std::to_string(options.chunk)},
       {"pome.config", model_info_json(graph.info)},
   };
+  if (options.caches != CoremlOptions::Caches::kState) model.user_metadata["pome.kv"] = "explicit";
   return model;
 }
 
@@ -101,7 +116,10 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
 Result<ExportReport> export_coreml(const Graph& graph, const CoremlOptions& options,
                                    const std::string& package_path, const WorkContext& work) {
   POME_RETURN_IF_ERROR(check_options(graph, options));
-  POME_ASSIGN_OR_RETURN(const CacheLayout caches, coreml::cache_layout(graph));
+  CacheLayout caches;
+  if (options.caches == CoremlOptions::Caches::kState) {
+    POME_ASSIGN_OR_RETURN(caches, coreml::cache_layout(graph));
+  }
   coreml::WeightStore weights(graph);
   // The first lowering finds what cannot be lowered and what must be written; nothing is on disk
   // yet.

@@ -76,6 +76,10 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
   if (options.weights.empty()) options.weights = row->weights;
+  if (options.kv == "explicit") {
+    options.chunk = 1;
+    if (options.cache.empty()) options.cache = row->caches.front();
+  }
   const std::unique_ptr<TargetWriter> target = row->make();
   ConvertReport report;
   report.output = options.output;

@@ -21,6 +21,8 @@ struct ConvertOptions {
   std::string weights;  // scheme; "": int4, of gguf q4_k_m
   std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
   std::string graph;    // "" or, for onnx, "logits-only"
+  std::string kv;       // "" or "explicit": a decode step with caches going in and out
+  std::string cache;    // of that step: "fixed" or "dynamic"; "" = the target's default
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks

@@ -22,6 +22,25 @@ Status check_variant(const char* flag, const std::string& value,
       .hint(known.empty() ? "" : "known: " + join(known));
 }
 
+Status check_step(const ConvertOptions& options, const TargetRow& row) {
+  if (options.kv.empty()) {
+    if (!options.cache.empty()) return usage_error("--cache is for --kv explicit");
+    return {};
+  }
+  if (options.kv != "explicit")
+    return usage_error("--kv " + options.kv + ": the form with explicit caches is --kv explicit");
+  if (row.caches.empty()) {
+    std::vector<std::string> others;
+    for (const TargetRow& other : target_rows())
+      if (!other.caches.empty()) others.push_back(to_string(other.target));
+    return usage_error("the target " + options.target + " has no --kv explicit")
+        .hint("targets that have it: " + join(others));
+  }
+  if (!options.graph.empty())
+    return usage_error("--kv explicit and --graph " + options.graph + " are two forms of a model");
+  return check_variant("--cache", options.cache, row.caches, options);
+}
+
 // Context and chunk that the artefact will have.
 Status settle_context(const ModelInfo& info, const ConvertOptions& options, int64_t* context,
                       int64_t* chunk) {
@@ -52,9 +71,16 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
-      {Target::kCoreml, "int4", {}, {}, false, false, coreml_writer},
-      {Target::kOnnx, "int4", {"ort", "plain"}, {"logits-only"}, true, false, onnx_writer},
-      {Target::kGguf, "q4_k_m", {}, {}, false, true, gguf_writer},
+      {Target::kCoreml, "int4", {}, {}, {"fixed", "dynamic"}, false, false, coreml_writer},
+      {Target::kOnnx,
+       "int4",
+       {"ort", "plain"},
+       {"logits-only"},
+       {"dynamic"},
+       true,
+       false,
+       onnx_writer},
+      {Target::kGguf, "q4_k_m", {}, {}, {}, false, true, gguf_writer},
   };
   return rows;
 }
@@ -70,6 +96,7 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
   POME_CHECK(row != rows.end());
   POME_RETURN_IF_ERROR(check_variant("--profile", options.profile, row->profiles, options));
   POME_RETURN_IF_ERROR(check_variant("--graph", options.graph, row->graphs, options));
+  POME_RETURN_IF_ERROR(check_step(options, *row));
   const int64_t block = options.block;
   if (block != 0 && (!row->blocks || block < 16 || block > 256 || (block & (block - 1)) != 0))
     return usage_error("--block " + std::to_string(block) +

@@ -62,8 +62,9 @@ struct TargetRow {
   Target target;
   const char* weights;  // default of --weights
   std::vector<std::string> profiles, graphs;
-  bool blocks = false;      // --block
-  bool importance = false;  // --imatrix
+  std::vector<std::string> caches;  // --cache of --kv explicit, the default first; empty: has none
+  bool blocks = false;              // --block
+  bool importance = false;          // --imatrix
   std::unique_ptr<TargetWriter> (*make)();
 };
 std::span<const TargetRow> target_rows();
