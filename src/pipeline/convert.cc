@@ -6,6 +6,7 @@
 #include "formats/gguf_tokenizer.h"
 #include "formats/manifest.h"
 #include "pipeline/frame.h"
+#include "pipeline/kv_plan.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
@@ -76,10 +77,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
   if (options.weights.empty()) options.weights = row->weights;
-  if (options.kv == "explicit") {
-    options.chunk = 1;
-    if (options.cache.empty()) options.cache = row->caches.front();
-  }
+  POME_RETURN_IF_ERROR(settle_kv(*row, &options));
   const std::unique_ptr<TargetWriter> target = row->make();
   ConvertReport report;
   report.output = options.output;
@@ -91,6 +89,9 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   report.tensors = std::move(quantized.tensors);
 
+  const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
+  POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
+
   const bool one_file = target->one_file(options);
   POME_RETURN_IF_ERROR(check_replaceable(options));
   POME_ASSIGN_OR_RETURN(
@@ -99,15 +100,20 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          one_file ? io::Staged::Kind::kFile : io::Staged::Kind::kFolder,
                          options.force));
   POME_RETURN_IF_ERROR(check_disk(quantized.graph, parent_of(options.output)));
-  const Source source{quantized.graph, checkpoint,     scheme_of(options),
-                      digest,          report.context, report.chunk};
+  const Source source{quantized.graph, checkpoint,   scheme_of(options), digest,
+                      report.context,  report.chunk, kv.tokens};
   POME_ASSIGN_OR_RETURN(const Written written,
                         target->write(source, options, staged->path(), work, &report));
   report.exported = written.exported;
   report.bytes = written.exported.bytes;
-  if (!one_file)
+  if (one_file) {
+    POME_RETURN_IF_ERROR(check_budget(options, report.bytes, kv));
+  } else {
+    POME_ASSIGN_OR_RETURN(report.packaging,
+                          write_kv_sidecars(staged->path(), written.model, options, kv));
     POME_RETURN_IF_ERROR(complete_folder(written, source, options, target->tokenizer_beside(),
                                          staged->path(), work, &report));
+  }
   POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
   POME_RETURN_IF_ERROR(staged->commit());
   return report;

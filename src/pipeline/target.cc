@@ -22,25 +22,6 @@ Status check_variant(const char* flag, const std::string& value,
       .hint(known.empty() ? "" : "known: " + join(known));
 }
 
-Status check_step(const ConvertOptions& options, const TargetRow& row) {
-  if (options.kv.empty()) {
-    if (!options.cache.empty()) return usage_error("--cache is for --kv explicit");
-    return {};
-  }
-  if (options.kv != "explicit")
-    return usage_error("--kv " + options.kv + ": the form with explicit caches is --kv explicit");
-  if (row.caches.empty()) {
-    std::vector<std::string> others;
-    for (const TargetRow& other : target_rows())
-      if (!other.caches.empty()) others.push_back(to_string(other.target));
-    return usage_error("the target " + options.target + " has no --kv explicit")
-        .hint("targets that have it: " + join(others));
-  }
-  if (!options.graph.empty())
-    return usage_error("--kv explicit and --graph " + options.graph + " are two forms of a model");
-  return check_variant("--cache", options.cache, row.caches, options);
-}
-
 // Context and chunk that the artefact will have.
 Status settle_context(const ModelInfo& info, const ConvertOptions& options, int64_t* context,
                       int64_t* chunk) {
@@ -48,7 +29,7 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
     return usage_error("--chunk must lie between 1 and 4096, is " + std::to_string(options.chunk));
   *chunk = options.chunk;
   if (options.context == 0) {
-    const int64_t wanted = std::min<int64_t>(info.max_position_embeddings, 4096);
+    const int64_t wanted = std::min(info.max_position_embeddings, options.default_context);
     *chunk = std::min(*chunk, wanted);
     *context = wanted / *chunk * *chunk;
     return {};
@@ -71,16 +52,20 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
-      {Target::kCoreml, "int4", {}, {}, {"fixed", "dynamic"}, false, false, coreml_writer},
-      {Target::kOnnx,
-       "int4",
-       {"ort", "plain"},
-       {"logits-only"},
-       {"dynamic"},
-       true,
-       false,
-       onnx_writer},
-      {Target::kGguf, "q4_k_m", {}, {}, {}, false, true, gguf_writer},
+      {.target = Target::kCoreml,
+       .weights = "int4",
+       .caches = {"fixed", "dynamic"},
+       .cache_value_bytes = 2,
+       .make = coreml_writer},
+      {.target = Target::kOnnx,
+       .weights = "int4",
+       .profiles = {"ort", "plain"},
+       .graphs = {"logits-only"},
+       .caches = {"dynamic"},
+       .cache_value_bytes = 4,
+       .blocks = true,
+       .make = onnx_writer},
+      {.target = Target::kGguf, .weights = "q4_k_m", .importance = true, .make = gguf_writer},
   };
   return rows;
 }
@@ -96,7 +81,6 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
   POME_CHECK(row != rows.end());
   POME_RETURN_IF_ERROR(check_variant("--profile", options.profile, row->profiles, options));
   POME_RETURN_IF_ERROR(check_variant("--graph", options.graph, row->graphs, options));
-  POME_RETURN_IF_ERROR(check_step(options, *row));
   const int64_t block = options.block;
   if (block != 0 && (!row->blocks || block < 16 || block > 256 || (block & (block - 1)) != 0))
     return usage_error("--block " + std::to_string(block) +

@@ -53,7 +53,7 @@ class CoremlWriter final : public TargetWriter {
     using Caches = CoremlOptions::Caches;
     if (options.kv == "explicit")
       coreml.caches = options.cache == "dynamic" ? Caches::kDynamic : Caches::kFixed;
-    coreml.places = source.context;
+    coreml.places = source.places;
     coreml.context = source.context;
     coreml.chunk = source.chunk;
     coreml.one_function = options.one_function;
