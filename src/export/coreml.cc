@@ -1,5 +1,6 @@
 #include "export/coreml.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "base/io.h"
@@ -69,22 +70,45 @@ Result<std::vector<mil::Function>> lower(const Graph& graph, const CacheLayout& 
   return out;
 }
 
-mil::FunctionDescription describe(const mil::Function& function) {
+// Caches that grow: from none to one less than the context, one token by default.
+void open_ranges(int64_t context, mil::Feature* feature) {
+  if (std::find(feature->shape.begin(), feature->shape.end(), coreml::kAny) == feature->shape.end())
+    return;
+  for (int64_t& dim : feature->shape) {
+    if (dim == coreml::kAny) {
+      feature->ranges.emplace_back(0, context - 1);
+      dim = 1;
+    } else {
+      feature->ranges.emplace_back(dim, dim);
+    }
+  }
+}
+
+mil::FunctionDescription describe(const mil::Function& function, int64_t context) {
   mil::FunctionDescription out;
   out.name = function.name;
   for (const mil::NamedType& input : function.inputs) {
     const bool state = input.type.kind == mil::Type::Kind::kState;
-    const mil::Feature feature{input.name,
-                               state ? mil::Feature::Kind::kState : mil::Feature::Kind::kArray,
-                               input.type.dtype, input.type.dims};
+    mil::Feature feature;
+    feature.name = input.name;
+    feature.kind = state ? mil::Feature::Kind::kState : mil::Feature::Kind::kArray;
+    feature.dtype = input.type.dtype;
+    feature.shape = input.type.dims;
+    open_ranges(context, &feature);
     (state ? out.states : out.inputs).push_back(feature);
   }
   for (const std::string& name : function.outputs)
     for (const mil::Operation& op : function.operations)
       for (const mil::NamedType& output : op.outputs)
-        if (output.name == name)
-          out.outputs.push_back(
-              {name, mil::Feature::Kind::kArray, output.type.dtype, output.type.dims});
+        if (output.name == name) {
+          const std::vector<int64_t>& dims = output.type.dims;
+          const bool open = std::find(dims.begin(), dims.end(), coreml::kAny) != dims.end();
+          out.outputs.push_back({name,
+                                 mil::Feature::Kind::kArray,
+                                 output.type.dtype,
+                                 open ? std::vector<int64_t>() : dims,
+                                 {}});
+        }
   return out;
 }
 
@@ -95,7 +119,8 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
   model.author = "pome";
   model.version = "1.0.0";
   if (functions.size() > 1) model.default_function = "decode";
-  for (const mil::Function& function : functions) model.descriptions.push_back(describe(function));
+  for (const mil::Function& function : functions)
+    model.descriptions.push_back(describe(function, options.context));
   model.functions = std::move(functions);
   model.user_metadata = {
       {"pome.graph_hash", report.hashes.graph_hash},

@@ -107,6 +107,8 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   report.exported = written.exported;
   report.bytes = written.exported.bytes;
   if (one_file) {
+    report.packaging = summarise(options, kv);
+    report.packaging.files = {{written.model, report.bytes}};
     POME_RETURN_IF_ERROR(check_budget(options, report.bytes, kv));
   } else {
     POME_ASSIGN_OR_RETURN(report.packaging,

@@ -200,14 +200,19 @@ Status check_budget(const ConvertOptions& options, uint64_t weight_bytes, const 
             std::string(plan.paging ? ", or fewer pages" : ""));
 }
 
-Result<PackagingSummary> write_kv_sidecars(const std::string& folder, const std::string& model,
-                                           const ConvertOptions& options, const KvPlan& plan) {
+PackagingSummary summarise(const ConvertOptions& options, const KvPlan& plan) {
   PackagingSummary out;
   out.preset = options.preset;
   out.kv_tokens = plan.tokens;
   out.kv_cache_bytes = plan.cache_bytes;
   out.kv_step_bytes = plan.step_bytes;
   if (options.budget > 0) out.budget_bytes = options.budget;
+  return out;
+}
+
+Result<PackagingSummary> write_kv_sidecars(const std::string& folder, const std::string& model,
+                                           const ConvertOptions& options, const KvPlan& plan) {
+  PackagingSummary out = summarise(options, plan);
   POME_ASSIGN_OR_RETURN(const std::vector<std::string> files, list_files(folder));
   for (const std::string& file : files) {
     if (!file.starts_with(model)) continue;

@@ -31,6 +31,8 @@ KvPlan plan_kv(const Graph& graph, const ConvertOptions& options, const TargetRo
 uint64_t least_weight_bytes(const Graph& graph);
 // kDoesNotFit, which says by how much.
 Status check_budget(const ConvertOptions& options, uint64_t weight_bytes, const KvPlan& plan);
+// Of what was written; sizes of files are the caller's to add.
+PackagingSummary summarise(const ConvertOptions& options, const KvPlan& plan);
 // Sizes of the model's files below `folder`, and the sidecars of a decode step beside them.
 Result<PackagingSummary> write_kv_sidecars(const std::string& folder, const std::string& model,
                                            const ConvertOptions& options, const KvPlan& plan);

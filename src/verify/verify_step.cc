@@ -10,7 +10,7 @@ namespace pome {
 
 namespace {
 
-constexpr size_t kPrompt = 8;
+constexpr int64_t kPrompt = 8;
 
 int32_t best_of(std::span<const float> logits) {
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -90,10 +90,11 @@ Result<StepReport> check_steps(ExportedModel& model, const KvSidecars& sidecars,
   report.logits_bytes = model.logits_bytes();
   if (engine) report.same = report.ties = 0;
   static constexpr int32_t kFirst[] = {0};
-  const std::span<const int32_t> prompt =
-      ids.empty() ? kFirst : ids.first(std::min(ids.size(), kPrompt));
   // As long as no place of caches of fixed length is lost.
   const int64_t room = model.places() > 0 ? model.places() : step->info().capacity;
+  const auto most = static_cast<size_t>(std::clamp(room - kStepsFedBack, int64_t{1}, kPrompt));
+  const std::span<const int32_t> prompt =
+      ids.empty() ? kFirst : ids.first(std::min(ids.size(), most));
   const int64_t steps = std::min(kStepsFedBack, room - static_cast<int64_t>(prompt.size()));
   POME_RETURN_IF_ERROR(Walk(*step, engine, problems).run(prompt, steps, work, &report));
 
@@ -108,10 +109,10 @@ Result<StepReport> check_steps(ExportedModel& model, const KvSidecars& sidecars,
   if (!sidecars.any() || engine == nullptr) return report;
   POME_ASSIGN_OR_RETURN(CachePolicy policy, cache_policy(sidecars));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> held, model.runner(std::move(policy)));
-  const int64_t most = std::min<int64_t>(
+  const int64_t scored = std::min<int64_t>(
       {static_cast<int64_t>(ids.size()), held->info().capacity, engine->info().capacity});
-  POME_ASSIGN_OR_RETURN(report.cost,
-                        compare_decode(*held, *engine, ids.first(static_cast<size_t>(most)), work));
+  POME_ASSIGN_OR_RETURN(
+      report.cost, compare_decode(*held, *engine, ids.first(static_cast<size_t>(scored)), work));
   return report;
 }
 

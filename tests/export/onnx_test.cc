@@ -168,8 +168,8 @@ TEST_F(OnnxTest, DecodeStepNamesItsCaches) {
         wanted.insert(wanted.end(), {"k_lat_" + layer, "v_lat_" + layer});
         given.insert(given.end(), {"nk_lat_" + layer, "nv_lat_" + layer});
       } else {
-        wanted.insert(wanted.end(), {"past_key_values." + layer + ".key",
-                                     "past_key_values." + layer + ".value"});
+        wanted.insert(wanted.end(),
+                      {"past_key_values." + layer + ".key", "past_key_values." + layer + ".value"});
         given.insert(given.end(), {"present." + layer + ".key", "present." + layer + ".value"});
       }
     }

@@ -56,12 +56,11 @@ TEST(KvSidecars, ReadsPublicFiles) {
   EXPECT_EQ(calibration->group_size, 32);
   spit(file, R"({"scheme": "nf4", "group_size": 16, "note": "x"})");
   EXPECT_EQ(read_kv_quantization(file)->group_size, 16);
-  spit(file, R"({"paged": true, "page_len": 256, "state_layout": "per-layer (k_lat, v_lat)",
-                 "n_layers": 2, "heads": 4, "dl": 8, "dl_per_layer": [8, 8]
-})");
+  spit(file, R"json({"paged": true, "page_len": 256, "n_layers": 2, "heads": 4, "dl": 8,
+                     "state_layout": "per-layer (k_lat, v_lat)", "dl_per_layer": [8, 8]})json");
   EXPECT_EQ(read_kv_paging(file)->kept(), 4 * 256);
-spit(file, R"({"paged": false, "page_len": 256})");
-EXPECT_EQ(read_kv_paging(file)->kept(), 0);
+  spit(file, R"({"paged": false, "page_len": 256})");
+  EXPECT_EQ(read_kv_paging(file)->kept(), 0);
 }
 
 TEST(KvSidecars, RefusesByName) {

@@ -30,7 +30,8 @@ struct FakeStep {
     const Tensor past = at("k_lat_0");
     const int64_t given = past.dim(2), first = places > 0 ? 1 : 0, kept = given - first;
     Tensor out = Tensor::zeros(DType::kF32, {1, kHeads, kept + 1, kDim});
-    const auto from = past.f32(), to = out.mutable_as<float>();
+    const std::span<const float> from = past.f32();
+    const std::span<float> to = out.mutable_as<float>();
     for (int64_t h = 0; h < kHeads; ++h) {
       for (int64_t j = 0; j < kept * kDim; ++j)
         to[static_cast<size_t>(h * (kept + 1) * kDim + j)] =
