@@ -107,7 +107,7 @@ TEST_P(Steps, CachesAsTheSidecarsSay) {
   EXPECT_EQ(found.step->sinks, 4);
   EXPECT_GT(found.step->cost->mean_kld, 1e-9);
   EXPECT_EQ(found.step->cost->artefact.tokens, 159);
-  if (GetParam().cache != "dynamic") EXPECT_EQ(found.step->steps, 64);
+  EXPECT_EQ(found.step->steps, 64);
 
   // eval and run hold them so too.
   LoadOptions load;
