@@ -50,8 +50,10 @@ void run(benchmark::State& state, Isa isa, KvKind kind, int64_t context, int64_t
   args.scale = 0.125f;
   for (auto _ : state) {
     for (int64_t head = 0; head < kKvHeads; ++head) {
-      args.k = {kind, layer.k.data() + head * context * layer.row_bytes, layer.row_bytes, kDim};
-      args.v = {kind, layer.v.data() + head * context * layer.row_bytes, layer.row_bytes, kDim};
+      args.k = {kind, layer.k.data() + head * context * layer.row_bytes, layer.row_bytes, kDim,
+                kDim};
+      args.v = {kind, layer.v.data() + head * context * layer.row_bytes, layer.row_bytes, kDim,
+                kDim};
       for (int64_t row = 0; row < rows; row += kAttentionRows) {
         args.rows = std::min(kAttentionRows, rows - row);
         args.q = layer.q.data() + (head * rows + row) * kDim;

@@ -52,9 +52,10 @@ struct Setup {
     std::vector<float> x(static_cast<size_t>(columns));
     args.x = activations_in(memory.get(), m, columns,
                             m < kGemmTokens ? ActivationBits::kByte : ActivationBits::kCoarse);
+    const auto quantize = choose_quantize(*selected_isa());
     for (int64_t row = 0; row < m; ++row) {
       for (float& value : x) value = normal(random);
-      choose_quantize (*selected_isa())(x.data(), columns, args.x, row);
+      quantize(x.data(), columns, args.x, row);
     }
     args.w = {format, layout, weights.get()};
     args.ldy = tiles * kTileRows;

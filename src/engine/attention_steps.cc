@@ -13,11 +13,11 @@ namespace {
 
 class RopeTableStep final : public Step {
  public:
-  RopeTableStep(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine, double scale)
+  RopeTableStep(ValueId position, ValueId frequencies, const RopeTables& tables, double scale)
       : position_(position),
         frequencies_(frequencies),
-        cosine_(cosine),
-        sine_(sine),
+        cosine_(tables.cosine),
+        sine_(tables.sine),
         scale_(static_cast<float>(scale)) {}
   std::string describe() const override { return "rope_table"; }
   Status run(const Frame& frame) const override {
@@ -43,72 +43,105 @@ class RopeTableStep final : public Step {
   float scale_;
 };
 
-class RopeStep final : public Step {
+// From so many tokens on, heads are shared among threads.
+constexpr int64_t kManyTokens = 8;
+
+template <typename Body>
+void for_heads(const Frame& frame, int64_t heads, int64_t tokens, const Body& body) {
+  if (tokens >= kManyTokens) return frame.parallel(heads, body);
+  for (int64_t h = 0; h < heads; ++h) body(h, frame.scratch);
+}
+
+// Turns rows of x [heads, T, D] by the angles of a table.
+class Rotation {
  public:
-  RopeStep(Isa isa, const Node& node, ValueId cosine, ValueId sine)
-      : x_(node.operands[0]),
-        y_(node.result),
-        cosine_(cosine),
-        sine_(sine),
-        op_(std::get<RopeOp>(node.op)),
-        rope_(kernels::choose_rope(isa)) {}
-  std::string describe() const override {
+  Rotation(Isa isa, const RopeOp& op, const RopeTables& tables)
+      : op_(op), cosine_(tables.cosine), sine_(tables.sine), rope_(kernels::choose_rope(isa)) {}
+  std::string describe() const {
     return std::string("rope ") + (op_.style == RopeStyle::kHalves ? "halves" : "interleaved");
   }
-  Status run(const Frame& frame) const override {
-    const View &x = frame.view(x_), &y = frame.view(y_);
-    const int64_t heads = x.dim(0) * x.dim(1), rows = x.dim(2), dim = x.dim(3);
+  // Rows of the tokens from `first` on.
+  void run(const Frame& frame, int64_t first, int64_t rows, int64_t dim, const float* x,
+           float* y) const {
     kernels::RopeArgs args;
-    args.cos = frame.view(cosine_).as<const float>();
-    args.sin = frame.view(sine_).as<const float>();
+    args.x = x;
+    args.y = y;
+    args.cos = frame.view(cosine_).as<const float>() + first * (op_.rotary_dim / 2);
+    args.sin = frame.view(sine_).as<const float>() + first * (op_.rotary_dim / 2);
     args.rows = rows;
     args.d = dim;
     args.rotary = op_.rotary_dim;
     args.interleaved = op_.style == RopeStyle::kInterleaved;
-    for (int64_t h = 0; h < heads; ++h) {
-      args.x = x.as<const float>() + h * rows * dim;
-      args.y = y.as<float>() + h * rows * dim;
-      rope_(args);
-    }
-    return {};
+    rope_(args);
   }
 
  private:
-  ValueId x_, y_, cosine_, sine_;
   RopeOp op_;
+  ValueId cosine_, sine_;
   kernels::RopeKernel rope_;
 };
 
-// The result is the cache itself with T more rows.
-class KvWriteStep final : public Step {
+class RopeStep final : public Step {
  public:
-  KvWriteStep(const Node& node, const KvLayout& layout)
-      : value_(node.operands[1]), cache_(node.result), layout_(layout) {}
-  std::string describe() const override {
-    return "kv_write " + std::string(kernels::to_string(layout_.kind));
-  }
+  RopeStep(Isa isa, const Node& node, const RopeTables& tables)
+      : x_(node.operands[0]), y_(node.result), rotation_(isa, std::get<RopeOp>(node.op), tables) {}
+  std::string describe() const override { return rotation_.describe(); }
   Status run(const Frame& frame) const override {
-    const View &value = frame.view(value_), &cache = frame.view(cache_);
-    const int64_t heads = cache.dim(1), dim = cache.dim(3), tokens = value.dim(2);
-    const int64_t past = cache.dim(2) - tokens;
-    const auto write = [&](int64_t head, float*) {
-      const float* from = value.as<const float>() + head * tokens * dim;
-      std::byte* to = cache.data + head * layout_.head_bytes + past * layout_.row_bytes;
-      for (int64_t t = 0; t < tokens; ++t)
-        kernels::kv_pack_row(layout_.kind, from + t * dim, dim, to + t * layout_.row_bytes);
-    };
-    if (tokens >= kManyTokens) {
-      frame.parallel(heads, write);
-    } else {
-      for (int64_t h = 0; h < heads; ++h) write(h, nullptr);
-    }
+    const View &x = frame.view(x_), &y = frame.view(y_);
+    const int64_t rows = x.dim(2), dim = x.dim(3);
+    for_heads(frame, x.dim(0) * x.dim(1), rows, [&](int64_t head, float*) {
+      const int64_t at = head * rows * dim;
+      rotation_.run(frame, 0, rows, dim, x.as<const float>() + at, y.as<float>() + at);
+    });
     return {};
   }
 
  private:
-  static constexpr int64_t kManyTokens = 8;
+  ValueId x_, y_;
+  Rotation rotation_;
+};
+
+// The result is the cache itself with T more rows; a rotation turns them on their way.
+class KvWriteStep final : public Step {
+ public:
+  KvWriteStep(const Node& node, const KvLayout& layout, std::optional<Rotation> rotation)
+      : value_(node.operands[1]),
+        cache_(node.result),
+        layout_(layout),
+        rotation_(std::move(rotation)) {}
+  std::string describe() const override {
+    const std::string what = rotation_ ? rotation_->describe() + ", " : "";
+    return what + "kv_write " + std::string(kernels::to_string(layout_.kind));
+  }
+  int64_t scratch_floats(const Limits&) const override {
+    return rotation_ ? kTurnedRows * layout_.width : 0;
+  }
+  Status run(const Frame& frame) const override {
+    const View &value = frame.view(value_), &cache = frame.view(cache_);
+    const int64_t dim = cache.dim(3), tokens = value.dim(2), past = cache.dim(2) - tokens;
+    for_heads(frame, cache.dim(1), tokens, [&](int64_t head, float* scratch) {
+      const float* from = value.as<const float>() + head * tokens * dim;
+      std::byte* to = cache.data + head * layout_.head_bytes + past * layout_.row_bytes;
+      for (int64_t first = 0; first < tokens; first += kTurnedRows) {
+        const int64_t rows = std::min(kTurnedRows, tokens - first);
+        const float* x = from + first * dim;
+        if (rotation_) {
+          rotation_->run(frame, first, rows, dim, x, scratch);
+          x = scratch;
+        }
+        for (int64_t t = 0; t < rows; ++t)
+          kernels::kv_pack_row(layout_.kind, x + t * dim, dim,
+                               to + (first + t) * layout_.row_bytes);
+      }
+    });
+    return {};
+  }
+
+ private:
+  static constexpr int64_t kTurnedRows = 16;
   ValueId value_, cache_;
   KvLayout layout_;
+  std::optional<Rotation> rotation_;
 };
 
 class AttentionStep final : public Step {
@@ -124,6 +157,7 @@ class AttentionStep final : public Step {
         kernels_(kernels::choose_attention(isa, exact)) {}
   std::string describe() const override {
     std::string text = "attention " + std::string(kernels::to_string(kind(shape_.k)));
+    if (shape_.same_rows) text += " of latents";
     if (op_.window > 0) text += " window " + std::to_string(op_.window);
     if (op_.softcap > 0) text += " softcap " + std::to_string(op_.softcap);
     return text;
@@ -149,8 +183,9 @@ class AttentionStep final : public Step {
     const auto row = [](const std::optional<KvLayout>& layout, int64_t dim) {
       return layout ? layout->row_bytes : dim * int64_t{sizeof(float)};
     };
-    work.cache_bytes = static_cast<uint64_t>(
-        k.dim(1) * touched * (row(shape_.k, shape_.dim) + row(shape_.v, shape_.value_dim)));
+    const int64_t value_bytes = shape_.same_rows ? 0 : row(shape_.v, shape_.value_dim);
+    work.cache_bytes =
+        static_cast<uint64_t>(k.dim(1) * touched * (row(shape_.k, shape_.dim) + value_bytes));
     work.attention_macs = static_cast<uint64_t>(q.dim(1)) * seen * widths;
     return work;
   }
@@ -172,6 +207,8 @@ class AttentionStep final : public Step {
   static constexpr int64_t kRows = kernels::kAttentionRows, kKeys = kernels::kAttentionKeys;
   // Below this, the key heads of one token are cut along the keys as well.
   static constexpr int64_t kFewHeads = 8;
+  // Parts of so many floats are joined by all threads, rows of one head by so many.
+  static constexpr int64_t kManyFloats = 1 << 15, kJoinRows = 4;
 
   int64_t group() const { return shape_.heads / shape_.kv_heads; }
   bool few_heads() const { return shape_.kv_heads < kFewHeads && group() <= kRows; }
@@ -193,20 +230,30 @@ class AttentionStep final : public Step {
       kernels::attention_part(kernels_, args, range.begin + item % blocks,
                               frame.workspace + item * part, scratch);
     });
-    for (int64_t head = 0; head < shape_.kv_heads; ++head) {
+    const auto join = [&](int64_t head, int64_t begin, int64_t end) {
       kernels::AttentionArgs args;
       fill(frame, head, 0, group(), &args);
-      kernels::attention_join(args, frame.workspace + head * blocks * part);
+      kernels::attention_join(args, frame.workspace + head * blocks * part, begin, end);
+    };
+    if (shape_.kv_heads * blocks * part < kManyFloats) {
+      for (int64_t head = 0; head < shape_.kv_heads; ++head) join(head, 0, group());
+      return {};
     }
+    const int64_t pieces = (group() + kJoinRows - 1) / kJoinRows;
+    frame.parallel(shape_.kv_heads * pieces, [&](int64_t item, float*) {
+      const int64_t row = item % pieces * kJoinRows;
+      join(item / pieces, row, std::min(group(), row + kJoinRows));
+    });
     return {};
   }
 
   kernels::KvRows rows_of(const View& view, const std::optional<KvLayout>& layout,
                           int64_t head) const {
     if (layout)
-      return {layout->kind, view.data + head * layout->head_bytes, layout->row_bytes, view.dim(3)};
+      return {layout->kind, view.data + head * layout->head_bytes, layout->row_bytes, view.dim(3),
+              layout->width};
     return {kernels::KvKind::kF32, view.data + head * view.stride(1) * 4, view.stride(2) * 4,
-            view.dim(3)};
+            view.dim(3), view.dim(3)};
   }
 
   void fill(const Frame& frame, int64_t kv_head, int64_t row, int64_t rows,
@@ -241,18 +288,22 @@ class AttentionStep final : public Step {
 
 }  // namespace
 
-StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
+StepPtr make_rope_table(ValueId position, ValueId frequencies, const RopeTables& tables,
                         double scale) {
-  return std::make_unique<RopeTableStep>(position, frequencies, cosine, sine, scale);
+  return std::make_unique<RopeTableStep>(position, frequencies, tables, scale);
 }
-StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine) {
-  return std::make_unique<RopeStep>(isa, node, cosine, sine);
+StepPtr make_rope(Isa isa, const Node& node, const RopeTables& tables) {
+  return std::make_unique<RopeStep>(isa, node, tables);
 }
 StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact) {
   return std::make_unique<AttentionStep>(isa, node, shape, exact);
 }
 StepPtr make_kv_write(const Node& node, const KvLayout& layout) {
-  return std::make_unique<KvWriteStep>(node, layout);
+  return std::make_unique<KvWriteStep>(node, layout, std::nullopt);
+}
+StepPtr make_rope_kv_write(Isa isa, const Node& node, const KvLayout& layout, const RopeOp& op,
+                           const RopeTables& tables) {
+  return std::make_unique<KvWriteStep>(node, layout, Rotation(isa, op, tables));
 }
 
 }  // namespace pome

@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/fuse.h"
+#include "engine/latent.h"
 #include "engine/plan_impl.h"
 #include "engine/tail.h"
 #include "graph/passes.h"
@@ -13,11 +14,6 @@
 namespace pome {
 
 namespace {
-
-constexpr int64_t kDefaultCapacity = 4096, kLargestCapacity = int64_t{1} << 31;
-constexpr int64_t kLargestChunk = 1 << 16;
-constexpr int64_t kTailRows = 32;
-constexpr int kMostThreads = 1024;
 
 SymShape without_ones(const SymShape& shape) {
   SymShape out;
@@ -35,7 +31,8 @@ class Compiler {
         plan_(plan),
         pool_(plan->threads),
         producer_(graph.values.size(), nullptr),
-        constant_of_(graph.values.size(), -1) {}
+        constant_of_(graph.values.size(), -1),
+        fusions_(graph.values.size()) {}
 
   Status run() {
     for (const Node& node : graph_.nodes) {
@@ -44,8 +41,8 @@ class Compiler {
         constant_of_[static_cast<size_t>(node.result)] = op->constant;
     }
     const std::vector<bool> tail = find_tail(graph_);
-    fusions_ =
-        find_fusions(graph_, tail, [this](const Node& node) { return fuse_ && is_packed(node); });
+    if (fuse_)
+      fusions_ = find_fusions(graph_, tail, [this](const Node& node) { return is_packed(node); });
     for (size_t id = 0; id < graph_.values.size(); ++id) {
       if (graph_.values[id].type.shape.size() > kMaxRank)
         return unsupported("value " + graph_.values[id].name + " has too many dimensions");
@@ -97,7 +94,7 @@ class Compiler {
   std::optional<KvLayout> layout_of(ValueId id) {
     if (slot(id).place != Slot::Place::kCache) return std::nullopt;
     const CacheSlot& cache = plan_->caches[static_cast<size_t>(slot(id).offset)];
-    return KvLayout{cache.kind, cache.row_bytes(), cache.row_bytes() * plan_->capacity};
+    return KvLayout{cache.kind, cache.row_bytes(), cache.row_bytes() * plan_->capacity, cache.dim};
   }
 
   ValueId add_value(ValueType type, std::string name) {
@@ -186,9 +183,19 @@ class Compiler {
     at.place = Slot::Place::kCache;
     at.offset = slot(cache).offset;
     at.on_past = true;
-    POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
-    emit(make_kv_write({node.op, {cache, value}, node.result}, *layout_of(node.result)),
-         {cache, value}, {node.result});
+    const KvLayout layout = *layout_of(node.result);
+    if (!fusions_.taken[static_cast<size_t>(node.operands[1])]) {
+      POME_ASSIGN_OR_RETURN(const ValueId value, use(node.operands[1], false));
+      emit(make_kv_write({node.op, {cache, value}, node.result}, layout), {cache, value},
+           {node.result});
+      return {};
+    }
+    const Node& rope = producer(node.operands[1]);
+    const RopeOp& op = std::get<RopeOp>(rope.op);
+    POME_ASSIGN_OR_RETURN(const ValueId value, use(rope.operands[0], false));
+    POME_ASSIGN_OR_RETURN(const RopeTables tables, rope_tables(op, rope));
+    emit(make_rope_kv_write(plan_->isa, {node.op, {cache, value}, node.result}, layout, op, tables),
+         {cache, value, tables.cosine, tables.sine}, {node.result});
     return {};
   }
 
@@ -330,7 +337,27 @@ class Compiler {
     if (op.transpose_y && constant_of_[static_cast<size_t>(y)] >= 0 &&
         slot(y).type.shape.size() == 2)
       return lower(LinearOp{}, node);
+    if (op.transpose_y && constant_of_[static_cast<size_t>(y)] >= 0 && is_head_weight(node))
+      return lower_heads(node);
     return any_stride(node, make_matmul(plan_->isa, node));
+  }
+  // x [B, H or 1, T, K] and [H, N, K].
+  bool is_head_weight(const Node& node) const {
+    const SymShape &x = graph_.type(node.operands[0]).shape,
+                   &y = graph_.type(node.operands[1]).shape;
+    return y.size() == 3 && x.size() == 4 && (x[1] == Dim(1) || x[1] == y[0]);
+  }
+  Status lower_heads(const Node& node) {
+    Node made = node;
+    const ValueId weight = node.operands[1];
+    POME_ASSIGN_OR_RETURN(made.operands[0], use(node.operands[0], false));
+    made.operands.pop_back();
+    if (is_packed_stack(weight)) {
+      POME_ASSIGN_OR_RETURN(const PackedWeight* const packed, packed_weight_of(weight));
+      return finish(made, make_packed_head_linear(plan_->isa, made, packed));
+    }
+    POME_ASSIGN_OR_RETURN(const Weight* const stored, weight_of(weight));
+    return finish(made, make_head_linear(plan_->isa, made, stored));
   }
   // Whether a product has this weight packed: it lies in memory in that form then, and need not lie
   // there as stored too.
@@ -353,8 +380,9 @@ class Compiler {
     return finish(made, make_embedding(plan_->isa, made, table));
   }
   Status lower(const GatherOp&, const Node& node) { return lower(EmbeddingOp{}, node); }
-  // Whether experts of this weight, [experts, rows, columns], can be told apart when packed.
-  bool is_packed_expert(ValueId weight) const {
+  // Whether the matrices of this weight, [experts or heads, rows, columns], can be told apart when
+  // packed.
+  bool is_packed_stack(ValueId weight) const {
     const SymShape& shape = graph_.type(weight).shape;
     return packed_format_of(weight) && shape[1].size % kernels::kTileRows == 0;
   }
@@ -367,7 +395,7 @@ class Compiler {
     const ValueId gate = node.operands[2], up = op.gated ? node.operands[3] : kNoValue,
                   down = node.operands[op.down()];
     const auto ids = op.gated ? std::vector<ValueId>{gate, up, down} : std::vector{gate, down};
-    const auto packs = [this](ValueId id) { return is_packed_expert(id); };
+    const auto packs = [this](ValueId id) { return is_packed_stack(id); };
     const auto fetch = [&](auto* weights, const auto& weight) -> Status {
       weights->experts_per_token = experts_per_token(graph_, node);
       POME_ASSIGN_OR_RETURN(weights->gate, weight(gate));
@@ -389,24 +417,27 @@ class Compiler {
     return finish(made, make_moe(plan_->isa, made, weights));
   }
 
-  Status lower(const RopeOp& op, const Node& node) {
-    Node made = node;
-    for (ValueId& id : made.operands) {
-      POME_ASSIGN_OR_RETURN(id, use(id, false));
-    }
-    const SymShape& shape = graph_.type(node.operands[0]).shape;
-    const RopeKey key{made.operands[1], made.operands[2], op.scale, shape[2].symbol};
-    auto& tables = rope_tables_[key];
-    if (tables.first == kNoValue) {
-      const ValueType type{DType::kF32, {shape[2], op.rotary_dim / 2}};
+  // The tables of a rotation; its step comes with the first that asks.
+  Result<RopeTables> rope_tables(const RopeOp& op, const Node& node) {
+    POME_ASSIGN_OR_RETURN(const ValueId position, use(node.operands[1], false));
+    POME_ASSIGN_OR_RETURN(const ValueId frequencies, use(node.operands[2], false));
+    const Dim tokens = graph_.type(node.operands[0]).shape[2];
+    RopeTables& tables = rope_tables_[{position, frequencies, op.scale, tokens.symbol}];
+    if (tables.cosine == kNoValue) {
+      const ValueType type{DType::kF32, {tokens, op.rotary_dim / 2}};
       const std::string name = "rope_table." + std::to_string(rope_tables_.size());
       tables = {add_value(type, name + ".cos"), add_value(type, name + ".sin")};
-      emit(make_rope_table(made.operands[1], made.operands[2], tables.first, tables.second,
-                           op.scale),
-           {made.operands[1], made.operands[2]}, {tables.first, tables.second});
+      emit(make_rope_table(position, frequencies, tables, op.scale), {position, frequencies},
+           {tables.cosine, tables.sine});
     }
-    made.operands = {made.operands[0], tables.first, tables.second};
-    return finish(made, make_rope(plan_->isa, made, tables.first, tables.second));
+    return tables;
+  }
+  Status lower(const RopeOp& op, const Node& node) {
+    Node made = node;
+    POME_ASSIGN_OR_RETURN(made.operands[0], use(node.operands[0], false));
+    POME_ASSIGN_OR_RETURN(const RopeTables tables, rope_tables(op, node));
+    made.operands = {made.operands[0], tables.cosine, tables.sine};
+    return finish(made, make_rope(plan_->isa, made, tables));
   }
   Status lower(const AttentionOp&, const Node& node) {
     Node made = node;
@@ -417,6 +448,8 @@ class Compiler {
     AttentionShape shape{at(0)[1].size, at(1)[1].size, at(0)[3].size, at(2)[3].size, {}, {}};
     shape.k = layout_of(made.operands[1]);
     shape.v = layout_of(made.operands[2]);
+    shape.same_rows =
+        shape.k && shape.v && slot(made.operands[1]).offset == slot(made.operands[2]).offset;
     return finish(made, make_attention(plan_->isa, made, shape, plan_->exact));
   }
   Status lower(const RmsNormOp&, const Node& node) {
@@ -452,6 +485,13 @@ class Compiler {
     return any_stride(node, make_copy(node, slot(node.result).type.dtype));
   }
   Status lower(const SliceOp&, const Node& node) {
+    if (is_part_of_rows(graph_, node)) {
+      Slot& at = slot(node.result);
+      at.place = Slot::Place::kCache;
+      at.offset = slot(node.operands[0]).offset;
+      at.on_past = true;
+      return {};
+    }
     return any_stride(node, make_copy(node, slot(node.result).type.dtype));
   }
   Status lower(const ConcatOp&, const Node& node) {
@@ -512,9 +552,6 @@ class Compiler {
     Symbol rows;
     auto operator<=>(const RopeKey&) const = default;
   };
-  struct TablePair {
-    ValueId first = kNoValue, second = kNoValue;
-  };
 
   const Graph& graph_;
   const bool fuse_;
@@ -526,50 +563,8 @@ class Compiler {
   std::vector<int32_t> constant_of_;   // by value: index of the constant, or -1
   Fusions fusions_;
   std::map<ValueId, ValueId> quantised_;  // activation -> the value that holds it quantised
-  std::map<RopeKey, TablePair> rope_tables_;
+  std::map<RopeKey, RopeTables> rope_tables_;
 };
-
-Status check_graph(const Graph& graph) {
-  POME_RETURN_IF_ERROR(validate(graph));
-  if (graph.token_ids == kNoValue)
-    return unsupported("the engine runs whole graphs, not a later part of a cut one");
-  const ValueType wanted{DType::kF32, {Symbol::kBatch, Symbol::kTokens, graph.info.vocab_size}};
-  if (!(graph.type(graph.output) == wanted)) {
-    return unsupported("the engine needs logits " + to_string(wanted.shape) + " as output, not " +
-                       to_string(graph.type(graph.output).shape));
-  }
-  return {};
-}
-
-Status read_options(const PlanOptions& options, const Graph& graph, PlanData* plan) {
-  if (options.isa) {
-    const std::vector<Isa> available = available_isas();
-    if (std::find(available.begin(), available.end(), *options.isa) == available.end()) {
-      return usage_error("this machine cannot run " + std::string(to_string(*options.isa)));
-    }
-    plan->isa = *options.isa;
-  } else {
-    POME_ASSIGN_OR_RETURN(plan->isa, selected_isa());
-  }
-  if (options.threads < 1 || options.threads > kMostThreads)
-    return usage_error("threads must lie in [1, " + std::to_string(kMostThreads) + "]");
-  const int64_t longest = graph.info.max_position_embeddings;
-  plan->threads = options.threads;
-  plan->exact = options.exact;
-  plan->kv = options.kv.value_or(options.exact ? KvKind::kF32 : KvKind::kF16);
-  plan->capacity = options.capacity ? options.capacity
-                   : longest > 0    ? std::min(longest, kDefaultCapacity)
-                                    : kDefaultCapacity;
-  if (plan->capacity < 1 || plan->capacity > kLargestCapacity)
-    return usage_error("a capacity of " + std::to_string(plan->capacity) + " tokens");
-  if (options.chunk < 1 || options.chunk > kLargestChunk)
-    return usage_error("a chunk of " + std::to_string(options.chunk) + " tokens");
-  plan->chunk = std::min(options.chunk, plan->capacity);
-  plan->tail_rows = std::min(plan->chunk, kTailRows);
-  plan->vocab_size = graph.info.vocab_size;
-  plan->name = graph.info.name;
-  return {};
-}
 
 }  // namespace
 
@@ -579,6 +574,9 @@ Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOption
   auto data = std::make_unique<PlanData>();
   POME_RETURN_IF_ERROR(read_options(options, graph, data.get()));
   data->graph = remove_dead(graph);
+  if (!options.exact && options.latent) {
+    POME_ASSIGN_OR_RETURN(data->graph, attend_to_latents(data->graph));
+  }
   POME_RETURN_IF_ERROR(check_weight_memory(data->graph));
   POME_RETURN_IF_ERROR(Compiler(data->graph, options, work, data.get()).run());
   if (options.profile) profile_steps(data.get(), options.profile);

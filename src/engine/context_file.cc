@@ -99,7 +99,10 @@ Status check_names(ByteReader& in, const PlanData& plan) {
   POME_ASSIGN_OR_RETURN(const std::string print, in.text(kFingerprintBytes, kFingerprintBytes));
   POME_ASSIGN_OR_RETURN(const std::string expected, graph_fingerprint(plan.graph));
   if (print != expected)
-    return in.fail(Refusal::kRange, "the context belongs to another model or another --context")
+    return in
+        .fail(Refusal::kRange,
+              "the context belongs to another model, another --context or other "
+              "arithmetic (--exact)")
         .hint("name another file, or remove this one to start anew");
   if (static_cast<KvKind>(kind) != plan.kv)
     return in

@@ -60,6 +60,9 @@ struct PlanOptions {
   // f16.
   std::optional<KvKind> kv;
   bool fuse = true;  // false: every composite is a step of its own; for measuring
+  // Attention that expands keys and values from a latent caches the latent instead
+  // (engine/latent.h). Plans that are exact never do. false: the graph's own caches; for measuring.
+  bool latent = true;
   // Where every step adds its time; costs two looks at the clock per step. Null: nothing.
   std::shared_ptr<StepProfile> profile;
 };

@@ -17,13 +17,8 @@ class Fuser {
         producer_(graph.values.size(), -1),
         packed_(graph.nodes.size()),
         users_(graph.values.size()),
-        outside_(graph.values.size(), false) {
-    const size_t values = graph.values.size();
-    out_.norm.resize(values);
-    out_.quantised.resize(values);
-    out_.taken.resize(values);
-    for (auto* ids : {&out_.activation, &out_.up_of, &out_.sum, &out_.residual_of})
-      ids->resize(values, kNoValue);
+        outside_(graph.values.size(), false),
+        out_(graph.values.size()) {
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
       const Node& node = graph.nodes[i];
       producer_[at(node.result)] = static_cast<int64_t>(i);
@@ -40,6 +35,7 @@ class Fuser {
         out_.norm[at(node.result)] = out_.taken[at(node.result)] = true;
       take_activation(node);
       take_sum(node);
+      take_rope(node);
     }
     return std::move(out_);
   }
@@ -108,6 +104,14 @@ class Fuser {
     }
   }
 
+  void take_rope(const Node& node) {
+    if (!std::holds_alternative<KvWriteOp>(node.op)) return;
+    const ValueId rows = node.operands[1];
+    if (producer_[at(rows)] >= 0 && std::holds_alternative<RopeOp>(producer(rows).op) &&
+        users_[at(rows)].size() == 1 && !outside_[at(rows)])
+      out_.taken[at(rows)] = true;
+  }
+
   const Graph& graph_;
   const std::vector<bool>& tail_;
   std::vector<int64_t> producer_;           // by value: index of the node
@@ -118,6 +122,15 @@ class Fuser {
 };
 
 }  // namespace
+
+Fusions::Fusions(size_t values)
+    : norm(values),
+      quantised(values),
+      activation(values, kNoValue),
+      up_of(values, kNoValue),
+      taken(values),
+      sum(values, kNoValue),
+      residual_of(values, kNoValue) {}
 
 Fusions find_fusions(const Graph& graph, const std::vector<bool>& tail,
                      const std::function<bool(const Node&)>& packed) {

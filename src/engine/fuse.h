@@ -1,4 +1,5 @@
-// Which nodes of a graph a step of packed products takes in.
+// Which nodes of a graph are no steps of their own: a step of packed products, or the write to a
+// cache, takes them in.
 //
 // Composites are recognised by what they are, never by the family they come from:
 //
@@ -6,6 +7,7 @@
 //   product(s) -> activation  activation(gate) [* up] on the rows of an item of work
 //   activation -> products    quantised at once, never written as floats for others
 //   product -> add            the residual is added on the rows of an item of work
+//   rope -> kv_write          rows are turned on their way into the cache
 //
 // A node is taken in only where nobody else reads what it makes. Results are the same bits as
 // without.
@@ -19,6 +21,7 @@
 namespace pome {
 
 struct Fusions {
+  explicit Fusions(size_t values);  // none
   // All by value of the graph.
   std::vector<bool> norm;            // a norm that the products which read it take themselves
   std::vector<bool> quantised;       // an activation that is read as quantised only

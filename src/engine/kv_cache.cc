@@ -25,26 +25,62 @@ size_t page_bytes() {
 
 }  // namespace
 
-CacheSlot cache_slot(const Graph& graph, const CachePair& pair, kernels::KvKind kind) {
-  const SymShape& shape = graph.type(pair.input).shape;
-  CacheSlot out{shape[1].size, shape[3].size, kind, 0, 0};
-  bool only_windows = true, only_attention = pair.output != graph.output;
+namespace {
+
+// Who reads rows of a cache.
+struct Readers {
+  bool only_attention = true, only_windows = true;
+  int64_t window = 0;
+};
+void look_at_readers(const Graph& graph, ValueId rows, Readers* out) {
+  if (rows == graph.output) out->only_attention = false;
   for (const Node& node : graph.nodes) {
     for (size_t i = 0; i < node.operands.size(); ++i) {
-      if (node.operands[i] == pair.input && !std::holds_alternative<KvWriteOp>(node.op))
-        only_attention = false;
-      if (node.operands[i] != pair.output) continue;
+      if (node.operands[i] != rows || is_part_of_rows(graph, node)) continue;
       const auto* op = std::get_if<AttentionOp>(&node.op);
       if (!op || (i != 1 && i != 2)) {
-        only_attention = false;
+        out->only_attention = false;
       } else {
-        only_windows = only_windows && op->window > 0;
-        out.window = std::max(out.window, op->window);
+        out->only_windows = out->only_windows && op->window > 0;
+        out->window = std::max(out->window, op->window);
       }
     }
   }
-  if (!only_attention) out.kind = kernels::KvKind::kF32;
-  if (!only_attention || !only_windows) out.window = 0;
+}
+
+}  // namespace
+
+bool is_part_of_rows(const Graph& graph, const Node& node) {
+  const auto* slice = std::get_if<SliceOp>(&node.op);
+  if (!slice || (slice->axis != -1 && slice->axis != 3) || slice->begin != 0 || slice->step != 1)
+    return false;
+  const auto is_output = [&](const CachePair& pair) { return pair.output == node.operands[0]; };
+  if (std::none_of(graph.caches.begin(), graph.caches.end(), is_output)) return false;
+  if (node.result == graph.output) return false;
+  return std::all_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& user) {
+    for (size_t i = 0; i < user.operands.size(); ++i)
+      if (user.operands[i] == node.result &&
+          !(std::holds_alternative<AttentionOp>(user.op) && (i == 1 || i == 2)))
+        return false;
+    return true;
+  });
+}
+
+CacheSlot cache_slot(const Graph& graph, const CachePair& pair, kernels::KvKind kind) {
+  const SymShape& shape = graph.type(pair.input).shape;
+  CacheSlot out{shape[1].size, shape[3].size, kind, 0, 0};
+  Readers readers;
+  look_at_readers(graph, pair.output, &readers);
+  for (const Node& node : graph.nodes) {
+    for (const ValueId id : node.operands) {
+      if (id == pair.input && !std::holds_alternative<KvWriteOp>(node.op))
+        readers.only_attention = false;
+      if (id == pair.output && is_part_of_rows(graph, node))
+        look_at_readers(graph, node.result, &readers);
+    }
+  }
+  if (!readers.only_attention) out.kind = kernels::KvKind::kF32;
+  if (readers.only_attention && readers.only_windows) out.window = readers.window;
   return out;
 }
 

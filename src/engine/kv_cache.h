@@ -30,6 +30,8 @@ struct CacheSlot {
 // A cache that attention alone reads may be of any kind, and needs no more than the widest window
 // that looks at it; one that other steps read too is f32 and whole. Its shape must be static.
 CacheSlot cache_slot(const Graph& graph, const CachePair& pair, kernels::KvKind kind);
+// Whether a node gives the first values of rows to attention alone: it reads them where they lie.
+bool is_part_of_rows(const Graph& graph, const Node& node);
 
 // Rows behind the window that stay, so that a context can be cut by as many tokens.
 inline constexpr int64_t kWindowSlack = 1024;

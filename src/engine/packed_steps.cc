@@ -12,6 +12,10 @@ namespace {
 
 // Tiles whose rows are whole blocks of the activations that they become.
 constexpr int64_t kQuantisedTiles = kernels::Activations::kPad / kernels::kTileRows;
+// Of many tokens: tiles of an item, whole for whatever follows. What follows a product runs on rows
+// of 64 floats then.
+constexpr int64_t kManyTiles = 4;
+static_assert(kManyTiles % kQuantisedTiles == 0);
 // Of few tokens: tiles between two looks at whether the caller still wants the result, and the
 // floats of a run that scratch holds.
 constexpr int64_t kRunTiles = 1024, kRunFloats = 16 << 10;
@@ -36,7 +40,7 @@ class PackedLinearStep final : public Step {
       const int64_t most = floats_of(product) > 0 ? kMostWithFloats : kRunTiles;
       add_items(i, layout.tiles, whole * std::clamp<int64_t>(kPackedItemBytes / bytes, 1, most),
                 &few_);
-      add_items(i, layout.tiles, std::max<int64_t>(2, whole), &many_);
+      add_items(i, layout.tiles, kManyTiles, &many_);
       maps_.push_back(product.activation ? choose_activation(isa, *product.activation) : nullptr);
     }
   }

@@ -65,6 +65,10 @@ struct PlanData {
   int64_t scratch_stride = 0;
 };
 
+// kUnsupported where the engine cannot run a graph of this form.
+Status check_graph(const Graph& graph);
+// Fills what the options say; kUsage.
+Status read_options(const PlanOptions& options, const Graph& graph, PlanData* plan);
 // Assigns kArena offsets by lifetime, sizes scratch and cache memory. kDoesNotFit when sizes
 // overflow.
 Status plan_memory(PlanData* plan);

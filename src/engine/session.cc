@@ -204,7 +204,10 @@ class Session final : public Runner {
         break;
     }
     set_contiguous(&view, slot.type.shape, frame_.bindings);
-    if (slot.place == Slot::Place::kCache) view.strides[1] = data_.capacity * view.dims[3];
+    if (slot.place == Slot::Place::kCache) {  // parts of rows lie as far apart as the rows
+      view.strides[2] = data_.caches[static_cast<size_t>(slot.offset)].dim;
+      view.strides[1] = data_.capacity * view.strides[2];
+    }
   }
 
   void bind_alias(const Slot& slot, View* view) const {

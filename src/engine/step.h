@@ -69,6 +69,10 @@ StepPtr make_packed_linear(Isa isa, PackedInput input, std::vector<PackedProduct
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_packed_embedding(const Node& node, const PackedWeight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
+// A weight for every head, x [B, H or 1, T, K] times [H, N, K]: rows of heads one after the other.
+StepPtr make_head_linear(Isa isa, const Node& node, const Weight* weight);
+// N must be whole tiles.
+StepPtr make_packed_head_linear(Isa isa, const Node& node, const PackedWeight* weight);
 // Stacked, [experts * rows, columns]; up is null when the experts have no gate.
 template <typename Matrix>
 struct ExpertWeights {
@@ -83,20 +87,27 @@ StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weigh
 
 // cos and sin of position * inverse frequency, [T, rotary / 2] each, times the scale: one pair of
 // tables serves all layers that turn by the same angles.
-StepPtr make_rope_table(ValueId position, ValueId frequencies, ValueId cosine, ValueId sine,
+struct RopeTables {
+  ValueId cosine = kNoValue, sine = kNoValue;
+};
+StepPtr make_rope_table(ValueId position, ValueId frequencies, const RopeTables& tables,
                         double scale);
-StepPtr make_rope(Isa isa, const Node& node, ValueId cosine, ValueId sine);
-// Where the rows of a cache lie, [heads, capacity, row].
+StepPtr make_rope(Isa isa, const Node& node, const RopeTables& tables);
+// Where the rows of a cache lie, [heads, capacity, row], and the values of a row.
 struct KvLayout {
   kernels::KvKind kind = kernels::KvKind::kF32;
-  int64_t row_bytes = 0, head_bytes = 0;
+  int64_t row_bytes = 0, head_bytes = 0, width = 0;
 };
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, dim = 0, value_dim = 0;
   std::optional<KvLayout> k, v;  // nullopt: ordinary values
+  bool same_rows = false;        // values are parts of the rows that keys are
 };
 StepPtr make_attention(Isa isa, const Node& node, const AttentionShape& shape, bool exact);
 StepPtr make_kv_write(const Node& node, const KvLayout& layout);
+// The same of rows that are turned first.
+StepPtr make_rope_kv_write(Isa isa, const Node& node, const KvLayout& layout, const RopeOp& op,
+                           const RopeTables& tables);
 
 StepPtr make_norm(Isa isa, const Node& node);
 StepPtr make_activation(Isa isa, const Node& node);

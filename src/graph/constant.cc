@@ -56,6 +56,13 @@ class RowMap : public ConstantData {
     return row_granularity(in.encoding(), in.columns()) == 1 ? in.encoding()
                                                              : Encoding::plain(EncodingKind::kF32);
   }
+  // The same for `rows` neighbouring rows that stay together: whole groups of rows are moved as
+  // they are.
+  static Encoding encoding_for(const ConstantData& in, int64_t first, int64_t rows) {
+    const int64_t step = row_granularity(in.encoding(), in.columns());
+    return first % step == 0 && rows % step == 0 ? in.encoding()
+                                                 : Encoding::plain(EncodingKind::kF32);
+  }
 
  protected:
   RowMap(Shape shape, Encoding encoding) : ConstantData(std::move(shape), encoding) {}
@@ -143,7 +150,9 @@ class PermutedRows final : public RowMap {
 class SlicedRows final : public RowMap {
  public:
   SlicedRows(ConstantDataPtr in, int64_t first, Shape shape)
-      : RowMap(std::move(shape), encoding_for(*in)), in_(std::move(in)), first_(first) {}
+      : RowMap(shape, encoding_for(*in, first, rows_of(shape))),
+        in_(std::move(in)),
+        first_(first) {}
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     POME_RETURN_IF_ERROR(read_source(*in_, first_ + row, rows, tile));
     tile->row = row;
@@ -152,6 +161,7 @@ class SlicedRows final : public RowMap {
   std::optional<std::span<const std::byte>> view() const override {
     const auto all = in_->encoding() == encoding() ? in_->view() : std::nullopt;
     if (!all) return std::nullopt;
+    if (all->size() % static_cast<size_t>(in_->rows()) != 0) return std::nullopt;
     const size_t row_bytes = all->size() / static_cast<size_t>(in_->rows());
     return all->subspan(static_cast<size_t>(first_) * row_bytes,
                         static_cast<size_t>(rows()) * row_bytes);
@@ -308,11 +318,12 @@ ConstantDataPtr slice_rows(ConstantDataPtr in, int64_t first_row, Shape shape) {
 ConstantDataPtr concat_rows(std::vector<ConstantDataPtr> parts, Shape shape) {
   POME_CHECK(!parts.empty());
   int64_t rows = 0;
-  Encoding encoding = RowMap::encoding_for(*parts[0]);
+  Encoding encoding = RowMap::encoding_for(*parts[0], 0, parts[0]->rows());
   for (const ConstantDataPtr& part : parts) {
     POME_CHECK(part->columns() == columns_of(shape));
     rows += part->rows();
-    if (part->encoding() != encoding) encoding = Encoding::plain(EncodingKind::kF32);
+    if (RowMap::encoding_for(*part, 0, part->rows()) != encoding)
+      encoding = Encoding::plain(EncodingKind::kF32);
   }
   POME_CHECK(rows == rows_of(shape));
   return std::make_shared<ConcatenatedRows>(std::move(parts), std::move(shape), encoding);

@@ -71,7 +71,8 @@ using ConstantDataPtr = std::shared_ptr<const ConstantData>;
 // Small constants that the builder computes (inverse frequencies, epsilon, tables).
 ConstantDataPtr inline_constant(Tensor f32_values);
 
-// Transforms. Each keeps the encoding where it only moves whole rows, and decodes to f32 otherwise.
+// Transforms. Each keeps the encoding where it only moves whole rows (slicing and stacking: whole
+// groups of rows, where several share a table), and decodes to f32 otherwise.
 // out row i = in row order(i); `order` is called with i in [0, rows) and must be a pure function.
 ConstantDataPtr permute_rows(ConstantDataPtr in, Shape shape,
                              std::function<int64_t(int64_t)> order);

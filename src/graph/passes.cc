@@ -68,10 +68,14 @@ ValueId Rewriter::scalar(float value) {
     constant.name = "~scalar." + std::to_string(out_.constants.size());
     constant.role = Constant::Role::kTable;
     constant.data = inline_constant(Tensor::from_f32({}, {value}));
-    out_.constants.push_back(std::move(constant));
-    entry->second = emit(ConstantOp{static_cast<int32_t>(out_.constants.size() - 1)}, {});
+    entry->second = this->constant(std::move(constant));
   }
   return entry->second;
+}
+
+ValueId Rewriter::constant(Constant constant) {
+  out_.constants.push_back(std::move(constant));
+  return emit(ConstantOp{static_cast<int32_t>(out_.constants.size() - 1)}, {});
 }
 
 Graph Rewriter::finish(ValueId output) {

@@ -24,6 +24,7 @@ class Rewriter {
   ValueId emit(Op op, std::vector<ValueId> operands,
                std::string name = {});  // operands are new ids
   ValueId input(std::string name, ValueType type);
+  ValueId constant(Constant constant);
   ValueId scalar(float value);  // f32 {} inline constant; equal values share one
   const ValueType& type(ValueId new_id) const { return out_.type(new_id); }
 

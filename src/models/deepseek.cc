@@ -1,6 +1,6 @@
 // DeepSeek V2 and V3 (arXiv 2405.04434, 2412.19437): multi-head latent attention, a few dense
-// layers before the sparse ones, experts chosen within groups beside shared ones. Keys and values
-// are expanded from their latent before they are cached.
+// layers before the sparse ones, experts chosen within groups beside shared ones. The graph expands
+// keys and values from their latent before it caches them; the engine may cache the latent instead.
 #include "models/deepseek_config.h"
 #include "models/family.h"
 #include "models/mixture.h"

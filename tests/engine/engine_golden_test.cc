@@ -92,6 +92,28 @@ TEST_P(EngineGolden, FastPlansStayCloseOnEveryIsa) {
   }
 }
 
+// Attention in the space of a latent, with the rounding of caches and scores left out: the recorded
+// logits, as plans give that expand keys and values.
+TEST_P(EngineGolden, LogitsFromLatentsOnEveryIsa) {
+  const auto ids = read_ids(folder_ + "/golden/ids.txt");
+  const auto expected = read_floats(folder_ + "/golden/logits.npy");
+  std::vector<float> logits(ids.size() * static_cast<size_t>(vocab()));
+  for (const Isa isa : available_isas()) {
+    PlanOptions options;
+    options.isa = isa;
+    options.exact = false;
+    options.kv = KvKind::kF32;
+    const auto plan = compile(graph_, options);
+    ASSERT_TRUE(plan.ok()) << plan.status().to_string();
+    const bool latents = (*plan)->describe().find("of latents") != std::string::npos;
+    EXPECT_EQ(latents, name_.rfind("deepseek", 0) == 0);
+    if (!latents || isa == Isa::kAvx512Bf16 || isa == Isa::kAmx) continue;
+    const auto runner = session_of(**plan);
+    ASSERT_TRUE(runner && runner->prefill(ids, LogitsOf::kAll, logits).ok());
+    EXPECT_LT(largest_difference(logits, expected), kGoldenTolerance) << to_string(isa);
+  }
+}
+
 TEST_P(EngineGolden, LossesOfALongText) {
   const auto ids = read_ids(folder_ + "/golden/long_ids.txt");
   const auto expected = read_floats(folder_ + "/golden/long_nll.npy");

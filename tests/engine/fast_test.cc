@@ -132,6 +132,31 @@ TEST(Fusion, BitsAreThoseOfSeparateSteps) {
   }
 }
 
+TEST(Fusion, RowsAreTurnedOnTheirWayIntoEveryCache) {
+  TinyConfig config;
+  config.rotary = 6;
+  const int64_t tokens = 29;  // more than are turned at once
+  for (const RopeStyle style : {RopeStyle::kHalves, RopeStyle::kInterleaved}) {
+    config.style = style;
+    const Graph graph = TinyGraph(config).build();
+    for (const KvKind kv : {KvKind::kF32, KvKind::kF16, KvKind::kQ8, KvKind::kQ4}) {
+      std::vector<std::vector<float>> logits;
+      for (const bool fuse : {true, false}) {
+        PlanOptions options;
+        options.fuse = fuse;
+        options.kv = kv;
+        options.threads = 2;
+        options.chunk = tokens;
+        auto plan = compile(graph, options);
+        ASSERT_TRUE(plan.ok()) << plan.status().to_string();
+        EXPECT_EQ((*plan)->describe().find(", kv_write") != std::string::npos, fuse);
+        logits.push_back(all_logits(*session_of(**plan), some_ids(tokens, 48)));
+      }
+      EXPECT_EQ(logits[0], logits[1]) << static_cast<int>(kv);
+    }
+  }
+}
+
 TEST(Fusion, CompositesAreRecognised) {
   if (!packs_here()) GTEST_SKIP() << "nothing is packed here";
   const auto steps = [](const TinyConfig& config, bool fuse) {
@@ -150,8 +175,10 @@ TEST(Fusion, CompositesAreRecognised) {
   EXPECT_EQ(count(together, "*2 gated quantised"), 2) << together;
   EXPECT_EQ(count(together, "+ residual"), 4) << together;
   EXPECT_EQ(count(together, " swiglu ->") + count(together, " binary ->"), 0) << together;
+  EXPECT_EQ(count(together, "rope halves, kv_write f16"), 2) << together;
   EXPECT_EQ(count(apart, "rms_norm linear") + count(apart, "gated") + count(apart, "residual"), 0);
   EXPECT_EQ(count(apart, " swiglu ->"), 2) << apart;
+  EXPECT_EQ(count(apart, "rope halves, kv_write"), 0) << apart;
   config.layer_norm = true;
   config.gated = false;
   const std::string other = steps(config, true);

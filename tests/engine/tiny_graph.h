@@ -79,6 +79,11 @@ struct TinyConfig {
   Activation activation = Activation::kSilu;
   bool gated = true;
   int64_t experts = 0, experts_per_token = 0;
+  // > 0: keys (`dim` and `rotary` values) and values (2 `dim`) of all heads are expanded from so
+  // many values of a token, at once or by constants [H, R, N] and [H, N, R].
+  int64_t latent = 0;
+  bool latent_apart = false;
+  float latent_zero = 0;  // what is added to the shared key to copy it
   bool normalize = true;
   double sigmoid_scale = 1, limit = 0, up_offset = 0;
   Encoding encoding = Encoding::plain(EncodingKind::kBF16);
@@ -103,7 +108,10 @@ class TinyGraph {
                     b_.add(GatherOp{}, {weight({c_.learned_positions, c_.hidden}), at}));
     }
     for (int32_t layer = 0; layer < c_.layers; ++layer) {
-      x = b_.binary(BinaryKind::kAdd, x, attention(norm(x), position, inverse, layer));
+      const ValueId h_in = norm(x);
+      x = b_.binary(BinaryKind::kAdd, x,
+                    c_.latent ? latent_attention(h_in, position, inverse, layer)
+                              : attention(h_in, position, inverse, layer));
       const ValueId h = norm(x);
       x = b_.binary(BinaryKind::kAdd, x, c_.experts ? moe(h) : feed_forward(h));
       b_.end_layer(x);
@@ -167,6 +175,44 @@ class TinyGraph {
     const ValueId sinks = c_.sinks ? vector(c_.heads, 1) : kNoValue;
     return linear(b_.merge_heads(b_.add(op, {q, keys, values, sinks})), c_.hidden,
                   c_.heads * c_.dim);
+  }
+  ValueId latent_attention(ValueId h, ValueId position, ValueId inverse, int32_t layer) {
+    const int64_t wide = c_.dim + c_.rotary, value = 2 * c_.dim;
+    const ValueId k_cache = b_.cache(layer, CachePair::Kind::kKey, c_.heads, wide);
+    const ValueId v_cache = b_.cache(layer, CachePair::Kind::kValue, c_.heads, value);
+    const RopeOp rope{c_.style, c_.rotary, c_.rope_scale};
+    const auto part = [&](ValueId x, int64_t begin, int64_t end) {
+      return b_.add(SliceOp{-1, begin, end}, {x});
+    };
+    const ValueId q_all = b_.split_heads(linear(h, c_.heads * wide, c_.hidden), c_.heads, wide);
+    const ValueId q_turned = b_.add(rope, {part(q_all, c_.dim, wide), position, inverse});
+    const ValueId q = b_.add(ConcatOp{-1}, {part(q_all, 0, c_.dim), q_turned});
+    const ValueId low = linear(h, c_.latent + c_.rotary, c_.hidden);
+    const ValueId c = b_.add(RmsNormOp{1e-6}, {part(low, 0, c_.latent), vector(c_.latent, 1)});
+    const ValueId one = b_.split_heads(part(low, c_.latent, c_.latent + c_.rotary), 1, c_.rotary);
+    const ValueId r = b_.add(rope, {one, position, inverse});
+    ValueId k, v;
+    if (c_.latent_apart) {
+      const ValueId x = b_.reshape(c, {Symbol::kBatch, 1, Symbol::kTokens, c_.latent});
+      k = b_.add(MatMulOp{false}, {x, weight({c_.heads, c_.latent, c_.dim})});
+      v = b_.add(MatMulOp{true}, {x, weight({c_.heads, value, c_.latent})});
+    } else {
+      const ValueId rows = b_.linear(c, weight({c_.heads * (c_.dim + value), c_.latent}));
+      const ValueId both = b_.split_heads(rows, c_.heads, c_.dim + value);
+      k = part(both, 0, c_.dim);
+      v = part(both, c_.dim, c_.dim + value);
+    }
+    Constant zeros;
+    zeros.name = next();
+    const std::vector<float> values(static_cast<size_t>(c_.heads), c_.latent_zero);
+    zeros.data = inline_constant(Tensor::from_f32({1, c_.heads, 1, 1}, values));
+    const ValueId shared = b_.binary(BinaryKind::kAdd, r, b_.constant(std::move(zeros)));
+    const ValueId keys = b_.kv_write(k_cache, b_.add(ConcatOp{-1}, {k, shared}), position);
+    const ValueId values_all = b_.kv_write(v_cache, v, position);
+    const AttentionOp op{0.3, c_.window, c_.softcap};
+    const ValueId sinks = c_.sinks ? vector(c_.heads, 1) : kNoValue;
+    return linear(b_.merge_heads(b_.add(op, {q, keys, values_all, sinks})), c_.hidden,
+                  c_.heads * value);
   }
   ValueId feed_forward(ValueId h) {
     const ValueId gate = linear(h, c_.width, c_.hidden);

@@ -16,26 +16,29 @@ struct Case {
   float softcap;
   bool sinks;
   int64_t window;
+  int64_t more = 0;  // values of a cached row behind those that are meant
 };
 // Blocks begin at multiples of 128: fewer, as many, more, and several; tails of every loop.
-const Case kCases[] = {{1, 64, 64, 1, 0, false, 20},      {1, 64, 64, 300, 0, false, 1000},
-                       {2, 64, 64, 133, 0, true, 20},     {3, 20, 12, 40, 0, false, 20},
-                       {5, 7, 3, 129, 0, true, 1000},     {4, 128, 128, 257, 0, false, 1000},
-                       {6, 32, 64, 100, 30.0f, false, 9}, {12, 80, 128, 256, 0, true, 130},
-                       {11, 16, 65, 129, 5.0f, true, 20}, {128, 64, 96, 403, 0, true, 200},
-                       {61, 40, 40, 140, 0, false, 1000}};
+const Case kCases[] = {{1, 64, 64, 1, 0, false, 20},        {1, 64, 64, 300, 0, false, 1000},
+                       {2, 64, 64, 133, 0, true, 20},       {3, 20, 12, 40, 0, false, 20},
+                       {5, 7, 3, 129, 0, true, 1000},       {4, 128, 128, 257, 0, false, 1000},
+                       {6, 32, 64, 100, 30.0f, false, 9},   {12, 80, 128, 256, 0, true, 130},
+                       {11, 16, 65, 129, 5.0f, true, 20},   {128, 64, 96, 403, 0, true, 200},
+                       {61, 40, 40, 140, 0, false, 1000},   {1, 80, 64, 300, 0, false, 1000, 70},
+                       {17, 40, 20, 140, 0, true, 1000, 30}};
 
 // A cache of one head, and the floats that it means.
 struct Cache {
-  Cache(KvKind kind, int64_t rows, int64_t dim, uint32_t seed)
-      : stored(static_cast<size_t>(rows * kv_row_bytes(kind, dim))),
+  Cache(KvKind kind, int64_t rows, int64_t dim, uint32_t seed, int64_t more = 0)
+      : stored(static_cast<size_t>(rows * kv_row_bytes(kind, dim + more))),
         values(static_cast<size_t>(rows * dim)) {
-    const auto x = random_floats(rows * dim, seed);
-    view = {kind, stored.data(), kv_row_bytes(kind, dim), dim};
+    const int64_t width = dim + more;
+    const auto x = random_floats(rows * width, seed);
+    view = {kind, stored.data(), kv_row_bytes(kind, width), dim, width};
     for (int64_t i = 0; i < rows; ++i) {
       std::byte* row = stored.data() + i * view.row_bytes;
-      kv_pack_row(kind, x.data() + i * dim, dim, row);
-      kv_unpack_row(kind, row, dim, values.data() + i * dim);
+      kv_pack_row(kind, x.data() + i * width, width, row);
+      kv_unpack_row(kind, row, dim, width, values.data() + i * dim);
     }
   }
   std::vector<std::byte> stored;
@@ -45,8 +48,8 @@ struct Cache {
 
 struct Problem {
   Problem(const Case& c, KvKind kind)
-      : k(kind, c.keys, c.dim, 22),
-        v(kind, c.keys, c.value_dim, 23),
+      : k(kind, c.keys, c.dim, 22, c.more),
+        v(kind, c.keys, c.value_dim, 23, c.more),
         q(random_floats(c.rows * c.dim, 21)),
         sinks(random_floats(c.rows, 24)),
         y(static_cast<size_t>(c.rows * (c.value_dim + 1)), -77.0f) {
@@ -157,7 +160,8 @@ TEST(Attention, ARowAloneAndAnyPiecesGiveTheSameBits) {
           attention_part(kernels, args, b, parts.data() + (b - range.begin) * size,
                          problem.scratch.data());
         std::fill(problem.y.begin(), problem.y.end(), -77.0f);
-        attention_join(args, parts.data());
+        attention_join(args, parts.data(), 0, args.rows / 2);  // and the rest
+        attention_join(args, parts.data(), args.rows / 2, args.rows);
         ASSERT_EQ(problem.y, whole) << name(c, kind, isa);
         for (int64_t r = 0; r < c.rows; r += 3) {
           AttentionArgs one = args;
@@ -238,16 +242,18 @@ TEST(KvRows, UnpackKernelsAgree) {
     if (!runs_here(entry.isa)) continue;
     for (const KvKind kind : kKinds) {
       for (const int64_t dim : {1, 7, 16, 20, 64, 65, 80, 128, 200}) {
-        const Cache cache(kind, 5, dim, 31);
-        std::vector<float> x(static_cast<size_t>(5 * (dim + 1)), -77.0f);
-        entry.run(cache.view, 5, x.data(), dim + 1);
-        for (int64_t i = 0; i < 5; ++i) {
-          for (int64_t d = 0; d < dim; ++d)
-            // AVX2 adds and multiplies in one.
-            ASSERT_NEAR(x[static_cast<size_t>(i * (dim + 1) + d)],
-                        cache.values[static_cast<size_t>(i * dim + d)], 1e-6)
-                << entry.name << " " << to_string(kind) << " dim " << dim;
-          ASSERT_EQ(x[static_cast<size_t>(i * (dim + 1) + dim)], -77.0f) << entry.name;
+        for (const int64_t more : {0, 70}) {
+          const Cache cache(kind, 5, dim, 31, more);
+          std::vector<float> x(static_cast<size_t>(5 * (dim + 1)), -77.0f);
+          entry.run(cache.view, 5, x.data(), dim + 1);
+          for (int64_t i = 0; i < 5; ++i) {
+            for (int64_t d = 0; d < dim; ++d)
+              // AVX2 adds and multiplies in one.
+              ASSERT_NEAR(x[static_cast<size_t>(i * (dim + 1) + d)],
+                          cache.values[static_cast<size_t>(i * dim + d)], 1e-6)
+                  << entry.name << " " << to_string(kind) << " dim " << dim;
+            ASSERT_EQ(x[static_cast<size_t>(i * (dim + 1) + dim)], -77.0f) << entry.name;
+          }
         }
       }
     }
@@ -264,7 +270,7 @@ TEST(KvRows, ErrorsStayWithinTheirBounds) {
         std::vector<std::byte> row(static_cast<size_t>(kv_row_bytes(kind, dim)));
         std::vector<float> back(x.size());
         kv_pack_row(kind, x.data(), dim, row.data());
-        kv_unpack_row(kind, row.data(), dim, back.data());
+        kv_unpack_row(kind, row.data(), dim, dim, back.data());
         for (int64_t begin = 0; begin < dim; begin += kKvGroup) {
           const auto from = x.begin() + begin, to = x.begin() + std::min(dim, begin + kKvGroup);
           const auto [low, high] = std::minmax_element(from, to);
@@ -292,11 +298,11 @@ TEST(KvRows, ExtremesDoNotBecomeInfinite) {
     std::vector<std::byte> row(static_cast<size_t>(kv_row_bytes(kind, 8)));
     std::vector<float> back(8);
     kv_pack_row(kind, x.data(), 8, row.data());
-    kv_unpack_row(kind, row.data(), 8, back.data());
+    kv_unpack_row(kind, row.data(), 8, 8, back.data());
     for (const float value : back) ASSERT_TRUE(std::isfinite(value)) << to_string(kind);
     const std::vector<float> zeros(8);
     kv_pack_row(kind, zeros.data(), 8, row.data());
-    kv_unpack_row(kind, row.data(), 8, back.data());
+    kv_unpack_row(kind, row.data(), 8, 8, back.data());
     EXPECT_EQ(back, zeros) << to_string(kind);
   }
 }

@@ -38,14 +38,18 @@ auto best_of(std::span<const Entry> table, Isa isa) {
 int64_t padded(int64_t dim) { return (dim + 31) / 32 * 32; }
 
 // Sums so far of a row, and what a part adds to them. Factors are against the larger maximum.
-void join_row(const float* part, const float* products, int64_t dim, float* total, float* y) {
+void join_row(const float* part, const float* __restrict products, int64_t dim, float* total,
+              float* __restrict y) {
   if (part[0] == kLowest) return;
   const float largest = std::max(total[0], part[0]);
   const float keep = total[0] == largest ? 1.0f : std::exp(total[0] - largest);
   const float add = part[0] == largest ? 1.0f : std::exp(part[0] - largest);
   total[0] = largest;
   total[1] = total[1] * keep + part[1] * add;
-  for (int64_t d = 0; d < dim; ++d) y[d] = y[d] * keep + products[d] * add;
+  int64_t d = 0;
+  for (; d + 16 <= dim; d += 16)  // a count that compilers make vectors of
+    for (int64_t i = d; i < d + 16; ++i) y[i] = y[i] * keep + products[i] * add;
+  for (; d < dim; ++d) y[d] = y[d] * keep + products[d] * add;
 }
 
 void finish_row(const float* sink, int64_t dim, const float* total, float* y) {
@@ -167,48 +171,50 @@ namespace {
 struct Totals {
   float sums[2 * kAttentionRows];
 };
-void start(const AttentionArgs& args, Totals* totals) {
-  for (int64_t r = 0; r < args.rows; ++r) {
+void start(const AttentionArgs& args, RowRange rows, Totals* totals) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
     totals->sums[2 * r] = kLowest;
     totals->sums[2 * r + 1] = 0;
     std::fill_n(args.y + r * args.ldy, args.v.dim, 0.0f);
   }
 }
-void join(const AttentionArgs& args, const float* part, Totals* totals) {
-  for (int64_t r = 0; r < args.rows; ++r)
+void join(const AttentionArgs& args, RowRange rows, const float* part, Totals* totals) {
+  for (int64_t r = rows.begin; r < rows.end; ++r)
     join_row(part + 2 * r, part + 2 * args.rows + r * args.v.dim, args.v.dim, totals->sums + 2 * r,
              args.y + r * args.ldy);
 }
-void finish(const AttentionArgs& args, const Totals& totals) {
-  for (int64_t r = 0; r < args.rows; ++r)
+void finish(const AttentionArgs& args, RowRange rows, const Totals& totals) {
+  for (int64_t r = rows.begin; r < rows.end; ++r)
     finish_row(args.sinks[r], args.v.dim, totals.sums + 2 * r, args.y + r * args.ldy);
 }
 
 }  // namespace
 
-void attention_join(const AttentionArgs& args, const float* parts) {
+void attention_join(const AttentionArgs& args, const float* parts, int64_t begin, int64_t end) {
   Totals totals;
-  start(args, &totals);
+  const RowRange rows{begin, end};
+  start(args, rows, &totals);
   const BlockRange range = attention_blocks(args);
   for (int64_t b = range.begin; b < range.end; ++b) {
-    join(args, parts, &totals);
+    join(args, rows, parts, &totals);
     parts += part_floats(args.rows, args.v.dim);
   }
-  finish(args, totals);
+  finish(args, rows, totals);
 }
 
 void attention_rows(const AttentionKernels& kernels, const AttentionArgs& args, float* scratch) {
   Totals totals;
-  start(args, &totals);
+  const RowRange rows{0, args.rows};
+  start(args, rows, &totals);
   float* part = scratch;
   scratch += part_floats(kAttentionRows, args.v.dim);
   const BlockRange range = attention_blocks(args);
   for (int64_t b = range.begin; b < range.end; ++b) {
     if (args.cancel && args.cancel->cancelled()) return;
     attention_part(kernels, args, b, part, scratch);
-    join(args, part, &totals);
+    join(args, rows, part, &totals);
   }
-  finish(args, totals);
+  finish(args, rows, totals);
 }
 
 }  // namespace pome::kernels

@@ -108,7 +108,7 @@ int64_t direct_scratch(int64_t dim);
 int64_t attention_scratch(int64_t dim, int64_t value_dim);  // floats of the calls below
 void attention_rows(const AttentionKernels& kernels, const AttentionArgs& args, float* scratch);
 
-// The same in pieces: parts of single blocks by anyone, joined by one call. A part is
+// The same in pieces: parts of single blocks by anyone, joined row by row. A part is
 // part_floats() long: rows of [largest, sum], then rows of v.dim.
 struct BlockRange {
   int64_t begin = 0, end = 0;  // blocks that some row sees
@@ -117,8 +117,8 @@ BlockRange attention_blocks(const AttentionArgs& args);
 int64_t part_floats(int64_t rows, int64_t value_dim);
 void attention_part(const AttentionKernels& kernels, const AttentionArgs& args, int64_t block,
                     float* part, float* scratch);
-// `parts`: those of all blocks of the range, in order.
-void attention_join(const AttentionArgs& args, const float* parts);
+// Rows [begin, end). `parts`: those of all blocks of the range, in order.
+void attention_join(const AttentionArgs& args, const float* parts, int64_t begin, int64_t end);
 
 #define POME_SOFTMAX_KERNEL(isa, function) float function(const SoftmaxArgs& args);
 #define POME_WEIGHTED_SUM_KERNEL(isa, function) void function(const WeightedSumArgs& args);

@@ -73,7 +73,7 @@ POME_INLINE_AVX2 GroupOf group_of(const std::byte* row, int64_t group) {
 // Codes are there for whole sixteens; what is beyond `dim` is not written.
 template <bool kBytes>
 POME_TARGET_AVX2 void unpack_codes(const KvRows& rows, const std::byte* row, float* x) {
-  const std::byte* codes = row + 4 * kv_groups(rows.dim);
+  const std::byte* codes = row + 4 * kv_groups(rows.width);
   const __m256 low = _mm256_loadu_ps(kNf4), high = _mm256_loadu_ps(kNf4 + 8);
   for (int64_t d = 0; d < rows.dim; d += 8) {
     const GroupOf group = group_of(row, d / kKvGroup);

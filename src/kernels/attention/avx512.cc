@@ -47,11 +47,11 @@ POME_TARGET_AVX512 void scores_tile(const DirectArgs& args, int64_t row, int64_t
   const std::byte* rows[kKeys];
   for (int k = 0; k < kKeys; ++k)
     rows[k] = args.cache.data + std::min(key + k, args.n - 1) * args.cache.row_bytes;
-  const int64_t dim = args.cache.dim;
+  const int64_t dim = args.cache.dim, width = args.cache.width;
   for (int64_t d0 = 0; d0 < dim; d0 += kKvGroup) {
     for (int half = 0; half < kKeys; half += 4) {
-      Load k0(rows[half], dim), k1(rows[half + 1], dim), k2(rows[half + 2], dim),
-          k3(rows[half + 3], dim);
+      Load k0(rows[half], width), k1(rows[half + 1], width), k2(rows[half + 2], width),
+          k3(rows[half + 3], width);
       k0.group(d0 / kKvGroup);
       k1.group(d0 / kKvGroup);
       k2.group(d0 / kKvGroup);
@@ -104,7 +104,7 @@ POME_TARGET_AVX512 void mix_tile(const DirectArgs& args, int64_t row, int64_t d0
   }
   const float* p = args.s + row * kAttentionKeys;
   for (int64_t j = 0; j < args.n; ++j) {
-    Load values(args.cache.data + j * args.cache.row_bytes, dim);
+    Load values(args.cache.data + j * args.cache.row_bytes, args.cache.width);
     values.group(d0 / kKvGroup);
     __m512 v[4];
     POME_UNROLL

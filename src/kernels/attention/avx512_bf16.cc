@@ -119,7 +119,7 @@ POME_TARGET_BF16 void pack_keys(const KvRows& keys, int64_t n, uint32_t* out) {
     for (int64_t d = 0; d < keys.dim; d += 32) {
       __m512i words[16];
       for (int i = 0; i < 16; ++i) {
-        Load load(keys.data + std::min(j + i, n - 1) * keys.row_bytes, keys.dim);
+        Load load(keys.data + std::min(j + i, n - 1) * keys.row_bytes, keys.width);
         load.group(d / kKvGroup);
         const __mmask16 first = mask_below(keys.dim - d), second = mask_below(keys.dim - d - 16);
         const __m512 low = _mm512_maskz_mov_ps(first, load.load(d, first));
@@ -141,8 +141,8 @@ POME_TARGET_BF16 void pack_values(const KvRows& values, int64_t n, uint32_t* out
                                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i pairs = _mm512_load_si512(kPairs);
   for (int64_t j = 0; j < n; j += 2) {
-    Load even(values.data + j * values.row_bytes, values.dim);
-    Load odd(values.data + std::min(j + 1, n - 1) * values.row_bytes, values.dim);
+    Load even(values.data + j * values.row_bytes, values.width);
+    Load odd(values.data + std::min(j + 1, n - 1) * values.row_bytes, values.width);
     for (int64_t d = 0; d < values.dim; d += 16) {
       even.group(d / kKvGroup);
       odd.group(d / kKvGroup);

@@ -116,7 +116,7 @@ void kv_pack_row(KvKind kind, const float* x, int64_t dim, std::byte* row) {
   }
 }
 
-void kv_unpack_row(KvKind kind, const std::byte* row, int64_t dim, float* x) {
+void kv_unpack_row(KvKind kind, const std::byte* row, int64_t dim, int64_t width, float* x) {
   const auto size = static_cast<size_t>(dim);
   if (kind == KvKind::kF32) {
     std::memcpy(x, row, size * sizeof(float));
@@ -126,7 +126,7 @@ void kv_unpack_row(KvKind kind, const std::byte* row, int64_t dim, float* x) {
     f16_to_f32({reinterpret_cast<const uint16_t*>(row), size}, {x, size});
     return;
   }
-  const auto* codes = reinterpret_cast<const uint8_t*>(row) + 4 * kv_groups(dim);
+  const auto* codes = reinterpret_cast<const uint8_t*>(row) + 4 * kv_groups(width);
   for (int64_t d = 0; d < dim; ++d) {
     uint32_t word;
     std::memcpy(&word, row + d / kKvGroup * 4, 4);

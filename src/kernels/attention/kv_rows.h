@@ -38,15 +38,17 @@ inline constexpr float kNf4[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.
 
 // `x` [dim] into a row, and back. NaN stays NaN in f32 and f16 only.
 void kv_pack_row(KvKind kind, const float* x, int64_t dim, std::byte* row);
-// The same at any speed: the definition of unpacking.
-void kv_unpack_row(KvKind kind, const std::byte* row, int64_t dim, float* x);
+// The same at any speed: the definition of unpacking. Gives the first `dim` of a row's `width`
+// values.
+void kv_unpack_row(KvKind kind, const std::byte* row, int64_t dim, int64_t width, float* x);
 
-// Rows of one head, one behind the other.
+// Rows of one head, one behind the other. A row holds `width` values, of which the first `dim` are
+// meant: keys and values may lie in one row.
 struct KvRows {
   KvKind kind = KvKind::kF32;
   const std::byte* data = nullptr;
-  int64_t row_bytes = 0, dim = 0;
-  KvRows from(int64_t row) const { return {kind, data + row * row_bytes, row_bytes, dim}; }
+  int64_t row_bytes = 0, dim = 0, width = 0;
+  KvRows from(int64_t row) const { return {kind, data + row * row_bytes, row_bytes, dim, width}; }
 };
 
 }  // namespace pome::kernels

@@ -1,7 +1,7 @@
 // Sixteen values of a cached row as floats, for every kind.
 //
-// A loader belongs to one row; group() comes before the loads of its 64 values. Lanes that the mask
-// leaves out hold any finite number, and no memory behind them is touched.
+// A loader belongs to one row of `width` values; group() comes before the loads of its 64. Lanes
+// that the mask leaves out hold any finite number, and no memory behind them is touched.
 #pragma once
 
 #include <cstring>
@@ -35,8 +35,8 @@ struct LoadF16 {
 };
 
 struct LoadGroups {
-  POME_INLINE_AVX512 LoadGroups(const std::byte* row, int64_t dim)
-      : parameters(row), codes(row + 4 * kv_groups(dim)) {}
+  POME_INLINE_AVX512 LoadGroups(const std::byte* row, int64_t width)
+      : parameters(row), codes(row + 4 * kv_groups(width)) {}
   POME_INLINE_AVX512 void group(int64_t g) {
     int32_t word;
     std::memcpy(&word, parameters + 4 * g, 4);
@@ -50,7 +50,7 @@ struct LoadGroups {
 };
 
 struct LoadQ8 : LoadGroups {
-  POME_INLINE_AVX512 LoadQ8(const std::byte* row, int64_t dim) : LoadGroups(row, dim) {}
+  POME_INLINE_AVX512 LoadQ8(const std::byte* row, int64_t width) : LoadGroups(row, width) {}
   POME_INLINE_AVX512 __m512 load(int64_t d, __mmask16 mask) const {
     const __m512i code = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, codes + d));
     return _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(code), offset);
@@ -58,7 +58,7 @@ struct LoadQ8 : LoadGroups {
 };
 
 struct LoadQ4 : LoadGroups {
-  POME_INLINE_AVX512 LoadQ4(const std::byte* row, int64_t dim) : LoadGroups(row, dim) {}
+  POME_INLINE_AVX512 LoadQ4(const std::byte* row, int64_t width) : LoadGroups(row, width) {}
   POME_INLINE_AVX512 __m512 load(int64_t d, __mmask16 mask) const {
     // Codes are padded to sixteen, so a group that has any has eight bytes.
     const auto there = static_cast<__mmask16>(mask ? 0xFF : 0);

@@ -36,7 +36,7 @@ void weighted_sum_portable(const WeightedSumArgs& args) {
 
 void unpack_portable(const KvRows& rows, int64_t n, float* x, int64_t ldx) {
   for (int64_t i = 0; i < n; ++i)
-    kv_unpack_row(rows.kind, rows.data + i * rows.row_bytes, rows.dim, x + i * ldx);
+    kv_unpack_row(rows.kind, rows.data + i * rows.row_bytes, rows.dim, rows.width, x + i * ldx);
 }
 
 }  // namespace pome::kernels

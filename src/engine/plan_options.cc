@@ -1,0 +1,59 @@
+// What a plan can be made of: the graph and the options that it is compiled with.
+#include <algorithm>
+
+#include "engine/plan_impl.h"
+
+namespace pome {
+
+namespace {
+
+constexpr int64_t kDefaultCapacity = 4096, kLargestCapacity = int64_t{1} << 31;
+constexpr int64_t kLargestChunk = 1 << 16;
+constexpr int64_t kTailRows = 32;
+constexpr int kMostThreads = 1024;
+
+}  // namespace
+
+Status check_graph(const Graph& graph) {
+  POME_RETURN_IF_ERROR(validate(graph));
+  if (graph.token_ids == kNoValue)
+    return unsupported("the engine runs whole graphs, not a later part of a cut one");
+  const ValueType wanted{DType::kF32, {Symbol::kBatch, Symbol::kTokens, graph.info.vocab_size}};
+  if (!(graph.type(graph.output) == wanted)) {
+    return unsupported("the engine needs logits " + to_string(wanted.shape) + " as output, not " +
+                       to_string(graph.type(graph.output).shape));
+  }
+  return {};
+}
+
+Status read_options(const PlanOptions& options, const Graph& graph, PlanData* plan) {
+  if (options.isa) {
+    const std::vector<Isa> available = available_isas();
+    if (std::find(available.begin(), available.end(), *options.isa) == available.end()) {
+      return usage_error("this machine cannot run " + std::string(to_string(*options.isa)));
+    }
+    plan->isa = *options.isa;
+  } else {
+    POME_ASSIGN_OR_RETURN(plan->isa, selected_isa());
+  }
+  if (options.threads < 1 || options.threads > kMostThreads)
+    return usage_error("threads must lie in [1, " + std::to_string(kMostThreads) + "]");
+  const int64_t longest = graph.info.max_position_embeddings;
+  plan->threads = options.threads;
+  plan->exact = options.exact;
+  plan->kv = options.kv.value_or(options.exact ? KvKind::kF32 : KvKind::kF16);
+  plan->capacity = options.capacity ? options.capacity
+                   : longest > 0    ? std::min(longest, kDefaultCapacity)
+                                    : kDefaultCapacity;
+  if (plan->capacity < 1 || plan->capacity > kLargestCapacity)
+    return usage_error("a capacity of " + std::to_string(plan->capacity) + " tokens");
+  if (options.chunk < 1 || options.chunk > kLargestChunk)
+    return usage_error("a chunk of " + std::to_string(options.chunk) + " tokens");
+  plan->chunk = std::min(options.chunk, plan->capacity);
+  plan->tail_rows = std::min(plan->chunk, kTailRows);
+  plan->vocab_size = graph.info.vocab_size;
+  plan->name = graph.info.name;
+  return {};
+}
+
+}  // namespace pome
