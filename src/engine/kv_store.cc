@@ -15,7 +15,7 @@ void kv_round_row(KvKind kind, int64_t group, std::span<float> row) {
     const auto piece = row.subspan(begin, std::min(static_cast<size_t>(group), row.size() - begin));
     const auto size = static_cast<int64_t>(piece.size());
     kernels::kv_pack_row(kind, piece.data(), size, stored.data());
-    kernels::kv_unpack_row(kind, stored.data(), size, piece.data());
+    kernels::kv_unpack_row(kind, stored.data(), size, size, piece.data());
   }
 }
 

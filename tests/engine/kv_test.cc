@@ -48,7 +48,7 @@ TEST(KvStore, RoundsAsTheEnginesRowsDo) {
         static_cast<size_t>(kernels::kv_row_bytes(kind, static_cast<int64_t>(row.size()))));
     std::vector<float> wanted(row.size()), whole = row, small = row;
     kernels::kv_pack_row(kind, row.data(), 72, stored.data());
-    kernels::kv_unpack_row(kind, stored.data(), 72, wanted.data());
+    kernels::kv_unpack_row(kind, stored.data(), 72, 72, wanted.data());
     kv_round_row(kind, 64, whole);
     EXPECT_EQ(whole, wanted);
     EXPECT_NE(whole, row);
