@@ -337,7 +337,6 @@ class Compiler {
                            weight->view.columns, observer_);
     return finish(made, std::move(step));
   }
-  // Weights are known by the names of their constants.
   const std::string& weight_name(ValueId id) const {
     return graph_.constants[static_cast<size_t>(constant_of_[static_cast<size_t>(id)])].name;
   }

@@ -67,6 +67,8 @@ class Lowering {
   const SymShape& shape(ValueId id) const { return graph_.type(id).shape; }
   std::optional<int32_t> constant_of(ValueId id) const;  // index into Graph::constants
   bool ort() const { return options_.profile == OnnxOptions::Profile::kOrt; }
+  bool masked() const { return !options_.logits_only && !options_.explicit_kv; }
+  onnx::ValueInfo value_info(const std::string& name, const ValueType& type) const;
 
   // ---- values
   Result<Val> operand(const Node& node, size_t index);
@@ -90,8 +92,9 @@ class Lowering {
   Val reduce(const char* type, const std::string& name, const Val& x, int64_t axis, bool keep);
   Val scaled(const std::string& name, const Val& x, double factor);
   Val activation(Activation kind, const std::string& base, const std::string& name, const Val& x);
-  Val dimension(const Dim& dim);  // int64 [1]
-  Val scalar_of(const Dim& dim);  // int64 scalar
+  Dim fixed(const Dim& dim) const;  // what this form of the model makes of a symbol
+  Val dimension(const Dim& dim);    // int64 [1]
+  Val scalar_of(const Dim& dim);    // int64 scalar
 
   Val gather_integers(const Node& node, int32_t table, const Val& ids);
   Val matmul_nbits(const Node& node, const std::string& name, int32_t weight, const Val& x);
@@ -101,7 +104,8 @@ class Lowering {
 
   Val positions();                                                      // int64 [B, T]
   std::pair<Val, Val> rotation(const RopeOp& op, int32_t frequencies);  // cos, sin [B, 1, T, half]
-  Val visible(int64_t window, bool grouped);  // bool, broadcasts to [B, .., T, P + T]
+  // bool, broadcasts to [B, .., T, P + T]; empty where all keys are seen
+  Val visible(int64_t window, bool grouped);
 
   struct GroupQuery {  // an attention that becomes one GroupQueryAttention
     const Node* key_write = nullptr;
@@ -132,7 +136,5 @@ class Lowering {
   std::map<std::string, Val> cached_;
   std::vector<onnx::ValueInfo> inputs_, outputs_;
 };
-
-onnx::ValueInfo value_info(const std::string& name, const ValueType& type);
 
 }  // namespace pome::onnx_export

@@ -6,6 +6,7 @@
 #include "formats/manifest.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/frame.h"
+#include "pipeline/kv_plan.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
@@ -64,6 +65,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                        "' must be three numbers, such as 1.0.0");
   if (options.weights.empty()) options.weights = row->weights;
   if (options.chunk == 0) options.chunk = row->chunk;
+  POME_RETURN_IF_ERROR(settle_kv(*row, &options));
   const std::unique_ptr<TargetWriter> target = row->make();
   ConvertReport report;
   report.output = options.output;
@@ -79,6 +81,9 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, statistics, &report));
   report.tensors = std::move(quantized.tensors);
 
+  const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
+  POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
+
   const bool one_file = target->one_file(options);
   POME_RETURN_IF_ERROR(check_replaceable(options));
   POME_ASSIGN_OR_RETURN(
@@ -88,13 +93,19 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
-  const Source source{quantized.graph, checkpoint,     scheme_of(options),
-                      digest,          report.context, report.chunk};
+  const Source source{quantized.graph, checkpoint,   scheme_of(options), digest,
+                      report.context,  report.chunk, kv.tokens};
   POME_ASSIGN_OR_RETURN(const Written written,
                         target->write(source, options, staged->path(), work, &report));
   report.exported = written.exported;
   report.bytes = written.exported.bytes;
-  if (!one_file) {
+  if (one_file) {
+    report.packaging = summarise(options, kv);
+    report.packaging.files = {{written.model, report.bytes}};
+    POME_RETURN_IF_ERROR(check_budget(options, report.bytes, kv));
+  } else {
+    POME_ASSIGN_OR_RETURN(report.packaging,
+                          write_kv_sidecars(staged->path(), written.model, options, kv));
     if (target->tokenizer_beside())
       POME_RETURN_IF_ERROR(write_tokenizer_files(checkpoint, staged->path()));
     POME_RETURN_IF_ERROR(finish_folder(written, source, options, staged->path(), work, &report));

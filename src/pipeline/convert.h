@@ -11,6 +11,7 @@
 #include "export/coreml.h"
 #include "export/gguf.h"
 #include "export/onnx.h"
+#include "formats/kv_sidecars.h"
 #include "quantize/quantize.h"
 
 namespace pome {
@@ -21,6 +22,14 @@ struct ConvertOptions {
   std::string weights;  // scheme; "": int4, of gguf q4_k_m, of mlc q4f16_1
   std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
   std::string graph;    // "" or, for onnx, "logits-only"
+  std::string kv;       // "" or "explicit": a decode step with caches going in and out
+  // Of that step: caches "fixed" or "dynamic" ("" = the target's default), how an app stores them
+  // ("", "u8", "nf4") and how many tokens stay (0 = all; one of the two gives the other).
+  std::string cache, kvq;
+  int64_t kvq_group = 64, page_len = 0, max_pages = 0, sink_tokens = 0;
+  std::string preset;              // decides of the above what is not set, context and budget
+  uint64_t budget = 0;             // bytes of weights and caches; 0 = no limit
+  int64_t default_context = 4096;  // where `context` is 0 and the model has as many positions
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks
@@ -41,6 +50,7 @@ struct ConvertReport {
   ExportReport exported;
   uint64_t bytes = 0;  // of the whole artefact
   int64_t context = 0, chunk = 0;
+  PackagingSummary packaging;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
   std::vector<TensorError> errors;  // gguf, mlc: what rounding cost each weight

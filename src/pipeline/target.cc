@@ -29,7 +29,7 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
     return usage_error("--chunk must lie between 1 and 4096, is " + std::to_string(options.chunk));
   *chunk = options.chunk;
   if (options.context == 0) {
-    const int64_t wanted = std::min<int64_t>(info.max_position_embeddings, 4096);
+    const int64_t wanted = std::min(info.max_position_embeddings, options.default_context);
     *chunk = std::min(*chunk, wanted);
     *context = wanted / *chunk * *chunk;
     return {};
@@ -52,18 +52,23 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
-      {Target::kCoreml, "int4", 64, {}, {}, false, false, true, coreml_writer},
-      {Target::kOnnx,
-       "int4",
-       64,
-       {"ort", "plain"},
-       {"logits-only"},
-       true,
-       false,
-       true,
-       onnx_writer},
-      {Target::kGguf, "q4_k_m", 64, {}, {}, false, true, false, gguf_writer},
-      {Target::kMlc, "q4f16_1", 2048, {}, {}, false, false, false, mlc_writer},
+      {.target = Target::kCoreml,
+       .weights = "int4",
+       .caches = {"fixed", "dynamic"},
+       .cache_value_bytes = 2,
+       .calibrates = true,
+       .make = coreml_writer},
+      {.target = Target::kOnnx,
+       .weights = "int4",
+       .profiles = {"ort", "plain"},
+       .graphs = {"logits-only"},
+       .caches = {"dynamic"},
+       .cache_value_bytes = 4,
+       .blocks = true,
+       .calibrates = true,
+       .make = onnx_writer},
+      {.target = Target::kGguf, .weights = "q4_k_m", .importance = true, .make = gguf_writer},
+      {.target = Target::kMlc, .weights = "q4f16_1", .chunk = 2048, .make = mlc_writer},
   };
   return rows;
 }

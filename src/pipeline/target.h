@@ -20,6 +20,7 @@ struct Source {
   const Checkpoint& checkpoint;
   std::string scheme, tokenizer_digest;
   int64_t context = 0, chunk = 0;
+  int64_t places = 0;  // tokens that the caches hold
 };
 // What it wrote into the staged folder.
 struct Written {
@@ -63,12 +64,14 @@ class TargetWriter {
 struct TargetRow {
   Target target;
   const char* weights;  // default of --weights
-  int64_t chunk;        // and of --chunk
-  std::vector<std::string> profiles, graphs;
-  bool blocks = false;      // --block
-  bool importance = false;  // --imatrix
-  bool calibrates = false;  // --calibrate
-  std::unique_ptr<TargetWriter> (*make)();
+  int64_t chunk = 64;   // and of --chunk
+  std::vector<std::string> profiles = {}, graphs = {};
+  std::vector<std::string> caches = {};  // --cache of --kv explicit, the default first
+  int64_t cache_value_bytes = 2;  // of a number in a cache, where its runtime chooses no other
+  bool blocks = false;            // --block
+  bool importance = false;        // --imatrix
+  bool calibrates = false;        // --calibrate
+  std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();
 // The row that the options name, whose flags it has; kUsage.

@@ -50,6 +50,10 @@ class CoremlWriter final : public TargetWriter {
   Result<Written> write(const Source& source, const ConvertOptions& options,
                         const std::string& path, const WorkContext& work, ConvertReport*) override {
     CoremlOptions coreml;
+    using Caches = CoremlOptions::Caches;
+    if (options.kv == "explicit")
+      coreml.caches = options.cache == "dynamic" ? Caches::kDynamic : Caches::kFixed;
+    coreml.places = source.places;
     coreml.context = source.context;
     coreml.chunk = source.chunk;
     coreml.one_function = options.one_function;

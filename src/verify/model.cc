@@ -8,6 +8,7 @@
 #include "formats/mlc.h"
 #include "interp/graph_eval.h"
 #include "models/models.h"
+#include "verify/cache_policy.h"
 
 namespace pome {
 
@@ -72,7 +73,11 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
   }
   POME_ASSIGN_OR_RETURN(model.exported, ExportedModel::open(paths));
   POME_RETURN_IF_ERROR(model.exported->prepare(options.threads, options.round_f16));
-  POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner());
+  CachePolicy policy;
+  if (model.exported->is_step()) {
+    POME_ASSIGN_OR_RETURN(policy, read_cache_policy(paths.package));
+  }
+  POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner(std::move(policy)));
   model.context = model.runner->info().capacity;
   if (options.context > model.runner->info().capacity)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +

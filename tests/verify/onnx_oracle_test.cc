@@ -17,7 +17,7 @@ using namespace test;
 constexpr size_t kSteps = 64;
 
 struct Case {
-  std::string name, model, target = "onnx", profile, weights;
+  std::string name, model, target = "onnx", profile, weights, kv;
   std::optional<std::string> embedding;
   std::string artefact;
   std::vector<int32_t> ids;
@@ -46,6 +46,7 @@ class OnnxOracle : public testing::Test {
     options.profile = c->profile;
     options.weights = c->weights;
     options.embedding = c->embedding;
+    options.kv = c->kv;
     options.context = 128;
     WorkContext work;
     work.threads = 2;
@@ -173,6 +174,73 @@ TEST_F(OnnxOracle, RuntimeComputesBlocksWithMinima) {
       EXPECT_LT(largest_difference(cases[i].ours, theirs), 1e-3);
     else
       EXPECT_LT(mean_kl(cases[i].ours, theirs, cases[i].ours.size() / cases[i].ids.size()), 0.02);
+  }
+}
+
+// A decode step with explicit caches: 64 tokens, each chosen from the runtime's own logits, over
+// the caches that it gives back; the engine chooses the same.
+TEST_F(OnnxOracle, DecodeStepsChooseTheEnginesTokens) {
+  POME_NEED_PYTHON("onnxruntime");
+  POME_NEED_PYTHON("onnx");
+  std::vector<Case> cases;
+  Json jobs = Json::array();
+  std::vector<std::string> models = {kZoo + "latent-kv", kModels + "tales"};
+  if (everything()) models = chosen_models();
+  for (const std::string& model : models) {
+    for (const auto& [profile, weights] :
+         {std::pair("ort", "f32"), std::pair("plain", "f32"), std::pair("ort", "int4")}) {
+      Case c;
+      c.name = model.substr(model.rfind('/') + 1) + "-step-" + profile + "-" + weights;
+      c.model = model;
+      c.profile = profile;
+      c.weights = weights;
+      c.kv = "explicit";
+      // The path of the engine, over the weights of the file where these are rounded.
+      const Status converted = convert_case(&c);
+      ASSERT_TRUE(converted.ok()) << c.name << ": " << converted.to_string();
+      c.ids = read_ids(model + "/golden/ids.txt");
+      c.ids.resize(8);
+      c.prompt = c.ids.size();
+      LoadOptions load;
+      load.threads = 2;
+      load.need_tokenizer = false;
+      const bool exact = c.weights == "f32";
+      const auto guide = load_model(exact ? model : c.artefact, load, {});
+      ASSERT_TRUE(guide.ok()) << guide.status().to_string();
+      std::vector<float> logits(static_cast<size_t>(guide->runner->info().vocab_size));
+      ASSERT_TRUE(guide->runner->prefill(c.ids, LogitsOf::kLast, logits).ok());
+      for (size_t i = 0; i < kSteps; ++i) {
+        c.ids.push_back(
+            static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+        ASSERT_TRUE(guide->runner->decode(c.ids.back(), logits).ok());
+      }
+      run_ours(&c);
+      jobs.push_back({{"model", c.artefact + "/model.onnx"},
+                      {"ids", c.ids},
+                      {"prompt", c.prompt},
+                      {"out", c.artefact + ".npy"}});
+      cases.push_back(std::move(c));
+    }
+  }
+  const Json answer =
+      run_python_file(POME_SOURCE_DIR "/tests/verify/onnx_runtime.py", {{"jobs", jobs}});
+  ASSERT_TRUE(answer.is_object());
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const Case& c = cases[i];
+    SCOPED_TRACE(c.name);
+    EXPECT_EQ(answer["checked"][i].get<std::string>(), "");
+    const std::vector<float> theirs = read_floats(c.artefact + ".npy");
+    const double difference = largest_difference(c.ours, theirs);
+    EXPECT_LT(difference, 1e-3);
+    const size_t vocab = theirs.size() / c.ids.size();
+    size_t same = 0;
+    for (size_t at = c.prompt; at < c.ids.size(); ++at) {
+      const auto row = std::span(theirs).subspan((at - 1) * vocab, vocab);
+      same += std::max_element(row.begin(), row.end()) - row.begin() == c.ids[at];
+    }
+    EXPECT_EQ(same, kSteps);
+    std::printf("%-28s %zu of %zu tokens, runtime against interpreter %.1e\n", c.name.c_str(), same,
+                kSteps, difference);
   }
 }
 
