@@ -59,7 +59,7 @@ TEST(KvStore, RoundsAsTheEnginesRowsDo) {
       for (size_t i = 0; i < 16; ++i) most = std::max(most, std::abs(x[i] - row[i]));
       return most;
     };
-    EXPECT_LT(error(small) * 20, error(whole));
+    EXPECT_LT(error(small) * 5, error(whole));
   }
   EXPECT_EQ(kv_stored_bytes(KvKind::kQ8, 64, 72), 8 + 72);
   EXPECT_EQ(kv_stored_bytes(KvKind::kQ4, 16, 72), 20 + 36);
