@@ -6,6 +6,7 @@
 
 #include "formats/onnx_samples.h"
 #include "malformed/gguf_bytes.h"
+#include "malformed/mlc_text.h"
 #include "malformed/pytorch_bytes.h"
 #include "malformed/safetensors_bytes.h"
 #include "malformed/sentencepiece_bytes.h"
@@ -117,6 +118,11 @@ void json_seeds() {
   write("json", "deep", std::string(64, '[') + std::string(64, ']'));
 }
 
+void mlc_seeds() {
+  write("mlc", "two", valid_mlc_cache());
+  write("mlc", "empty", R"({"metadata": null, "records": []})");
+}
+
 void jinja_seeds() {
   int count = 0;
   for (const char* source : pome::kTemplateCases) write("jinja", std::to_string(count++), source);
@@ -144,6 +150,7 @@ int main(int count, char** arguments) {
   safetensors_seeds();
   pytorch_seeds();
   json_seeds();
+  mlc_seeds();
   tokenizer_seeds();
   jinja_seeds();
   return 0;

@@ -188,17 +188,6 @@ std::string fixed(double value, int digits) {
   return text;
 }
 
-std::string human_bytes(uint64_t bytes) {
-  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
-  double value = static_cast<double>(bytes);
-  size_t unit = 0;
-  while (value >= 1000 && unit + 1 < std::size(kUnits)) {
-    value /= 1000;
-    ++unit;
-  }
-  return fixed(value, unit == 0 ? 0 : value < 10 ? 2 : 1) + " " + kUnits[unit];
-}
-
 uint64_t peak_memory_bytes() {
   struct rusage usage {};
   getrusage(RUSAGE_SELF, &usage);

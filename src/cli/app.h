@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/status.h"
+#include "base/units.h"
 #include "verify/model.h"
 
 namespace pome::cli {
@@ -67,8 +68,6 @@ void add_bench(App& app);
 void add_chat(App& app);
 void add_exec(App& app);
 
-// "12.3 MB", GB = 10^9.
-std::string human_bytes(uint64_t bytes);
 std::string fixed(double value, int digits);
 uint64_t peak_memory_bytes();
 // A text file, or the text embedded for verification when `path` is empty.

@@ -30,6 +30,15 @@ std::string describe_worst(const ConvertReport& report) {
          " (" + worst->encoding + ")\n";
 }
 
+// What a decode step takes in memory.
+std::string describe_step(const ConvertReport& report) {
+  const PackagingSummary& p = report.packaging;
+  return "  caches           " + human_bytes(p.kv_cache_bytes) + " of " +
+         std::to_string(p.kv_tokens) + " tokens, " + human_bytes(p.kv_step_bytes) +
+         " more while a step runs; with the weights " + human_bytes(p.total_bytes()) +
+         (p.budget_bytes ? " of " + human_bytes(*p.budget_bytes) : "") + "\n";
+}
+
 Status run(App& app, ConvertOptions options) {
   POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
   const Stopwatch watch;
@@ -57,10 +66,15 @@ Status run(App& app, ConvertOptions options) {
                     {"bits_per_weight", report.exported.bits_per_weight},
                     {"context", report.context},
                     {"chunk", report.chunk},
+                    {"kv_tokens", report.packaging.kv_tokens},
+                    {"kv_cache_bytes", report.packaging.kv_cache_bytes},
+                    {"kv_step_bytes", report.packaging.kv_step_bytes},
+                    {"total_bytes", report.packaging.total_bytes()},
                     {"encodings", encodings},
                     {"fallbacks", fallbacks},
                     {"tensors", describe_errors(report)},
                     {"kept_integers", kept},
+                    {"calibrated_tokens", report.calibrated_tokens},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -85,8 +99,11 @@ Status run(App& app, ConvertOptions options) {
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
             "\n";
   text += describe_worst(report);
+  if (report.calibrated_tokens > 0)
+    text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
+  if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
   for (const std::string& note : report.notes) text += "  note             " + note + "\n";
   text += "  graph hash       " + report.exported.hashes.graph_hash.substr(0, 16) + "\n";
   text += "  time, memory     " + fixed(seconds, 2) + " s, peak " +
@@ -107,8 +124,14 @@ void add_convert(App& app) {
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
                       "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
-                      "type or mixture such as q8_0 or q4_k_m (default)");
+                      "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
+                      "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
+  command->add_option("--calibrate", c.calibrate,
+                      "coreml, onnx: a text whose activations tell the rounding what matters");
+  command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
+      ->capture_default_str()
+      ->check(positive());
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");
@@ -116,8 +139,7 @@ void add_convert(App& app) {
       ->add_option("--context", c.context,
                    "tokens the KV cache holds (default: min(max_position_embeddings, 4096))")
       ->check(positive());
-  command->add_option("--chunk", c.chunk, "tokens per prefill call")
-      ->capture_default_str()
+  command->add_option("--chunk", c.chunk, "tokens per prefill call (default: 64, of mlc 2048)")
       ->check(positive());
   command->add_option_function<std::string>(
       "--functions",
@@ -131,6 +153,32 @@ void add_convert(App& app) {
                       "variant of the target; onnx: ort (default) or plain (no operators of "
                       "com.microsoft)");
   command->add_option("--graph", c.graph, "onnx: logits-only (input_ids to logits, no caches)");
+  command->add_option(
+      "--kv", c.kv, "explicit: one decode step whose caches are inputs and outputs (coreml onnx)");
+  command->add_option(
+      "--cache", c.cache,
+      "of --kv explicit: fixed (coreml, default) or dynamic length (onnx, default)");
+  command->add_option("--kvq", c.kvq,
+                      "of --kv explicit: how an app stores the caches, u8 or nf4 (default: as they "
+                      "are)");
+  command->add_option("--kvq-group", c.kvq_group, "values that share a scale: 16, 32 or 64")
+      ->capture_default_str();
+  command->add_option("--page-len", c.page_len,
+                      "of --kv explicit: tokens of a page; the newest pages stay (default: all)");
+  command->add_option("--max-pages", c.max_pages, "pages that stay (default 4)");
+  command->add_option("--sink-tokens", c.sink_tokens, "first tokens that stay beside the pages");
+  command->add_option(
+      "--preset", c.preset,
+      "--kv explicit for a phone: mobile_4gb or mobile_2gb (context, caches, budget)");
+  command->add_option_function<std::string>(
+      "--budget",
+      [options](const std::string& text) {
+        const auto bytes = parse_bytes(text, "--budget");
+        if (!bytes.ok())
+          throw CLI::ValidationError("--budget", std::string(bytes.status().message()));
+        options->budget = *bytes;
+      },
+      "fail (4) when weights and caches take more, such as 3GB");
   command->add_option("--block", c.block, "onnx: columns that share a scale, 16 to 256");
   command->add_option("--artefact-version", c.version, "semantic version of the artefact")
       ->capture_default_str();

@@ -163,6 +163,7 @@ Status inspect_checkpoint(App& app, const Options& options) {
               {"bytes", bytes},
               {"dtypes", dtypes},
               {"config", nullptr}};
+  if (const auto metadata = checkpoint.metadata(); !metadata.empty()) all["metadata"] = metadata;
   if (const auto info = read_model_info(checkpoint); info.ok()) {
     all["family"] = info->family;
     all["config"] = config_json(*info);

@@ -13,6 +13,54 @@ struct Options {
 // null where there is nothing to report.
 Json figure(double value, bool known) { return known ? Json(value) : Json(); }
 
+Json step_to_json(const StepReport& step) {
+  const auto count = [](const std::optional<int64_t>& value) {
+    return value ? Json(*value) : Json();
+  };
+  Json out = {{"first_ms", step.first_ms},
+              {"mean_ms", step.mean_ms},
+              {"logits_bytes", step.logits_bytes},
+              {"fed_back", step.steps},
+              {"same_tokens", count(step.same)},
+              {"ties", count(step.ties)},
+              {"kv_scheme", step.scheme.empty() ? Json() : Json(step.scheme)},
+              {"kv_group_size", step.group_size},
+              {"kept_tokens", step.kept},
+              {"sink_tokens", step.sinks},
+              {"cost", nullptr}};
+  if (step.cost)
+    out["cost"] = {{"tokens", step.cost->artefact.tokens},
+                   {"mean_kld", step.cost->mean_kld},
+                   {"mean_kld_stderr", step.cost->mean_kld_stderr},
+                   {"top1_agreement", step.cost->top1_agreement},
+                   {"ppl_increase_percent", step.cost->ppl_increase_percent}};
+  return out;
+}
+
+std::string step_to_text(const StepReport& step) {
+  std::string text = "first step   " + fixed(step.first_ms, 2) + " ms here, logits of " +
+                     std::to_string(step.logits_bytes) + " bytes; then " +
+                     std::to_string(step.steps) + " fed back, " + fixed(step.mean_ms, 2) +
+                     " ms each\n";
+  if (step.same)
+    text += "tokens       " + std::to_string(*step.same) + " of " + std::to_string(step.steps) +
+            " are the engine's" +
+            (*step.ties > 0 ? ", " + std::to_string(*step.ties) + " as good" : "") + "\n";
+  if (!step.cost) return text;
+  text +=
+      "caches       " + (step.scheme.empty() ? "not rounded" : step.scheme) +
+      (step.group_size > 0 ? " in groups of " + std::to_string(step.group_size) : "") + ", " +
+      (step.kept > 0 ? "the newest " + std::to_string(step.kept - step.sinks) + " tokens" +
+                           (step.sinks > 0 ? " and the first " + std::to_string(step.sinks) : "")
+                     : "all tokens") +
+      ": mean KL " + fixed(step.cost->mean_kld, 6) + " ± " + fixed(step.cost->mean_kld_stderr, 6) +
+      ", same best token in " + fixed(100 * step.cost->top1_agreement, 2) + " %, perplexity " +
+      (step.cost->ppl_increase_percent >= 0 ? "+" : "") +
+      fixed(step.cost->ppl_increase_percent, 2) + " %, over " +
+      std::to_string(step.cost->artefact.tokens) + " tokens\n";
+  return text;
+}
+
 Json to_json(const VerifyReport& report) {
   Json integrity = Json::array(), functions = Json::array();
   for (const IntegrityFinding& finding : report.integrity)
@@ -51,6 +99,7 @@ Json to_json(const VerifyReport& report) {
   out["top1_agreement"] = figure(c.top1_agreement, known);
   out["max_abs_error"] = figure(c.max_abs_error, known);
   out["engine_max_abs_error"] = figure(report.engine_max_abs_error, known);
+  if (report.step) out["step"] = step_to_json(*report.step);
   return out;
 }
 
@@ -76,6 +125,7 @@ std::string to_text(const VerifyReport& report) {
                   f.mean_abs_error, static_cast<long long>(f.tokens));
     text += line;
   }
+  if (report.step) text += step_to_text(*report.step);
   if (report.has_comparison) {
     const Comparison& c = report.against_original;
     text += "perplexity   " + fixed(c.artefact.perplexity, 4) + " ± " +

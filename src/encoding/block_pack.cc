@@ -30,10 +30,14 @@ void pack_fifth_bits(const uint8_t* codes, uint8_t (&qh)[4]) {
 // Two bits of each code in the two-bit order.
 void pack_pairs(const uint8_t* codes, uint8_t (&qs)[64]) {
   for (int h = 0; h < 2; ++h)
-    for (int l = 0; l < 32; ++l) {
-      const uint8_t* from = codes + 128 * h + l;
-      qs[32 * h + l] = static_cast<uint8_t>((from[0] & 3) | (from[32] & 3) << 2 |
-                                            (from[64] & 3) << 4 | (from[96] & 3) << 6);
+    for (int l = 0; l < 32; l += 8) {  // eight bytes at a time
+      uint64_t bits = 0;
+      for (int e = 0; e < 4; ++e) {
+        uint64_t part;
+        std::memcpy(&part, codes + 128 * h + 32 * e + l, 8);
+        bits |= (part & 0x0303030303030303u) << (2 * e);
+      }
+      std::memcpy(qs + 32 * h + l, &bits, 8);
     }
 }
 
@@ -67,8 +71,15 @@ void pack_q3_k(const BlockCodes& b, std::byte* out) {
   BlockQ3_K block{};
   block.d = b.d;
   pack_pairs(b.codes, block.qs);
-  for (int e = 0; e < 256; ++e)
-    block.hmask[e % 32] |= static_cast<uint8_t>((b.codes[e] >> 2 & 1) << (e / 32));
+  for (int l = 0; l < 32; l += 8) {  // eight bytes at a time
+    uint64_t bits = 0;
+    for (int e = 0; e < 8; ++e) {
+      uint64_t codes;
+      std::memcpy(&codes, b.codes + 32 * e + l, 8);
+      bits |= (codes >> 2 & 0x0101010101010101u) << e;
+    }
+    std::memcpy(block.hmask + l, &bits, 8);
+  }
   for (int j = 0; j < 16; ++j) {
     const int scale = b.scales[j] + 32;
     block.scales[j % 8] |= static_cast<uint8_t>((scale & 15) << (j < 8 ? 0 : 4));

@@ -27,6 +27,7 @@ class Compiler {
   Compiler(const Graph& graph, const PlanOptions& options, const WorkContext& work, PlanData* plan)
       : graph_(graph),
         fuse_(options.fuse),
+        observer_(options.observer),
         work_(work),
         plan_(plan),
         pool_(plan->threads),
@@ -330,7 +331,14 @@ class Compiler {
     if (node.operands.size() > 2) {
       POME_ASSIGN_OR_RETURN(made.operands[2], use(node.operands[2], false));
     }
-    return finish(made, make_linear(plan_->isa, made, weight, plan_->exact));
+    StepPtr step = make_linear(plan_->isa, made, weight, plan_->exact);
+    if (observer_ && weight)
+      step = make_observed(std::move(step), made.operands[0], weight_name(node.operands[1]),
+                           weight->view.columns, observer_);
+    return finish(made, std::move(step));
+  }
+  const std::string& weight_name(ValueId id) const {
+    return graph_.constants[static_cast<size_t>(constant_of_[static_cast<size_t>(id)])].name;
   }
   Status lower(const MatMulOp& op, const Node& node) {
     const ValueId y = node.operands[1];
@@ -414,7 +422,12 @@ class Compiler {
     }
     MoeWeights weights;
     POME_RETURN_IF_ERROR(fetch(&weights, [this](ValueId id) { return weight_of(id); }));
-    return finish(made, make_moe(plan_->isa, made, weights));
+    ObservedExperts observed;
+    if (observer_) {
+      observed = {observer_, {weight_name(gate)}, weight_name(down)};
+      if (op.gated) observed.in.push_back(weight_name(up));
+    }
+    return finish(made, make_moe(plan_->isa, made, weights, std::move(observed)));
   }
 
   // The tables of a rotation; its step comes with the first that asks.
@@ -555,6 +568,7 @@ class Compiler {
 
   const Graph& graph_;
   const bool fuse_;
+  const std::shared_ptr<ActivationObserver> observer_;
   const WorkContext& work_;
   PlanData* plan_;
   ThreadPool pool_;                    // for loading

@@ -47,6 +47,15 @@ struct StepProfile {
   void reset();              // keeps the kinds
 };
 
+// Sees what weights are multiplied with.
+class ActivationObserver {
+ public:
+  virtual ~ActivationObserver() = default;
+  // Rows of x, [rows, columns of the weight], that meet this weight next; of a stacked one, this
+  // expert's. Logits that nobody asks for meet no head.
+  virtual void see(const std::string& weight, int64_t expert, const float* x, int64_t rows) = 0;
+};
+
 struct PlanOptions {
   int threads = 1;
   std::optional<Isa> isa;  // default: selected_isa()
@@ -65,6 +74,8 @@ struct PlanOptions {
   bool latent = true;
   // Where every step adds its time; costs two looks at the clock per step. Null: nothing.
   std::shared_ptr<StepProfile> profile;
+  // Called by the sessions of the plan (one at a time), which must be exact. Null: nobody.
+  std::shared_ptr<ActivationObserver> observer;
 };
 
 class Plan {

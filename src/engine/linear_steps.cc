@@ -125,6 +125,37 @@ class LinearStep final : public Step {
   const kernels::Bf16Entry* bf16_ = nullptr;
 };
 
+class ObservedStep final : public Step {
+ public:
+  ObservedStep(StepPtr product, ValueId x, std::string weight, int64_t columns,
+               std::shared_ptr<ActivationObserver> observer)
+      : product_(std::move(product)),
+        x_(x),
+        weight_(std::move(weight)),
+        columns_(columns),
+        observer_(std::move(observer)) {}
+  std::string describe() const override { return product_->describe(); }
+  int64_t scratch_floats(const Limits& limits) const override {
+    return product_->scratch_floats(limits);
+  }
+  int64_t workspace_floats(const Limits& limits) const override {
+    return product_->workspace_floats(limits);
+  }
+  Work work(const Frame& frame) const override { return product_->work(frame); }
+  Status run(const Frame& frame) const override {
+    const View& x = frame.view(x_);
+    if (columns_ > 0) observer_->see(weight_, 0, x.as<const float>(), x.count() / columns_);
+    return product_->run(frame);
+  }
+
+ private:
+  StepPtr product_;
+  ValueId x_;
+  std::string weight_;
+  int64_t columns_;
+  std::shared_ptr<ActivationObserver> observer_;
+};
+
 // Rows of a table that is a weight, as it is stored or packed.
 class StoredRows {
  public:
@@ -249,11 +280,12 @@ class MatMulStep final : public Step {
 // tokens chose.
 class MoeStep final : public Step {
  public:
-  MoeStep(Isa isa, const Node& node, const MoeWeights& weights)
+  MoeStep(Isa isa, const Node& node, const MoeWeights& weights, ObservedExperts observed)
       : node_(node),
         op_(std::get<MoeOp>(node.op)),
         biased_(node.operands.size() == op_.operands_with_biases()),
         weights_(weights),
+        observed_(std::move(observed)),
         gate_kernels_(gemm_for(isa, weights.gate)),
         up_kernels_(gemm_for(isa, weights.up ? weights.up : weights.gate)),
         down_kernels_(gemm_for(isa, weights.down)),
@@ -326,6 +358,8 @@ class MoeStep final : public Step {
       std::memcpy(in + i * hidden_, x + members[static_cast<size_t>(i)] * hidden_,
                   static_cast<size_t>(hidden_) * sizeof(float));
     }
+    if (observed_.observer)
+      for (const std::string& name : observed_.in) observed_.observer->see(name, expert, in, count);
     multiply(frame, gate_kernels_, weights_.gate->view, expert * width_, width_,
              {in, hidden_, count, bias(frame, 2), gate, width_});
     if (op_.gated) {
@@ -333,6 +367,7 @@ class MoeStep final : public Step {
                {in, hidden_, count, bias(frame, 3), up, width_});
     }
     activation_.run(gate, up, count * width_);
+    if (observed_.observer) observed_.observer->see(observed_.down, expert, gate, count);
     multiply(frame, down_kernels_, weights_.down->view, expert * hidden_, hidden_,
              {gate, width_, count, bias(frame, op_.down()), out, hidden_});
     for (int64_t i = 0; i < count; ++i) {
@@ -346,6 +381,7 @@ class MoeStep final : public Step {
   MoeOp op_;
   bool biased_;
   MoeWeights weights_;
+  ObservedExperts observed_;
   kernels::GemmKernels gate_kernels_, up_kernels_, down_kernels_;
   ExpertActivation activation_;
   int64_t hidden_, width_, experts_;
@@ -356,6 +392,11 @@ class MoeStep final : public Step {
 StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact) {
   return std::make_unique<LinearStep>(isa, node, weight, exact);
 }
+StepPtr make_observed(StepPtr product, ValueId x, std::string weight, int64_t columns,
+                      std::shared_ptr<ActivationObserver> observer) {
+  return std::make_unique<ObservedStep>(std::move(product), x, std::move(weight), columns,
+                                        std::move(observer));
+}
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table) {
   return std::make_unique<EmbeddingStep<StoredRows>>(node, StoredRows(isa, table));
 }
@@ -363,8 +404,8 @@ StepPtr make_packed_embedding(const Node& node, const PackedWeight* table) {
   return std::make_unique<EmbeddingStep<PackedRows>>(node, PackedRows(table));
 }
 StepPtr make_matmul(Isa isa, const Node& node) { return std::make_unique<MatMulStep>(isa, node); }
-StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights) {
-  return std::make_unique<MoeStep>(isa, node, weights);
+StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights, ObservedExperts observed) {
+  return std::make_unique<MoeStep>(isa, node, weights, std::move(observed));
 }
 
 }  // namespace pome

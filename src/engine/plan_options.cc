@@ -40,6 +40,8 @@ Status read_options(const PlanOptions& options, const Graph& graph, PlanData* pl
     return usage_error("threads must lie in [1, " + std::to_string(kMostThreads) + "]");
   const int64_t longest = graph.info.max_position_embeddings;
   plan->threads = options.threads;
+  if (options.observer && !options.exact)
+    return usage_error("activations are observed in exact plans only");
   plan->exact = options.exact;
   plan->kv = options.kv.value_or(options.exact ? KvKind::kF32 : KvKind::kF16);
   plan->capacity = options.capacity ? options.capacity

@@ -66,6 +66,9 @@ int64_t quantised_floats(int64_t columns);
 // Products of one value with several packed weights: activations are quantised once, and all
 // threads work on all of them together.
 StepPtr make_packed_linear(Isa isa, PackedInput input, std::vector<PackedProduct> products);
+// Shows x to the observer before the product with the weight of this name.
+StepPtr make_observed(StepPtr product, ValueId x, std::string weight, int64_t columns,
+                      std::shared_ptr<ActivationObserver> observer);
 StepPtr make_embedding(Isa isa, const Node& node, const Weight* table);
 StepPtr make_packed_embedding(const Node& node, const PackedWeight* table);
 StepPtr make_matmul(Isa isa, const Node& node);  // operands are values
@@ -81,7 +84,13 @@ struct ExpertWeights {
 };
 using MoeWeights = ExpertWeights<Weight>;
 using PackedMoeWeights = ExpertWeights<PackedWeight>;
-StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights);
+// Who sees what the experts multiply, by the names of their weights; null: nobody.
+struct ObservedExperts {
+  std::shared_ptr<ActivationObserver> observer;
+  std::vector<std::string> in;  // of gate and up
+  std::string down;
+};
+StepPtr make_moe(Isa isa, const Node& node, const MoeWeights& weights, ObservedExperts observed);
 // The rows of an expert must be whole tiles.
 StepPtr make_packed_moe(Isa isa, const Node& node, const PackedMoeWeights& weights);
 

@@ -1,5 +1,6 @@
 #include "export/coreml.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "base/io.h"
@@ -17,6 +18,7 @@ struct Entry {
 };
 
 std::vector<Entry> entries(const CoremlOptions& options) {
+  if (options.caches != CoremlOptions::Caches::kState) return {{"main", 1}};
   if (options.one_function) return {{"main", options.chunk}};
   return {{"decode", 1}, {"prefill", options.chunk}};
 }
@@ -34,6 +36,11 @@ Status check_options(const Graph& graph, const CoremlOptions& options) {
                        " is no multiple of the chunk " + std::to_string(options.chunk))
         .hint("choose --chunk so that it divides --context");
   }
+  if (options.caches == CoremlOptions::Caches::kFixed &&
+      (options.places < 2 || options.places > options.context))
+    return usage_error("caches of " + std::to_string(options.places) +
+                       " places must have at least 2 and no more than the context of " +
+                       std::to_string(options.context));
   POME_RETURN_IF_ERROR(validate(graph));
   const SymShape& shape = graph.type(graph.output).shape;
   if (shape.size() != 3 || !shape[2].is_static()) {
@@ -43,31 +50,65 @@ Status check_options(const Graph& graph, const CoremlOptions& options) {
   return {};
 }
 
+coreml::Form form_of(const CoremlOptions& options, int64_t tokens) {
+  using Caches = CoremlOptions::Caches;
+  const int64_t places = options.caches == Caches::kState   ? options.context
+                         : options.caches == Caches::kFixed ? options.places
+                                                            : coreml::kAny;
+  return {options.caches, places, options.context, tokens};
+}
+
 Result<std::vector<mil::Function>> lower(const Graph& graph, const CacheLayout& caches,
                                          const CoremlOptions& options,
                                          coreml::WeightStore* weights) {
   std::vector<mil::Function> out;
   for (const Entry& entry : entries(options)) {
-    coreml::Lowering lowering(graph, caches, options.context, entry.tokens, weights, entry.name);
+    coreml::Lowering lowering(graph, caches, form_of(options, entry.tokens), weights, entry.name);
     POME_ASSIGN_OR_RETURN(mil::Function function, lowering.run());
     out.push_back(std::move(function));
   }
   return out;
 }
 
-mil::FunctionDescription describe(const mil::Function& function, const Graph& graph,
-                                  int64_t tokens) {
+// Caches that grow: from none to one less than the context, one token by default.
+void open_ranges(int64_t context, mil::Feature* feature) {
+  if (std::find(feature->shape.begin(), feature->shape.end(), coreml::kAny) == feature->shape.end())
+    return;
+  for (int64_t& dim : feature->shape) {
+    if (dim == coreml::kAny) {
+      feature->ranges.emplace_back(0, context - 1);
+      dim = 1;
+    } else {
+      feature->ranges.emplace_back(dim, dim);
+    }
+  }
+}
+
+mil::FunctionDescription describe(const mil::Function& function, int64_t context) {
   mil::FunctionDescription out;
   out.name = function.name;
   for (const mil::NamedType& input : function.inputs) {
     const bool state = input.type.kind == mil::Type::Kind::kState;
-    const mil::Feature feature{input.name,
-                               state ? mil::Feature::Kind::kState : mil::Feature::Kind::kArray,
-                               input.type.dtype, input.type.dims};
+    mil::Feature feature;
+    feature.name = input.name;
+    feature.kind = state ? mil::Feature::Kind::kState : mil::Feature::Kind::kArray;
+    feature.dtype = input.type.dtype;
+    feature.shape = input.type.dims;
+    open_ranges(context, &feature);
     (state ? out.states : out.inputs).push_back(feature);
   }
-  const int64_t vocab = graph.type(graph.output).shape[2].size;
-  out.outputs.push_back({"logits", mil::Feature::Kind::kArray, DType::kF16, {1, tokens, vocab}});
+  for (const std::string& name : function.outputs)
+    for (const mil::Operation& op : function.operations)
+      for (const mil::NamedType& output : op.outputs)
+        if (output.name == name) {
+          const std::vector<int64_t>& dims = output.type.dims;
+          const bool open = std::find(dims.begin(), dims.end(), coreml::kAny) != dims.end();
+          out.outputs.push_back({name,
+                                 mil::Feature::Kind::kArray,
+                                 output.type.dtype,
+                                 open ? std::vector<int64_t>() : dims,
+                                 {}});
+        }
   return out;
 }
 
@@ -77,11 +118,9 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
   model.short_description = options.model_name.empty() ? graph.info.name : options.model_name;
   model.author = "pome";
   model.version = "1.0.0";
-  if (!options.one_function) model.default_function = "decode";
-  const std::vector<Entry> all = entries(options);
-  for (size_t i = 0; i < functions.size(); ++i) {
-    model.descriptions.push_back(describe(functions[i], graph, all[i].tokens));
-  }
+  if (functions.size() > 1) model.default_function = "decode";
+  for (const mil::Function& function : functions)
+    model.descriptions.push_back(describe(function, options.context));
   model.functions = std::move(functions);
   model.user_metadata = {
       {"pome.graph_hash", report.hashes.graph_hash},
@@ -93,6 +132,7 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
       {"pome.chunk", std::to_string(options.chunk)},
       {"pome.config", model_info_json(graph.info)},
   };
+  if (options.caches != CoremlOptions::Caches::kState) model.user_metadata["pome.kv"] = "explicit";
   return model;
 }
 
@@ -101,7 +141,10 @@ mil::Model assemble(const Graph& graph, const CoremlOptions& options,
 Result<ExportReport> export_coreml(const Graph& graph, const CoremlOptions& options,
                                    const std::string& package_path, const WorkContext& work) {
   POME_RETURN_IF_ERROR(check_options(graph, options));
-  POME_ASSIGN_OR_RETURN(const CacheLayout caches, coreml::cache_layout(graph));
+  CacheLayout caches;
+  if (options.caches == CoremlOptions::Caches::kState) {
+    POME_ASSIGN_OR_RETURN(caches, coreml::cache_layout(graph));
+  }
   coreml::WeightStore weights(graph);
   // The first lowering finds what cannot be lowered and what must be written; nothing is on disk
   // yet.

@@ -79,14 +79,13 @@ Result<Val> Lowering::emit(const LayerNormOp& op, const Node& node) {
 
 Val Lowering::positions() {
   if (positions_) return *positions_;
-  const Val position{"position", DType::kI32, {1}};
   if (tokens_ == 1) {
-    positions_ = position;
+    positions_ = position_;
   } else {
     std::vector<int32_t> steps(static_cast<size_t>(tokens_));
     for (size_t i = 0; i < steps.size(); ++i) steps[i] = static_cast<int32_t>(i);
     positions_ = out_.op("add", out_.unique("positions"),
-                         {{"x", position}, {"y", ValueData::i32s(std::move(steps))}}, DType::kI32,
+                         {{"x", position_}, {"y", ValueData::i32s(std::move(steps))}}, DType::kI32,
                          {tokens_});
   }
   return *positions_;
@@ -143,8 +142,8 @@ Result<Val> Lowering::emit(const RopeOp& op, const Node& node) {
   if (node.operands[1] != graph_.position || !frequencies) {
     return no_lowering(node, "its position is not the graph's, or its frequencies are computed");
   }
-  const WeightStore::RopeKey key{*frequencies,  context_, op.rotary_dim,
-                                 x.dims.back(), op.scale, op.style};
+  const WeightStore::RopeKey key{*frequencies,  form_.context, op.rotary_dim,
+                                 x.dims.back(), op.scale,      op.style};
   const auto [cosine, sine] = rope_rows(key);
   POME_ASSIGN_OR_RETURN(const Val swapped, swap_pairs(op, node, x));
   const Val straight = pointwise("mul", helper(node, "cos"), x, cosine);
@@ -157,11 +156,10 @@ Result<Val> Lowering::emit(const RopeOp& op, const Node& node) {
 const std::pair<Val, Val>& Lowering::cache_range(int32_t layer) {
   const auto known = ranges_.find(layer);
   if (known != ranges_.end()) return known->second;
-  const Val position{"position", DType::kI32, {1}};
   if (!position_end_) {
     position_end_ =
         out_.op("add", out_.unique("position_end"),
-                {{"x", position}, {"y", ValueData::scalar_i32(static_cast<int32_t>(tokens_))}},
+                {{"x", position_}, {"y", ValueData::scalar_i32(static_cast<int32_t>(tokens_))}},
                 DType::kI32, {1});
   }
   const auto bound = [&](const char* suffix, int32_t first, const Val& at) {
@@ -172,14 +170,27 @@ const std::pair<Val, Val>& Lowering::cache_range(int32_t layer) {
     return concat(name, {part("_layer", {first}), part("_heads", {0, 0}), at, part("_dim", {0})},
                   0);
   };
-  const Val begin = bound("_begin", layer, position);
+  const Val begin = bound("_begin", layer, position_);
   const Val end = bound("_end", layer + 1, *position_end_);
   return ranges_.emplace(layer, std::pair(begin, end)).first->second;
 }
 
+Result<Val> Lowering::emit(const KvWriteOp&, const Node& node) {
+  if (!form_.is_step()) return write_state(node);
+  const bool known =
+      std::any_of(graph_.caches.begin(), graph_.caches.end(), [&](const CachePair& pair) {
+        return pair.input == node.operands[0] && pair.output == node.result;
+      });
+  if (!known || node.operands[2] != graph_.position)
+    return no_lowering(node, "it writes no cache of the graph at the graph's position");
+  POME_ASSIGN_OR_RETURN(const Val past, operand(node, 0));
+  POME_ASSIGN_OR_RETURN(const Val value, operand(node, 1));
+  return concat(result_name(node), {past, value}, 2);
+}
+
 // read -> slice_update -> write -> read again -> the layer's slice: the order that Core ML's own
 // converter writes.
-Result<Val> Lowering::emit(const KvWriteOp&, const Node& node) {
+Result<Val> Lowering::write_state(const Node& node) {
   const auto slot = caches_.slots.find(node.operands[0]);
   if (slot == caches_.slots.end() || node.operands[2] != graph_.position) {
     return no_lowering(node, "it writes no cache of the graph at the graph's position");
@@ -188,7 +199,7 @@ Result<Val> Lowering::emit(const KvWriteOp&, const Node& node) {
   const auto [layer, key] = slot->second;
   const int64_t dim = key ? caches_.key_dim : caches_.value_dim;
   const Val state{
-      key ? "k_cache" : "v_cache", DType::kF16, {caches_.layers, 1, caches_.heads, context_, dim}};
+      key ? "k_cache" : "v_cache", DType::kF16, {caches_.layers, 1, caches_.heads, places_, dim}};
   const auto& [begin, end] = cache_range(layer);
   const ValueData open = ValueData::bools({false, true, true, false, true});
   const Val before =
@@ -216,7 +227,7 @@ Result<Val> Lowering::emit(const KvWriteOp&, const Node& node) {
                   {"begin_mask", others},
                   {"end_mask", others},
                   {"squeeze_mask", ValueData::bools({true, false, false, false, false})}},
-                 state.dtype, {1, caches_.heads, context_, dim});
+                 state.dtype, {1, caches_.heads, places_, dim});
 }
 
 // ---- attention
@@ -226,7 +237,13 @@ Val Lowering::window_mask(int64_t window) {
   const auto known = window_masks_.find(window);
   if (known != window_masks_.end()) return known->second;
   const std::string base = "window_" + std::to_string(window);
-  std::vector<int32_t> ends(static_cast<size_t>(context_));
+  if (form_.is_step()) {  // the token of the call has the last place
+    std::vector<float> row(static_cast<size_t>(places_), 0.0f);
+    std::fill_n(row.begin(), std::max<int64_t>(places_ - window, 0), kMasked);
+    const Val out = out_.constant(out_.unique(base + "_mask"), f16_values({1, places_}, row));
+    return window_masks_.emplace(window, out).first->second;
+  }
+  std::vector<int32_t> ends(static_cast<size_t>(places_));
   for (size_t j = 0; j < ends.size(); ++j) {
     ends[j] = static_cast<int32_t>(std::min<int64_t>(static_cast<int64_t>(j) + window, INT32_MAX));
   }
@@ -235,13 +252,13 @@ Val Lowering::window_mask(int64_t window) {
               {{"x", positions()}, {"shape", i32_list({tokens_, 1})}}, DType::kI32, {tokens_, 1});
   const Val seen = out_.op("less", out_.unique(base + "_seen"),
                            {{"x", queries}, {"y", ValueData::i32s(std::move(ends))}}, DType::kBool,
-                           {tokens_, context_});
-  const Val ones = out_.op("cast", out_.unique(base + "_ones"),
-                           {{"x", seen}, {"dtype", ValueData::string("fp16")}}, DType::kF16,
-                           {tokens_, context_});
+                           {tokens_, places_});
+  const Val ones =
+      out_.op("cast", out_.unique(base + "_ones"),
+              {{"x", seen}, {"dtype", ValueData::string("fp16")}}, DType::kF16, {tokens_, places_});
   const Val shifted =
       out_.op("sub", out_.unique(base + "_shifted"), {{"x", ones}, {"y", ValueData::scalar_f16(1)}},
-              DType::kF16, {tokens_, context_});
+              DType::kF16, {tokens_, places_});
   const Val out = scaled(out_.unique(base + "_mask"), shifted, -kMasked);
   return window_masks_.emplace(window, out).first->second;
 }
@@ -250,7 +267,7 @@ Val Lowering::mask(int64_t groups, int64_t window) {
   const auto key = std::pair(groups, window);
   const auto known = masks_.find(key);
   if (known != masks_.end()) return known->second;
-  Val out{"causal_mask", DType::kF16, {1, 1, tokens_, context_}};
+  Val out{"causal_mask", DType::kF16, {1, 1, tokens_, places_}};
   // The smaller of the two and not their sum: any mask value stays finite.
   if (groups == 1 && window > 0) {
     out = pointwise("minimum", out_.unique("mask_window_" + std::to_string(window)), out,
@@ -259,7 +276,7 @@ Val Lowering::mask(int64_t groups, int64_t window) {
     out = mask(1, window);
     out = out_.op("tile", out_.unique("mask_of_groups"),
                   {{"x", out}, {"reps", i32_list({1, 1, groups, 1})}}, DType::kF16,
-                  {1, 1, groups * tokens_, context_});
+                  {1, 1, groups * tokens_, places_});
   }
   return masks_.emplace(key, out).first->second;
 }
@@ -272,19 +289,23 @@ Result<Val> Lowering::emit(const AttentionOp& op, const Node& node) {
   POME_ASSIGN_OR_RETURN(const Val v, operand(node, 2));
   const int64_t heads = q.dims[1], kv_heads = k.dims[1], groups = heads / kv_heads;
   const int64_t rows = groups * tokens_;
-  if (k.dims[2] != context_) return no_lowering(node, "its keys are not those of the cache");
+  if (k.dims[2] != places_) return no_lowering(node, "its keys are not those of the cache");
+  const bool masked = places_ != kAny;  // else all that is in the caches is seen
+  if (!masked && op.window > 0)
+    return no_lowering(node, "a sliding window needs caches of fixed length (--cache fixed)");
   const bool sinks = node.operands.size() == 4;
   const Dims out_dims = dims_of(node.result);
   Val queries =
       groups == 1 ? q : reshape(helper(node, "queries"), q, {1, kv_heads, rows, q.dims[3]});
-  const Val bias = mask(groups, op.window);
+  const Val bias = masked ? mask(groups, op.window) : Val{};
   const auto name = [&](const char* suffix) {
     return groups == 1 ? result_name(node) : helper(node, suffix);
   };
   Val out;
   if (is_one_over_sqrt(op.scale, q.dims[3]) && op.softcap == 0 && !sinks) {
-    out = out_.op("scaled_dot_product_attention", name("grouped"),
-                  {{"query", queries}, {"key", k}, {"value", v}, {"attn_mask", bias}}, q.dtype,
+    Operands operands = {{"query", queries}, {"key", k}, {"value", v}};
+    if (masked) operands.emplace_back("attn_mask", bias);
+    out = out_.op("scaled_dot_product_attention", name("grouped"), std::move(operands), q.dtype,
                   {1, kv_heads, rows, v.dims[3]});
   } else {
     // The scale goes to the queries: a product of unscaled vectors may leave fp16.
@@ -295,7 +316,7 @@ Result<Val> Lowering::emit(const AttentionOp& op, const Node& node) {
       scores = out_.op("tanh", helper(node, "tanh"), {{"x", scores}}, scores.dtype, scores.dims);
       scores = scaled(helper(node, "capped"), scores, op.softcap);
     }
-    scores = pointwise("add", helper(node, "masked"), scores, bias);
+    if (masked) scores = pointwise("add", helper(node, "masked"), scores, bias);
     if (sinks) {
       POME_ASSIGN_OR_RETURN(const Val sink, operand(node, 3));
       Val column = reshape(helper(node, "sinks"), sink, {1, kv_heads, groups, 1});
@@ -309,7 +330,7 @@ Result<Val> Lowering::emit(const AttentionOp& op, const Node& node) {
         out_.op("softmax", helper(node, "weights"),
                 {{"x", scores}, {"axis", ValueData::scalar_i32(-1)}}, scores.dtype, scores.dims);
     if (sinks) {
-      const Dims kept = {1, kv_heads, rows, context_};
+      const Dims kept = {1, kv_heads, rows, places_};  // where kAny, -1: all but the last
       weights =
           out_.op("slice_by_index", helper(node, "kept"),
                   {{"x", weights}, {"begin", i32_list({0, 0, 0, 0})}, {"end", i32_list(kept)}},

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "export/cache_names.h"
+
 namespace pome::coreml {
 namespace {
 
@@ -16,7 +18,7 @@ Dims broadcast(const Dims& a, const Dims& b) {
   for (size_t i = 0; i < out.size(); ++i) {
     const int64_t x = i < out.size() - a.size() ? 1 : a[i - (out.size() - a.size())];
     const int64_t y = i < out.size() - b.size() ? 1 : b[i - (out.size() - b.size())];
-    out[i] = std::max(x, y);
+    out[i] = x == kAny || y == kAny ? kAny : std::max(x, y);
   }
   return out;
 }
@@ -95,33 +97,78 @@ Result<CacheLayout> cache_layout(const Graph& graph) {
   return out;
 }
 
-Lowering::Lowering(const Graph& graph, const CacheLayout& caches, int64_t context, int64_t tokens,
+Lowering::Lowering(const Graph& graph, const CacheLayout& caches, const Form& form,
                    WeightStore* weights, std::string function)
     : graph_(graph),
       caches_(caches),
-      context_(context),
-      tokens_(tokens),
+      form_(form),
+      places_(form.places),
+      tokens_(form.tokens),
       weights_(weights),
-      out_(std::move(function),
-           {"input_ids", "position", "causal_mask", "k_cache", "v_cache", "logits"}) {}
+      out_(std::move(function), {"input_ids", "position", "position_ids", "causal_mask", "k_cache",
+                                 "v_cache", "logits"}) {}
 
 Status Lowering::declare_inputs() {
+  if (graph_.token_ids == kNoValue) {
+    return unsupported("a later part of a cut graph has no token ids to start from");
+  }
+  out_.input("input_ids", array_type(DType::kI32, {1, tokens_}));
+  values_[graph_.token_ids] = {"input_ids", DType::kI32, {1, tokens_}};
+  POME_RETURN_IF_ERROR(form_.is_step() ? declare_step() : declare_states());
+  if (graph_.position != kNoValue) values_[graph_.position] = position_;
+  return {};
+}
+
+Status Lowering::declare_states() {
   const auto state = [&](int64_t dim) {
     return mil::Type{
-        mil::Type::Kind::kState, DType::kF16, {caches_.layers, 1, caches_.heads, context_, dim}};
+        mil::Type::Kind::kState, DType::kF16, {caches_.layers, 1, caches_.heads, places_, dim}};
   };
-  out_.input("input_ids", array_type(DType::kI32, {1, tokens_}));
+  position_ = {"position", DType::kI32, {1}};
   out_.input("position", array_type(DType::kI32, {1}));
-  out_.input("causal_mask", array_type(DType::kF16, {1, 1, tokens_, context_}));
+  out_.input("causal_mask", array_type(DType::kF16, {1, 1, tokens_, places_}));
   if (caches_.layers > 0) {
     out_.input("k_cache", state(caches_.key_dim));
     out_.input("v_cache", state(caches_.value_dim));
   }
-  if (graph_.token_ids == kNoValue) {
-    return unsupported("a later part of a cut graph has no token ids to start from");
+  return {};
+}
+
+// Caches of fixed length lose their oldest place to the token of the call, so that the newest is
+// always the last: no index depends on the call.
+Status Lowering::declare_step() {
+  const bool fixed = form_.caches == CoremlOptions::Caches::kFixed;
+  const Val ids{"position_ids", DType::kI32, {1, 1}};
+  out_.input(ids.name, array_type(ids.dtype, ids.dims));
+  if (fixed) out_.input("causal_mask", array_type(DType::kF16, {1, 1, 1, places_}));
+  if (graph_.caches.empty())
+    return unsupported("the model has no caches that a decode step could take");
+  // All inputs stand in front of the first operation, and all names of outputs are taken.
+  std::vector<Val> inputs;
+  for (const CachePair& pair : graph_.caches) {
+    const SymShape& shape = graph_.type(pair.input).shape;
+    if (pair.kind == CachePair::Kind::kLatent || shape.size() != 4 || !shape[1].is_static() ||
+        !shape[3].is_static())
+      return unsupported("cache '" + graph_.name(pair.input) + "' is " + to_string(shape) +
+                         ", neither keys nor values of heads");
+    CacheNames names = cache_names(graph_, pair);
+    for (std::string* name : {&names.past, &names.present})
+      std::replace(name->begin(), name->end(), '.', '_');
+    inputs.push_back({names.past, DType::kF16, {1, shape[1].size, places_, shape[3].size}});
+    out_.input(names.past, array_type(DType::kF16, inputs.back().dims));
+    cache_outputs_[pair.output] = out_.unique(names.present);
   }
-  values_[graph_.token_ids] = {"input_ids", DType::kI32, {1, tokens_}};
-  if (graph_.position != kNoValue) values_[graph_.position] = {"position", DType::kI32, {1}};
+  position_ = reshape(out_.unique("position_of_token"), ids, {1});
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Val& input = inputs[i];
+    Val& past = values_[graph_.caches[i].input];
+    past = input;
+    if (!fixed) continue;
+    past.dims[2] = places_ - 1;
+    past = out_.op("slice_by_index", out_.unique(input.name + "_newest"),
+                   {{"x", input}, {"begin", i32_list({0, 0, 1, 0})}, {"end", i32_list(input.dims)}},
+                   past.dtype, past.dims);
+  }
   return {};
 }
 
@@ -163,13 +210,21 @@ Result<mil::Function> Lowering::run() {
   if (output == values_.end() || output->second.name != "logits") {
     return unsupported("the graph's output is no result of an operation");
   }
-  return out_.finish({"logits"});
+  std::vector<std::string> outputs = {"logits"};
+  for (const CachePair& pair : graph_.caches)
+    if (const auto name = cache_outputs_.find(pair.output); name != cache_outputs_.end())
+      outputs.push_back(name->second);
+  return out_.finish(outputs);
 }
 
 // ---- helpers
 
 Dims Lowering::dims_of(ValueId id) const {
-  return bind(graph_.type(id).shape, {1, tokens_, context_ - tokens_});
+  const SymShape& shape = graph_.type(id).shape;
+  Dims out = bind(shape, {1, tokens_, std::max<int64_t>(places_ - tokens_, 0)});
+  for (size_t i = 0; places_ == kAny && i < out.size(); ++i)
+    if (shape[i].symbol == Symbol::kPast || shape[i].symbol == Symbol::kTotal) out[i] = kAny;
+  return out;
 }
 
 DType Lowering::dtype_of(ValueId id) const {
@@ -201,6 +256,8 @@ Result<Val> Lowering::operand(const Node& node, size_t index) {
 
 std::string Lowering::result_name(const Node& node) {
   if (node.result == graph_.output) return out_.claim("logits");
+  if (const auto cache = cache_outputs_.find(node.result); cache != cache_outputs_.end())
+    return out_.claim(cache->second);
   return out_.unique(graph_.name(node.result));
 }
 
@@ -268,7 +325,8 @@ Val Lowering::concat(const std::string& name, std::vector<Val> values, int32_t a
   Dims dims = values[0].dims;
   const size_t at = static_cast<size_t>(axis < 0 ? axis + static_cast<int32_t>(dims.size()) : axis);
   dims[at] = 0;
-  for (const Val& value : values) dims[at] += value.dims[at];
+  for (const Val& value : values)
+    dims[at] = value.dims[at] == kAny || dims[at] == kAny ? kAny : dims[at] + value.dims[at];
   const DType dtype = values[0].dtype;
   return out_.op("concat", name,
                  {{"values", std::move(values)},

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "export/coreml.h"
 #include "export/coreml_builder.h"
 #include "export/coreml_weights.h"
 #include "graph/graph.h"
@@ -27,10 +28,22 @@ struct CacheLayout {
 // and one V.
 Result<CacheLayout> cache_layout(const Graph& graph);
 
+inline constexpr int64_t kAny = -1;  // a dimension that a call decides
+
+// What a function is made for.
+struct Form {
+  CoremlOptions::Caches caches = CoremlOptions::Caches::kState;
+  int64_t places = 0;   // that attention sees: of the caches, the call's own tokens among them
+  int64_t context = 0;  // positions that rotations are made for
+  int64_t tokens = 0;   // of a call
+  bool is_step() const { return caches != CoremlOptions::Caches::kState; }
+};
+
 class Lowering {
  public:
-  Lowering(const Graph& graph, const CacheLayout& caches, int64_t context, int64_t tokens,
-           WeightStore* weights, std::string function);
+  // `caches` of states alone.
+  Lowering(const Graph& graph, const CacheLayout& caches, const Form& form, WeightStore* weights,
+           std::string function);
   Result<mil::Function> run();
 
  private:
@@ -64,6 +77,9 @@ class Lowering {
   Result<Val> emit(const AttentionOp& op, const Node& node);
 
   Status declare_inputs();
+  Status declare_states();
+  Status declare_step();
+  Result<Val> write_state(const Node& node);
   std::vector<bool> live_nodes() const;
   Result<Val> operand(const Node& node, size_t index);
   std::optional<int32_t> constant_of(ValueId id) const;  // index into Graph::constants
@@ -86,20 +102,23 @@ class Lowering {
   std::vector<Val> split(const std::string& name, const Val& x, const std::vector<int64_t>& sizes);
 
   Val positions();                           // i32 [T]: rope position of each token
-  Val mask(int64_t groups, int64_t window);  // fp16 [1, 1, groups * T, context]
-  Val window_mask(int64_t window);           // fp16 [T, context]
+  Val mask(int64_t groups, int64_t window);  // fp16 [1, 1, groups * T, places]
+  Val window_mask(int64_t window);           // fp16 [T, places]
   std::pair<Val, Val> rope_rows(const WeightStore::RopeKey& key);  // cos, sin: fp16 [T, width]
   Result<Val> swap_pairs(const RopeOp& op, const Node& node, const Val& x);
   const std::pair<Val, Val>& cache_range(int32_t layer);  // begin, end: i32 [5]
 
   const Graph& graph_;
   const CacheLayout& caches_;
-  const int64_t context_, tokens_;
+  const Form form_;
+  const int64_t places_, tokens_;
   WeightStore* weights_;
   FunctionBuilder out_;
   std::map<ValueId, Val> values_;
   std::map<ValueId, int32_t> constants_;  // values that are constants
   std::map<int32_t, Val> emitted_;        // constants of this function so far
+  Val position_;                          // i32 [1]
+  std::map<ValueId, std::string> cache_outputs_;
   std::optional<Val> positions_, position_end_;
   std::map<std::pair<int64_t, int64_t>, Val> masks_;
   std::map<int64_t, Val> window_masks_;

@@ -1,12 +1,9 @@
 #include "export/gguf.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <map>
 
-#include "base/checked.h"
-#include "base/thread_pool.h"
+#include "export/constant_stream.h"
 #include "formats/manifest.h"
 
 namespace pome {
@@ -39,16 +36,15 @@ Status settle(const Graph& graph, Planned* tensor) {
   if (first.gguf_place.vector) tensor->shape = {tensor->shape.back()};
   if (first.gguf_place.rows == 0)
     return tensor->constants.size() == 1 ? ok_status() : refuse(*tensor, "are not told apart");
-  int64_t rows = 0;
+  std::vector<RowSpan> parts;
   for (const size_t i : tensor->constants) {
     const Constant& part = graph.constants[i];
-    if (part.gguf_place.first_row != rows) return refuse(*tensor, "do not follow each other");
     if (part.data->encoding().kind != tensor->encoding)
       return refuse(*tensor, "have different types");
-    rows += part.data->shape()[0];
+    parts.push_back({part.gguf_place.first_row, part.data->shape()[0]});
   }
-  if (rows != first.gguf_place.rows) return refuse(*tensor, "are not all there");
-  tensor->shape[0] = rows;
+  POME_RETURN_IF_ERROR(check_stacked(tensor->name, parts, first.gguf_place.rows));
+  tensor->shape[0] = first.gguf_place.rows;
   return {};
 }
 
@@ -141,24 +137,15 @@ class RowSink {
   std::vector<std::byte> waiting_;
 };
 
-class Stream {
+// Writes the constants of the graph where the file is now.
+class Sink {
  public:
-  Stream(const Graph& graph, GgufWriter* file, const WorkContext& work)
-      : graph_(graph),
-        file_(file),
-        work_(work),
-        pool_(std::max(1, work.threads)),
-        slots_(static_cast<size_t>(2 * pool_.threads())),
-        digests_(graph.constants.size()),
-        canonical_(graph.constants.size()),
-        errors_(graph.constants.size()) {}
+  Sink(const Graph& graph, GgufWriter* file, ConstantStream* stream)
+      : graph_(graph), file_(file), stream_(stream), offsets_(graph.constants.size()) {}
 
   Status tensor(const Planned& tensor) {
     POME_RETURN_IF_ERROR(file_->begin_tensor());
-    for (const size_t i : tensor.constants) {
-      Status status = constant(i);
-      if (!status.ok()) return std::move(status).at("tensor " + graph_.constants[i].name);
-    }
+    for (const size_t i : tensor.constants) POME_RETURN_IF_ERROR(constant(i));
     return {};
   }
 
@@ -167,102 +154,38 @@ class Stream {
     return file_->write(std::as_bytes(std::span(values)));
   }
 
-  // Of what is not in the file as well.
-  Status finish(GgufReport* report) {
-    uint64_t stored_bytes = 0;
+  std::vector<PlacedTensor> places() const {
+    std::vector<PlacedTensor> out;
     for (size_t i = 0; i < graph_.constants.size(); ++i) {
       const Constant& constant = graph_.constants[i];
-      const ConstantData& data = *constant.data;
-      if (constant.gguf_name.empty()) {
-        POME_ASSIGN_OR_RETURN(digests_[i], digest_of(data, &pool_));
-      }
-      canonical_[i] = digests_[i];
-      if (&data.canonical() != &data) {
-        POME_ASSIGN_OR_RETURN(canonical_[i], digest_of(data.canonical(), &pool_));
-        POME_RETURN_IF_ERROR(advance(data.canonical().stored_bytes()));
-      }
-      if (constant.gguf_name.empty() || !is_parameter(constant)) continue;
-      report->exported.parameters += data.rows() * data.columns();
-      stored_bytes += data.stored_bytes();
-      report->exported.tensors.push_back({constant.name, errors_[i].offset, data.stored_bytes()});
-      report->errors.push_back(
-          {constant.name, to_string(data.encoding()), data.stored_bytes(),
-           errors_[i].all > 0 ? std::sqrt(errors_[i].lost / errors_[i].all) : 0});
+      if (stream_->was_streamed(i) && is_parameter(constant))
+        out.push_back({constant.name, offsets_[i], constant.data->stored_bytes()});
     }
-    if (report->exported.parameters > 0)
-      report->exported.bits_per_weight =
-          static_cast<double>(stored_bytes) * 8 / static_cast<double>(report->exported.parameters);
-    report->exported.weight_bytes = stored_bytes;
-    report->exported.hashes.graph_hash = structure_hash(graph_, digests_, false);
-    report->exported.hashes.source_hash = structure_hash(graph_, canonical_, true);
-    return {};
-  }
-
-  // Of the graph that was built from the file: its weights are the ones that were just digested.
-  Result<std::string> hash_of(const Graph& reopened) {
-    std::map<std::string, Digest> known;
-    for (size_t i = 0; i < graph_.constants.size(); ++i)
-      if (!graph_.constants[i].gguf_name.empty()) known[graph_.constants[i].name] = digests_[i];
-    std::vector<Digest> digests;
-    for (const Constant& constant : reopened.constants) {
-      const auto found = known.find(constant.name);
-      if (found != known.end()) {
-        digests.push_back(found->second);
-        known.erase(found);
-        continue;
-      }
-      POME_ASSIGN_OR_RETURN(const Digest digest, digest_of(*constant.data, &pool_));
-      digests.push_back(digest);
-    }
-    if (!known.empty())
-      return unsupported("a reader of the file does not find the weight " + known.begin()->first);
-    return structure_hash(reopened, digests, false);
+    return out;
   }
 
  private:
-  struct Squares {
-    double lost = 0, all = 0;
-    uint64_t offset = 0;
-  };
-  struct Slot {
-    EncodedTile tile;
-    std::vector<float> stored, source;
-    Digest digest;
-    Squares squares;
-  };
-
   Status constant(size_t index) {
     const Constant& constant = graph_.constants[index];
     const ConstantData& data = *constant.data;
-    errors_[index].offset = file_->position();
-    const int64_t step = tile_rows(data);
-    DigestBuilder digest(data);
+    offsets_[index] = file_->position();
     RowSink sink(file_, constant,
                  data.stored_bytes() / static_cast<uint64_t>(std::max<int64_t>(1, data.rows())));
-    Status done = pool_.ordered(
-        ceil_div(data.rows(), step), static_cast<int64_t>(slots_.size()),
-        [&](int64_t tile, int64_t slot) {
-          return produce(data, tile * step, std::min(step, data.rows() - tile * step),
-                         &slots_[static_cast<size_t>(slot)]);
-        },
-        [&](int64_t, int64_t slot_index) -> Status {
-          Slot& slot = slots_[static_cast<size_t>(slot_index)];
-          digest.add(slot.digest);
-          errors_[index].lost += slot.squares.lost;
-          errors_[index].all += slot.squares.all;
-          Status written = write_tile(constant, slot, &sink);
-          return written.ok() ? advance(slot.tile.parts[0].size()) : written;
+    return stream_->constant(
+        index, data, constant.gguf_place.factor, nullptr,
+        [&](const ConstantStream::Piece& piece) -> Status {
+          POME_RETURN_IF_ERROR(write_tile(constant, piece.tile.parts[0], &sink));
+          since_flush_ += piece.tile.parts[0].size();
+          if (since_flush_ < kFlushBytes) return {};
+          since_flush_ = 0;
+          return file_->flush_behind();
         });
-    POME_RETURN_IF_ERROR(done);
-    digests_[index] = digest.finish();
-    return {};
   }
 
   // A vector is one row: its elements move where rows of heads do.
-  Status write_tile(const Constant& constant, const Slot& slot, RowSink* sink) {
+  Status write_tile(const Constant& constant, std::span<const std::byte> values, RowSink* sink) {
     const int64_t heads = constant.gguf_place.paired_heads;
-    if (heads == 0 || constant.data->shape().size() > 1) return sink->write(slot.tile.parts[0]);
-    const std::span<const std::byte> values = slot.tile.parts[0];
+    if (heads == 0 || constant.data->shape().size() > 1) return sink->write(values);
     const size_t count = static_cast<size_t>(constant.data->columns()),
                  head = count / static_cast<size_t>(heads), width = values.size() / count;
     std::vector<std::byte> moved(values.size());
@@ -274,55 +197,11 @@ class Stream {
     return file_->write(moved);
   }
 
-  Status produce(const ConstantData& data, int64_t row, int64_t rows, Slot* slot) const {
-    POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
-    POME_RETURN_IF_ERROR(data.read_tile(row, rows, &slot->tile));
-    slot->digest = DigestBuilder::of_tile(slot->tile);
-    slot->squares = {};
-    const ConstantData& source = data.canonical();
-    if (&source == &data || source.encoding() == data.encoding()) return {};
-    const size_t count = static_cast<size_t>(rows * data.columns());
-    slot->stored.resize(count);
-    slot->source.resize(count);
-    POME_RETURN_IF_ERROR(
-        decode_rows(data.encoding(), rows, data.columns(), slot->tile.parts, slot->stored.data()));
-    POME_RETURN_IF_ERROR(source.read_f32(row, rows, slot->source.data()));
-    for (size_t begin = 0; begin < count; begin += 4096) {
-      // Short sums in f32 lanes, long ones in f64.
-      std::array<float, 16> lost{}, all{};
-      const size_t end = std::min(count, begin + 4096);
-      for (size_t i = begin; i < end; ++i) {
-        const float w = slot->source[i], e = w - slot->stored[i];
-        lost[i % 16] += e * e;
-        all[i % 16] += w * w;
-      }
-      for (size_t lane = 0; lane < 16; ++lane) {
-        slot->squares.lost += static_cast<double>(lost[lane]);
-        slot->squares.all += static_cast<double>(all[lane]);
-      }
-    }
-    return {};
-  }
-
-  Status advance(uint64_t bytes) {
-    done_ += bytes;
-    since_flush_ += bytes;
-    if (work_.progress) work_.progress->advance(done_);
-    if (since_flush_ >= kFlushBytes) {
-      since_flush_ = 0;
-      POME_RETURN_IF_ERROR(file_->flush_behind());
-    }
-    return check_cancelled(work_.cancel);
-  }
-
   const Graph& graph_;
   GgufWriter* file_;
-  const WorkContext& work_;
-  ThreadPool pool_;
-  std::vector<Slot> slots_;
-  std::vector<Digest> digests_, canonical_;
-  std::vector<Squares> errors_;
-  uint64_t done_ = 0, since_flush_ = 0;
+  ConstantStream* stream_;
+  std::vector<uint64_t> offsets_;  // in the file, by constant
+  uint64_t since_flush_ = 0;
 };
 
 }  // namespace
@@ -350,19 +229,17 @@ Result<GgufReport> export_gguf(const Graph& graph, const GgufOptions& options,
     declared.push_back({tensor.name, tensor.shape, tensor.encoding});
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<GgufWriter> file,
                         GgufWriter::create(path, metadata_of(graph, options), declared));
-  uint64_t total = 0;
-  for (const Constant& constant : graph.constants) {
-    const ConstantData& data = *constant.data;
-    if (!constant.gguf_name.empty()) total += data.stored_bytes();
-    if (&data.canonical() != &data) total += data.canonical().stored_bytes();
-  }
-  if (work.progress) work.progress->begin("write weights", total, "bytes");
-  Stream stream(graph, file.get(), work);
-  for (const auto& entry : graph.info.gguf.vectors)
-    POME_RETURN_IF_ERROR(stream.vector(entry.second));
-  for (const Planned& tensor : tensors) POME_RETURN_IF_ERROR(stream.tensor(tensor));
+  uint64_t stored = 0;
+  for (const Constant& constant : graph.constants)
+    if (!constant.gguf_name.empty()) stored += constant.data->stored_bytes();
+  if (work.progress) work.progress->begin("write weights", streamed_bytes(graph, stored), "bytes");
+  ConstantStream stream(graph, work);
+  Sink sink(graph, file.get(), &stream);
+  for (const auto& entry : graph.info.gguf.vectors) POME_RETURN_IF_ERROR(sink.vector(entry.second));
+  for (const Planned& tensor : tensors) POME_RETURN_IF_ERROR(sink.tensor(tensor));
   GgufReport report;
-  POME_RETURN_IF_ERROR(stream.finish(&report));
+  POME_RETURN_IF_ERROR(stream.finish(&report.exported, &report.errors));
+  report.exported.tensors = sink.places();
   report.exported.bytes = file->position();
   if (options.reopen) {
     POME_RETURN_IF_ERROR(file->flush_behind());

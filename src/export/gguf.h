@@ -34,13 +34,6 @@ struct GgufOptions {
   // the last digits.) Null: `graph` itself.
   std::function<Result<Graph>(const std::string& path)> reopen;
 };
-// How far the stored values of one tensor are from those of the source.
-struct TensorError {
-  std::string name;      // of the constant
-  std::string encoding;  // "q4_k"
-  uint64_t bytes = 0;
-  double relative_error = 0;  // sqrt(sum (w - stored)^2 / sum w^2); 0 where nothing was rounded
-};
 struct GgufReport {
   ExportReport exported;
   std::vector<TensorError> errors;  // of the weights, in graph order

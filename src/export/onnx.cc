@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/io.h"
+#include "export/cache_names.h"
 #include "export/onnx_lower.h"
 #include "formats/manifest.h"
 
@@ -32,6 +33,10 @@ Status check_graph(const Graph& graph, const OnnxOptions& options) {
   POME_RETURN_IF_ERROR(validate(graph));
   if (options.context < 1)
     return usage_error("context " + std::to_string(options.context) + " must be positive");
+  if (options.explicit_kv && options.logits_only)
+    return usage_error("a graph without caches has no decode step");
+  if (options.explicit_kv && graph.caches.empty())
+    return unsupported("the model has no caches that a decode step could take");
   const SymShape& shape = graph.type(graph.output).shape;
   if (shape.size() != 3 || !shape[2].is_static())
     return unsupported("the graph's output is " + to_string(shape) +
@@ -48,9 +53,8 @@ Status check_graph(const Graph& graph, const OnnxOptions& options) {
 std::set<std::string> interface_names(const Graph& graph) {
   std::set<std::string> out = {"", "input_ids", "attention_mask", "position_ids", "logits"};
   for (const CachePair& pair : graph.caches)
-    for (const char* kind : {".key", ".value"})
-      for (const char* stem : {"past_key_values.", "present."})
-        out.insert(stem + std::to_string(pair.layer) + kind);
+    for (const CacheNames& names : {cache_names(graph, pair), layer_cache_names(pair)})
+      out.insert({names.past, names.present});
   return out;
 }
 
@@ -97,6 +101,7 @@ onnx::Model assemble(const Graph& graph, const OnnxOptions& options, onnx::Graph
       {"pome.context", std::to_string(options.context)},
       {"pome.config", model_info_json(graph.info)},
   };
+  if (options.explicit_kv) model.metadata["pome.kv"] = "explicit";
   model.graph = std::move(body);
   return model;
 }

@@ -5,7 +5,8 @@
 // [batch_size, sequence_length], attention_mask int64 [batch_size, total_sequence_length],
 // position_ids int64 [batch_size, sequence_length] (where the graph needs them),
 // past_key_values.N.key and .value f32 [batch_size, kv_heads, past_sequence_length, head_dim];
-// outputs logits f32 [batch_size, sequence_length, vocab] and present.N.key and .value.
+// outputs logits f32 [batch_size, sequence_length, vocab] and present.N.key and .value. The
+// explicit decode step (docs/explicit-kv.md) takes input_ids and position_ids [1, 1] and caches.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,7 @@ struct OnnxOptions {
   // kOrt: operators of com.microsoft, which ONNX Runtime has; kPlain: ONNX's own only.
   enum class Profile : uint8_t { kOrt, kPlain } profile = Profile::kOrt;
   bool logits_only = false;  // input_ids -> logits, without caches
+  bool explicit_kv = false;  // one token at a stated position; all of its caches count
   int64_t context = 0;       // positions for which tables are made
   std::string scheme;        // for the metadata
   std::string tokenizer_digest;

@@ -91,7 +91,9 @@ Result<Val> Lowering::emit(const KvWriteOp&, const Node& node) {
 
 // Key j of the cache is seen by query t when j <= P + t, j > P + t - window, and the mask has it.
 // Distances are those of cache places, which are those of positions where padding stands in front.
+// A decode step sees all that its caller left in the caches, but for the window.
 Val Lowering::visible(int64_t window, bool grouped) {
+  if (options_.explicit_kv && window == 0) return {};
   const std::string key = "visible" + (window > 0 ? ".window" + std::to_string(window) : "");
   const Val plain = cached(key, [&](const std::string& n) {
     const auto step = [&](const char* suffix) { return out_->unique(n + "/" + suffix); };
@@ -104,7 +106,7 @@ Val Lowering::visible(int64_t window, bool grouped) {
                           {start, scalar_of(Symbol::kTotal), out_->i64(1)});
       return unsqueeze(name, flat, {1});
     });
-    const bool last = options_.logits_only;
+    const bool last = !masked();
     const auto both = [&](const char* suffix, const Val& x, const Val& y, bool end) {
       return op("And", end ? n : step(suffix), {x, y});
     };
@@ -120,7 +122,7 @@ Val Lowering::visible(int64_t window, bool grouped) {
     });
     return both("masked", seen, mask, true);
   });
-  if (!grouped || options_.logits_only) return plain;  // [T, P + T] broadcasts as it is
+  if (!grouped || !masked()) return plain;  // [T, P + T] broadcasts as it is
   return cached(key + ".grouped", [&](const std::string& n) { return unsqueeze(n, plain, {1}); });
 }
 
@@ -156,8 +158,8 @@ Result<Val> Lowering::emit(const AttentionOp& attention, const Node& node) {
                  {out_->i64s({0, kv_heads, groups, -1}), dimension(Symbol::kTotal)});
     scores = op("Reshape", helper(node, "by_group"), {scores, to});
   }
-  scores = op("Where", helper(node, "masked"),
-              {visible(attention.window, grouped), scores, out_->f32(kMasked)});
+  if (const Val seen = visible(attention.window, grouped); !seen.empty())
+    scores = op("Where", helper(node, "masked"), {seen, scores, out_->f32(kMasked)});
   Val weights;
   if (node.operands.size() == 4) {
     // A sink is one more logit per head that takes no value.
@@ -209,6 +211,8 @@ std::optional<Lowering::GroupQuery> Lowering::group_query(const Node& node) cons
   out.key_write = write(1, CachePair::Kind::kKey);
   out.value_write = write(2, CachePair::Kind::kValue);
   if (out.key_write == nullptr || out.value_write == nullptr) return std::nullopt;
+  // The operator takes positions from the length of the caches, a decode step is told its own.
+  if (options_.explicit_kv) return out;
   const auto rope = [&](ValueId id) -> const Node* {
     const Node* from = producer(id);
     return from != nullptr && std::holds_alternative<RopeOp>(from->op) && only_reader(id) &&
@@ -259,6 +263,7 @@ Result<Val> Lowering::group_query_attention(const AttentionOp& attention, const 
   // Its caches are as long as the mask is wide; how much of them counts, per sequence, is the sum
   // of the mask.
   const Val lengths = cached("lengths", [&](const std::string& n) {
+    if (!masked()) return cast(n, dimension(Symbol::kPast), DType::kI32);
     const Val sums = reduce("ReduceSum", out_->unique(n + "/sums"), "attention_mask", 1, false);
     return cast(n, op("Sub", out_->unique(n + "/last"), {sums, out_->i64(1)}), DType::kI32);
   });

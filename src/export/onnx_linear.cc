@@ -50,16 +50,28 @@ Val Lowering::transposed_constant(int32_t index) {
 
 Val Lowering::matmul_nbits(const Node& node, const std::string& name, int32_t weight,
                            const Val& x) {
-  (void)node;
   const ConstantData& data = weights_->data(weight);
   const Stored& stored = weights_->request(weight, Form::kRows);
-  const int64_t bits = data.encoding().bits;
-  const Val codes = weights_->view_of(
-      stored, ".blocks", {data.rows(), data.columns() / stored.block, stored.block * bits / 8});
-  return out_->op("MatMulNBits", name, {x, codes, stored.scale},
-                  {attribute("K", data.columns()), attribute("N", data.rows()),
-                   attribute("bits", bits), attribute("block_size", stored.block)},
-                  onnx::kMicrosoft);
+  const int64_t blocks = data.columns() / stored.block;
+  const Val codes =
+      weights_->view_of(stored, ".blocks", {data.rows(), blocks, stored.block * stored.bits / 8});
+  const Attributes attributes = {attribute("K", data.columns()), attribute("N", data.rows()),
+                                 attribute("bits", stored.bits),
+                                 attribute("block_size", stored.block)};
+  if (stored.minima.empty())
+    return out_->op("MatMulNBits", name, {x, codes, stored.scale}, attributes, onnx::kMicrosoft);
+  // x (q s + m)^T = x (q s)^T + (sums of blocks of x) m^T. Zero points that are no integers would
+  // say it in one operator, for which ONNX Runtime decodes the whole matrix at every call.
+  const Val scaled = out_->op("MatMulNBits", helper(node, "scaled"),
+                              {x, codes, stored.scale, stored.zeros}, attributes, onnx::kMicrosoft);
+  std::vector<int64_t> by_block(shape(node.operands[0]).size() - 1, 0);  // 0: as it is
+  by_block.insert(by_block.end(), {blocks, stored.block});
+  const Val parts = reshape(helper(node, "blocks"), x, by_block);
+  const Val sums = reduce("ReduceSum", helper(node, "sums"), parts, -1, false);
+  const Val turned = cached(stored.minima + ".T", [&](const std::string& n) {
+    return transpose(n, stored.minima, {1, 0});
+  });
+  return op("Add", name, {scaled, op("MatMul", helper(node, "minima"), {sums, turned})});
 }
 
 Result<Val> Lowering::emit(const LinearOp&, const Node& node) {
@@ -88,12 +100,23 @@ Result<Val> Lowering::emit(const LinearOp&, const Node& node) {
 Val Lowering::gather_integers(const Node& node, int32_t table, const Val& ids) {
   const ConstantData& data = weights_->data(table);
   const Stored& stored = weights_->request(table, Form::kRows);
-  const int64_t bits = data.encoding().bits, columns = data.columns();
+  const int64_t bits = stored.bits, columns = data.columns();
   if (ort()) {
-    return out_->op("GatherBlockQuantized", result_name(node), {stored.codes, ids, stored.scale},
-                    {attribute("bits", bits), attribute("block_size", stored.block),
-                     attribute("gather_axis", int64_t{0}), attribute("quantize_axis", int64_t{1})},
-                    onnx::kMicrosoft);
+    const Attributes attributes = {attribute("bits", bits), attribute("block_size", stored.block),
+                                   attribute("gather_axis", int64_t{0}),
+                                   attribute("quantize_axis", int64_t{1})};
+    if (stored.minima.empty())
+      return out_->op("GatherBlockQuantized", result_name(node), {stored.codes, ids, stored.scale},
+                      attributes, onnx::kMicrosoft);
+    const Val scaled =
+        out_->op("GatherBlockQuantized", helper(node, "scaled"),
+                 {stored.codes, ids, stored.scale, stored.zeros}, attributes, onnx::kMicrosoft);
+    const Val minima = op("Gather", helper(node, "minima"), {stored.minima, ids});
+    const Val blocks =
+        op("Add", helper(node, "moved"),
+           {reshape(helper(node, "blocks"), scaled, {0, 0, columns / stored.block, stored.block}),
+            unsqueeze(helper(node, "minimum_column"), minima, {-1})});
+    return reshape(result_name(node), blocks, {0, 0, columns});
   }
   Val codes = op("Gather", helper(node, "codes"), {stored.codes, ids});
   if (bits == 4) {
@@ -128,7 +151,7 @@ Val Lowering::gather_integers(const Node& node, int32_t table, const Val& ids) {
 Result<Val> Lowering::emit(const GatherOp&, const Node& node) {
   POME_ASSIGN_OR_RETURN(const Val ids, operand(node, 1));
   const auto table = constant_of(node.operands[0]);
-  if (table && weights_->data(*table).encoding().kind == EncodingKind::kInt &&
+  if (table && (ort() || weights_->data(*table).encoding().kind == EncodingKind::kInt) &&
       weights_->can_store(*table, Form::kRows) && shape(node.operands[1]).size() == 2)
     return gather_integers(node, *table, ids);
   if (table && weights_->data(*table).encoding().kind == EncodingKind::kF16) {
@@ -141,71 +164,5 @@ Result<Val> Lowering::emit(const GatherOp&, const Node& node) {
 }
 
 Result<Val> Lowering::emit(const EmbeddingOp&, const Node& node) { return emit(GatherOp{}, node); }
-
-// ---- experts
-
-// Ties go to the lower index, as TopK has it.
-Result<Val> Lowering::emit(const TopKMaskOp& top, const Node& node) {
-  POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
-  const int64_t n = shape(node.operands[0]).back().size;
-  const std::vector<Val> best =
-      out_->op("TopK", {helper(node, "values"), helper(node, "indices")}, {x, out_->i64s({top.k})},
-               {attribute("axis", int64_t{-1})});
-  const Val off_on = cached("off_on", [&](const std::string& name) {
-    return out_->initializer(onnx::TensorData::f32s(name, {2}, {0, 1}));
-  });
-  const Val rows = op("OneHot", helper(node, "one_hot"), {best[1], out_->i64(n), off_on});
-  const Val sum = reduce("ReduceSum", helper(node, "chosen"), rows, -2, false);
-  return cast(result_name(node), sum, DType::kBool);
-}
-
-// Every expert computes every token; the weights, zero for those that were not chosen, mix them.
-Result<Val> Lowering::emit(const MoeOp& moe, const Node& node) {
-  if (ort() && can_qmoe(moe, node)) return qmoe(moe, node);
-  POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
-  POME_ASSIGN_OR_RETURN(const Val weights, operand(node, 1));
-  const bool biased = node.operands.size() == moe.operands_with_biases();
-  const auto project = [&](const Val& in, size_t weight, const std::string& name) -> Result<Val> {
-    const auto index = constant_of(node.operands[weight]);
-    if (!index) return no_lowering(node, "experts that are computed");
-    const Val product = op("MatMul", helper(node, biased ? name + "_product" : name),
-                           {in, transposed_constant(*index)});
-    if (!biased) return product;
-    POME_ASSIGN_OR_RETURN(const Val bias,
-                          operand(node, weight - 2 + moe.operands_without_biases()));
-    return op("Add", helper(node, name),
-              {product, unsqueeze(helper(node, name + "_bias"), bias, {1})});
-  };
-  const Val in = unsqueeze(helper(node, "tokens"), x, {1});
-  POME_ASSIGN_OR_RETURN(Val gate, project(in, 2, "gate"));
-  if (moe.limit > 0) gate = op("Min", helper(node, "gate_least"), {gate, out_->f32(moe.limit)});
-  Val inner;
-  if (moe.sigmoid_scale == 1) {
-    inner = activation(moe.activation, graph_.name(node.result), helper(node, "act"), gate);
-  } else {
-    const Val steep = scaled(helper(node, "steep"), gate, moe.sigmoid_scale);
-    inner = op("Mul", helper(node, "act"), {gate, op("Sigmoid", helper(node, "sigmoid"), {steep})});
-  }
-  if (moe.gated) {
-    POME_ASSIGN_OR_RETURN(Val up, project(in, 3, "up"));
-    if (moe.limit > 0) {
-      up = op("Min", helper(node, "up_least"), {up, out_->f32(moe.limit)});
-      up = op("Max", helper(node, "up_most"), {up, out_->f32(-moe.limit)});
-    }
-    if (moe.up_offset != 0)
-      up = op("Add", helper(node, "up_moved"), {up, out_->f32(moe.up_offset)});
-    inner = op("Mul", helper(node, "inner"), {inner, up});
-  }
-  POME_ASSIGN_OR_RETURN(const Val out, project(inner, moe.down(), "down"));
-  const Val turned = transpose(helper(node, "weights"), weights, {0, 2, 1});
-  const Val by_expert = unsqueeze(helper(node, "by_expert"), turned, {-1});
-  const Val mixed = op("Mul", helper(node, "mixed"), {out, by_expert});
-  return reduce("ReduceSum", result_name(node), mixed, 1, false);
-}
-
-bool Lowering::can_qmoe(const MoeOp&, const Node&) const { return false; }
-Result<Val> Lowering::qmoe(const MoeOp&, const Node& node) {
-  return no_lowering(node, "experts as one operator");
-}
 
 }  // namespace pome::onnx_export

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "export/cache_names.h"
+
 namespace pome::onnx_export {
 namespace {
 
@@ -30,12 +32,20 @@ std::string symbol_name(Symbol symbol) {
 
 }  // namespace
 
-onnx::ValueInfo value_info(const std::string& name, const ValueType& type) {
+onnx::ValueInfo Lowering::value_info(const std::string& name, const ValueType& type) const {
   onnx::ValueInfo out{name, type.dtype == DType::kI32 ? DType::kI64 : type.dtype, {}};
-  for (const Dim& dim : type.shape)
+  for (const Dim& given : type.shape) {
+    const Dim dim = fixed(given);
     out.dims.push_back(dim.is_static() ? onnx::Dimension{dim.size, {}}
                                        : onnx::Dimension{-1, symbol_name(dim.symbol)});
+  }
   return out;
+}
+
+// A decode step has one token of one sequence.
+Dim Lowering::fixed(const Dim& dim) const {
+  const bool one = dim.symbol == Symbol::kBatch || dim.symbol == Symbol::kTokens;
+  return options_.explicit_kv && one ? Dim(1) : dim;
 }
 
 Lowering::Lowering(const Graph& graph, const OnnxOptions& options, int64_t opset, OnnxBuilder* out,
@@ -54,19 +64,17 @@ void Lowering::declare_interface() {
   const SymShape all = {Symbol::kBatch, Symbol::kTotal};
   inputs_.push_back(value_info("input_ids", {DType::kI32, tokens}));
   values_[graph_.token_ids] = "input_ids";
-  if (!options_.logits_only) {
-    inputs_.push_back(value_info("attention_mask", {DType::kI32, all}));
-    inputs_.push_back(value_info("position_ids", {DType::kI32, tokens}));
-  }
+  if (masked()) inputs_.push_back(value_info("attention_mask", {DType::kI32, all}));
+  if (!options_.logits_only) inputs_.push_back(value_info("position_ids", {DType::kI32, tokens}));
   outputs_.push_back(value_info("logits", graph_.type(graph_.output)));
   if (options_.logits_only) return;
   for (const CachePair& pair : graph_.caches) {
-    const std::string tail =
-        std::to_string(pair.layer) + (pair.kind == CachePair::Kind::kKey ? ".key" : ".value");
-    inputs_.push_back(value_info("past_key_values." + tail, graph_.type(pair.input)));
-    values_[pair.input] = inputs_.back().name;
-    outputs_.push_back(value_info("present." + tail, graph_.type(pair.output)));
-    cache_names_[pair.output] = outputs_.back().name;
+    const CacheNames names =
+        options_.explicit_kv ? cache_names(graph_, pair) : layer_cache_names(pair);
+    inputs_.push_back(value_info(names.past, graph_.type(pair.input)));
+    values_[pair.input] = names.past;
+    outputs_.push_back(value_info(names.present, graph_.type(pair.output)));
+    cache_names_[pair.output] = names.present;
   }
 }
 
@@ -98,8 +106,10 @@ Result<onnx::Graph> Lowering::run() {
   for (const auto& [id, name] : values_)
     if (id != graph_.output && cache_names_.count(id) == 0 && batched_.count(id) == 0)
       known[name] = value_info(name, graph_.type(id));
-  return out_->finish(std::move(inputs_), std::move(outputs_), known,
-                      {"input_ids", options_.logits_only ? "input_ids" : "attention_mask"});
+  std::set<std::string> kept = {"input_ids"};
+  if (masked()) kept.insert("attention_mask");
+  if (options_.explicit_kv) kept.insert("position_ids");
+  return out_->finish(std::move(inputs_), std::move(outputs_), known, kept);
 }
 
 // Additions whose sum a norm normalises: one operator gives both, where the norm comes first.
@@ -145,6 +155,8 @@ Result<Val> Lowering::operand(const Node& node, size_t index) {
   const auto value = values_.find(id);
   if (value != values_.end()) return value->second;
   if (id == graph_.position) {  // where the first token of the call stands
+    if (options_.explicit_kv)
+      return cached("position", [&](const std::string& n) { return reshape(n, positions(), {1}); });
     return dimension(options_.logits_only ? Dim(0) : Dim(Symbol::kPast));
   }
   return no_lowering(node, "operand '" + graph_.name(id) + "' is made by another operator");
@@ -232,7 +244,8 @@ Val Lowering::activation(Activation kind, const std::string& base, const std::st
   return x;
 }
 
-Val Lowering::dimension(const Dim& dim) {
+Val Lowering::dimension(const Dim& given) {
+  const Dim dim = fixed(given);
   if (dim.is_static()) return out_->i64s({dim.size});
   const auto part = [&](const std::string& name, const char* of, int64_t axis) {
     return op("Shape", name, {of}, {attribute("start", axis), attribute("end", axis + 1)});
@@ -245,10 +258,15 @@ Val Lowering::dimension(const Dim& dim) {
       return cached("tokens", [&](const std::string& n) { return part(n, "input_ids", 1); });
     case Symbol::kTotal:
       if (whole) return dimension(Symbol::kTokens);
-      return cached("total", [&](const std::string& n) { return part(n, "attention_mask", 1); });
+      return cached("total", [&](const std::string& n) {
+        if (masked()) return part(n, "attention_mask", 1);
+        return op("Add", n, {dimension(Symbol::kPast), dimension(Symbol::kTokens)});
+      });
     case Symbol::kPast:
       if (whole) return out_->i64s({0});
       return cached("past", [&](const std::string& n) {
+        if (!masked() && !graph_.caches.empty())
+          return part(n, values_.at(graph_.caches.front().input).c_str(), 2);
         return op("Sub", n, {dimension(Symbol::kTotal), dimension(Symbol::kTokens)});
       });
     case Symbol::kNone:
@@ -257,7 +275,8 @@ Val Lowering::dimension(const Dim& dim) {
   return {};
 }
 
-Val Lowering::scalar_of(const Dim& dim) {
+Val Lowering::scalar_of(const Dim& given) {
+  const Dim dim = fixed(given);
   if (dim.is_static()) return out_->i64(dim.size);
   const std::string key = symbol_name(dim.symbol) + ".scalar";
   return cached(key, [&](const std::string& n) {
@@ -401,7 +420,9 @@ Result<Val> Lowering::emit(const MatMulOp& m, const Node& node) {
 }
 
 Result<Val> Lowering::emit(const IotaOp& iota, const Node& node) {
-  const Val start = scalar_of(iota.start);
+  const bool at_position = options_.explicit_kv && iota.start == Dim(Symbol::kPast);
+  const Val start =
+      at_position ? op("Squeeze", helper(node, "start"), {positions()}) : scalar_of(iota.start);
   const Val length = scalar_of(iota.length);
   const Val end = iota.start == Dim(0) ? length : op("Add", helper(node, "end"), {start, length});
   return op("Range", result_name(node), {start, end, out_->i64(1)});

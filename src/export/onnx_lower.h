@@ -51,6 +51,7 @@ class Lowering {
   // Constants and what multiplies them: onnx_linear.cc
   Result<Val> emit(const LinearOp&, const Node& node);
   Result<Val> emit(const EmbeddingOp&, const Node& node);
+  // onnx_experts.cc
   Result<Val> emit(const MoeOp& op, const Node& node);
   Result<Val> emit(const TopKMaskOp& op, const Node& node);
   // Positions, caches and attention: onnx_attention.cc
@@ -66,6 +67,8 @@ class Lowering {
   const SymShape& shape(ValueId id) const { return graph_.type(id).shape; }
   std::optional<int32_t> constant_of(ValueId id) const;  // index into Graph::constants
   bool ort() const { return options_.profile == OnnxOptions::Profile::kOrt; }
+  bool masked() const { return !options_.logits_only && !options_.explicit_kv; }
+  onnx::ValueInfo value_info(const std::string& name, const ValueType& type) const;
 
   // ---- values
   Result<Val> operand(const Node& node, size_t index);
@@ -89,17 +92,20 @@ class Lowering {
   Val reduce(const char* type, const std::string& name, const Val& x, int64_t axis, bool keep);
   Val scaled(const std::string& name, const Val& x, double factor);
   Val activation(Activation kind, const std::string& base, const std::string& name, const Val& x);
-  Val dimension(const Dim& dim);  // int64 [1]
-  Val scalar_of(const Dim& dim);  // int64 scalar
+  Dim fixed(const Dim& dim) const;  // what this form of the model makes of a symbol
+  Val dimension(const Dim& dim);    // int64 [1]
+  Val scalar_of(const Dim& dim);    // int64 scalar
 
   Val gather_integers(const Node& node, int32_t table, const Val& ids);
   Val matmul_nbits(const Node& node, const std::string& name, int32_t weight, const Val& x);
+  int64_t chosen_experts(ValueId weights) const;
   bool can_qmoe(const MoeOp& op, const Node& node) const;
   Result<Val> qmoe(const MoeOp& op, const Node& node);
 
   Val positions();                                                      // int64 [B, T]
   std::pair<Val, Val> rotation(const RopeOp& op, int32_t frequencies);  // cos, sin [B, 1, T, half]
-  Val visible(int64_t window, bool grouped);  // bool, broadcasts to [B, .., T, P + T]
+  // bool, broadcasts to [B, .., T, P + T]; empty where all keys are seen
+  Val visible(int64_t window, bool grouped);
 
   struct GroupQuery {  // an attention that becomes one GroupQueryAttention
     const Node* key_write = nullptr;
@@ -130,7 +136,5 @@ class Lowering {
   std::map<std::string, Val> cached_;
   std::vector<onnx::ValueInfo> inputs_, outputs_;
 };
-
-onnx::ValueInfo value_info(const std::string& name, const ValueType& type);
 
 }  // namespace pome::onnx_export

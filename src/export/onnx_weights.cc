@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/io.h"
 #include "base/thread_pool.h"
+#include "encoding/affine_blocks.h"
 #include "export/onnx.h"
 #include "tensor/half.h"
 
@@ -48,6 +49,7 @@ const ConstantData& WeightStore::data(int32_t constant) const {
 // largest power of two that divides it, which repeats scales. 0: none.
 int64_t WeightStore::row_block(int32_t constant) const {
   const Encoding& encoding = data(constant).encoding();
+  if (is_affine4(encoding.kind)) return kAffineGroup;
   if (!is_int(encoding)) return 0;
   for (int64_t block = 256; block >= 16; block /= 2)
     if (encoding.block % block == 0) return block;
@@ -57,6 +59,7 @@ int64_t WeightStore::row_block(int32_t constant) const {
 bool WeightStore::can_store(int32_t constant, Form form) const {
   const ConstantData& from = data(constant);
   if (form == Form::kDense) return true;
+  if (is_affine4(from.encoding().kind)) return form == Form::kRows && from.shape().size() == 2;
   if (!is_int(from.encoding()) || from.shape().size() < 2) return false;
   if (form == Form::kRows) return row_block(constant) > 0;
   // Nibbles of one matrix end on a whole byte.
@@ -83,12 +86,13 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   POME_CHECK(can_store(index, form));
   const ConstantData& from = data(index);
   const Encoding& encoding = from.encoding();
-  const std::string base =
-      out_->unique(graph_.constants[static_cast<size_t>(index)].name +
-                   (form == Form::kColumns ? ".T.codes"
-                    : form == Form::kRows  ? (encoding.bits == 4 ? ".q4" : ".q8")
-                                           : ""));
+  const std::string& name = graph_.constants[static_cast<size_t>(index)].name;
   Stored& stored = item.stored;
+  if (form == Form::kRows) {
+    declare_rows(index, name, 1, &stored);
+    return stored;
+  }
+  const std::string base = out_->unique(name + (form == Form::kColumns ? ".T.codes" : ""));
   stored.codes = base;
   Shape dims = from.shape();
   if (form == Form::kDense) {
@@ -99,15 +103,7 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   const size_t rank = dims.size();
   const std::string stem = base.substr(0, base.rfind('.'));
   stored.scale = out_->unique(stem + ".scale");
-  if (form == Form::kRows) {
-    stored.dtype = DType::kU8;
-    stored.block = row_block(index);
-    dims[rank - 1] = from.columns() / stored.block;
-    declare(stored.scale, DType::kF32, dims);
-    dims[rank - 1] = from.columns() * encoding.bits / 8;
-    declare(base, DType::kU8, std::move(dims));
-    return stored;
-  }
+  stored.bits = encoding.bits;
   stored.dtype = encoding.bits == 4 ? DType::kI4 : DType::kI8;
   stored.block = encoding.block;
   std::swap(dims[rank - 2], dims[rank - 1]);
@@ -117,6 +113,47 @@ const Stored& WeightStore::request(int32_t index, Form form) {
   declare(stored.scale, DType::kF32, std::move(scales));
   declare(base, stored.dtype, std::move(dims));
   return stored;
+}
+
+// Codes and scales by rows; `turns` constants of this shape share them.
+void WeightStore::declare_rows(int32_t index, const std::string& stem, int64_t turns,
+                               Stored* stored) {
+  const ConstantData& from = data(index);
+  const bool affine = is_affine4(from.encoding().kind);
+  const int64_t bits = affine ? 4 : from.encoding().bits;
+  stored->bits = bits;
+  stored->codes = out_->unique(stem + (bits == 4 ? ".q4" : ".q8"));
+  stored->scale = out_->unique(stem + ".scale");
+  stored->dtype = DType::kU8;
+  stored->block = row_block(index);
+  Shape dims = from.shape();
+  dims[dims.size() - 2] *= turns;
+  dims.back() = from.columns() / stored->block;
+  declare(stored->scale, DType::kF32, dims);
+  if (affine) {
+    stored->minima = out_->unique(stem + ".min");
+    declare(stored->minima, DType::kF32, dims);
+    stored->zeros = out_->unique(stem + ".zeros");
+    declare(stored->zeros, DType::kU8, {dims[0], ceil_div(dims[1], int64_t{2})});
+  }
+  dims.back() = from.columns() * bits / 8;
+  declare(stored->codes, DType::kU8, std::move(dims));
+}
+
+const Stored& WeightStore::request_turns(int32_t first, int32_t second) {
+  const auto [entry, fresh] = items_.try_emplace({first, Form::kTurns});
+  Item& item = entry->second;
+  if (!fresh) return item.stored;
+  POME_CHECK(can_store(first, Form::kRows) && data(first).shape() == data(second).shape() &&
+             data(first).encoding() == data(second).encoding());
+  item.constant = first;
+  item.form = Form::kTurns;
+  declare_rows(first,
+               graph_.constants[static_cast<size_t>(first)].name + "|" +
+                   graph_.constants[static_cast<size_t>(second)].name,
+               2, &item.stored);
+  items_[{second, Form::kTurns}] = {second, Form::kTurns, true, item.stored};
+  return item.stored;
 }
 
 Val WeightStore::view_of(const Stored& stored, const std::string& suffix, Shape dims) {
@@ -192,18 +229,9 @@ class WeightStore::Stream {
   Place reserve(const std::string& name) {
     const auto found = wanted_.find(name);
     if (found == wanted_.end()) return {UINT64_MAX, 0};
-    TensorData& tensor = *found->second;
-    const uint64_t length = tensor.external->length;
-    if (length < kInlineBytes) {
-      tensor.external.reset();
-      tensor.raw.resize(static_cast<size_t>(length));
-      return {UINT64_MAX, length};
-    }
-    const uint64_t alignment = length >= kPage ? kPage : 64;
-    end_ = (end_ + alignment - 1) / alignment * alignment;
-    tensor.external->offset = end_;
-    end_ += length;
-    return {tensor.external->offset, length};
+    const auto [entry, fresh] = places_.try_emplace(name);
+    if (fresh) entry->second = place(found);
+    return entry->second;
   }
   // Another name for bytes that have their place.
   void share(const std::string& name, const std::string& with) {
@@ -240,16 +268,31 @@ class WeightStore::Stream {
   uint64_t end() const { return end_; }
 
  private:
+  Place place(std::map<std::string, TensorData*>::iterator found) {
+    TensorData& tensor = *found->second;
+    const uint64_t length = tensor.external->length;
+    if (length < kInlineBytes) {
+      tensor.external.reset();
+      tensor.raw.resize(static_cast<size_t>(length));
+      return {UINT64_MAX, length};
+    }
+    const uint64_t alignment = length >= kPage ? kPage : 64;
+    end_ = (end_ + alignment - 1) / alignment * alignment;
+    tensor.external->offset = end_;
+    end_ += length;
+    return {tensor.external->offset, length};
+  }
+
   struct Sink {
     const Item* item = nullptr;
     std::string name;  // of the initializer that holds the codes
-    Place codes, scale;
+    Place codes, scale, minima, zeros;
     std::vector<std::byte> matrix;  // kColumns: the codes of one matrix, transposed
     std::vector<float> scales;
   };
   struct Part {
     std::vector<std::byte> codes;
-    std::vector<float> floats, scales;
+    std::vector<float> floats, scales, minima;
   };
   struct Slot {
     EncodedTile tile;
@@ -262,6 +305,10 @@ class WeightStore::Stream {
     sink.item = &item;
     sink.name = alive(item.stored.codes);
     if (item.form != Form::kDense) sink.scale = reserve(item.stored.scale);
+    if (!item.stored.minima.empty()) {
+      sink.minima = reserve(item.stored.minima);
+      sink.zeros = reserve(item.stored.zeros);
+    }
     sink.codes = reserve(sink.name);
     if (item.form == Form::kColumns) {
       const int64_t n = data.shape()[data.shape().size() - 2];
@@ -284,6 +331,8 @@ class WeightStore::Stream {
       const Stored& stored = sinks[i].item->stored;
       if (sinks[i].item->form == Form::kDense) {
         POME_RETURN_IF_ERROR(dense(constant, stored, row, rows, *slot, &part));
+      } else if (!stored.minima.empty()) {
+        POME_RETURN_IF_ERROR(affine(constant, row, *slot, &part));
       } else {
         integers(data.encoding(), sinks[i].item->form, stored, *slot, &part);
       }
@@ -309,12 +358,32 @@ class WeightStore::Stream {
     return {};
   }
 
+  static Status affine(const Constant& constant, int64_t row, const Slot& slot, Part* part) {
+    const std::span<const std::byte> bytes = slot.tile.parts[0];
+    const EncodingTraits& type = traits(constant.data->encoding().kind);
+    const size_t blocks = bytes.size() / static_cast<size_t>(type.block_bytes);
+    const size_t count = blocks * static_cast<size_t>(type.block_elements);
+    part->codes.resize(count / 2);
+    part->scales.resize(count / kAffineGroup);
+    part->minima.resize(part->scales.size());
+    split_affine4(type.kind, bytes.data(), static_cast<int64_t>(blocks),
+                  reinterpret_cast<uint8_t*>(part->codes.data()), part->scales.data(),
+                  part->minima.data());
+    for (size_t i = 0; i < part->scales.size(); ++i)
+      if (!std::isfinite(part->scales[i]) || !std::isfinite(part->minima[i])) {
+        const int64_t columns = constant.data->columns();
+        return not_finite(constant, row * columns + static_cast<int64_t>(i) * kAffineGroup,
+                          columns);
+      }
+    return {};
+  }
+
   static void integers(const Encoding& encoding, Form form, const Stored& stored, const Slot& slot,
                        Part* part) {
     const auto codes = slot.tile.parts[0];
     part->codes.assign(codes.begin(), codes.end());
     // Two's complement + 8 or + 128, as unsigned numbers.
-    if (form == Form::kRows) {
+    if (form != Form::kColumns) {
       const std::byte flip{static_cast<uint8_t>(encoding.bits == 4 ? 0x88 : 0x80)};
       for (std::byte& code : part->codes) code ^= flip;
     }
@@ -337,6 +406,10 @@ class WeightStore::Stream {
         POME_RETURN_IF_ERROR(transpose(data, sink, part, slot.tile.row, slot.tile.rows));
         continue;
       }
+      if (sink.item->form == Form::kTurns) {
+        POME_RETURN_IF_ERROR(take_turns(sink, part, slot.tile.row, slot.tile.rows));
+        continue;
+      }
       const Stored& stored = sink.item->stored;
       const uint64_t first = static_cast<uint64_t>(slot.tile.row);
       const uint64_t rows = static_cast<uint64_t>(slot.tile.rows);
@@ -346,6 +419,26 @@ class WeightStore::Stream {
       const uint64_t scales = static_cast<uint64_t>(data.columns() / stored.block) * 4;
       POME_RETURN_IF_ERROR(
           write(stored.scale, sink.scale, first * scales, std::as_bytes(std::span(part.scales))));
+      if (stored.minima.empty()) continue;
+      POME_RETURN_IF_ERROR(
+          write(stored.minima, sink.minima, first * scales, std::as_bytes(std::span(part.minima))));
+      const uint64_t width = ceil_div(scales / 4, uint64_t{2});
+      POME_RETURN_IF_ERROR(write(stored.zeros, sink.zeros, first * width,
+                                 std::vector<std::byte>(static_cast<size_t>(rows * width))));
+    }
+    return {};
+  }
+
+  Status take_turns(const Sink& sink, const Part& part, int64_t row, int64_t rows) {
+    const std::span<const std::byte> scales = std::as_bytes(std::span(part.scales));
+    const size_t count = static_cast<size_t>(rows), width = part.codes.size() / count,
+                 scale_width = scales.size() / count;
+    for (size_t r = 0; r < count; ++r) {
+      const uint64_t to = 2 * (static_cast<uint64_t>(row) + r) + (sink.item->second ? 1 : 0);
+      POME_RETURN_IF_ERROR(write(sink.name, sink.codes, to * width,
+                                 std::span(part.codes).subspan(r * width, width)));
+      POME_RETURN_IF_ERROR(write(sink.item->stored.scale, sink.scale, to * scale_width,
+                                 scales.subspan(r * scale_width, scale_width)));
     }
     return {};
   }
@@ -392,6 +485,7 @@ class WeightStore::Stream {
   const WorkContext& work_;
   std::map<std::string, TensorData*> wanted_;
   std::vector<Slot> slots_;
+  std::map<std::string, Place> places_;
   uint64_t end_ = 0, done_ = 0, since_flush_ = 0;
 };
 
@@ -450,9 +544,10 @@ Status WeightStore::write(const std::string& path, onnx::Graph* graph, const Wor
     if (!is_parameter(constant)) continue;
     report->parameters += from.rows() * from.columns();
     for (const Item* item : items)
-      for (const std::string& name : {item->stored.scale, stream.alive(item->stored.codes)}) {
+      for (const std::string& name : {item->stored.scale, stream.alive(item->stored.codes),
+                                      item->stored.minima, item->stored.zeros}) {
         const auto found = written.find(name);
-        if (name.empty() || found == written.end()) continue;
+        if (name.empty() || item->second || found == written.end()) continue;
         const TensorData& tensor = *found->second;
         const uint64_t size = bytes_of(tensor.dtype, tensor.dims);
         stored_bytes += size;

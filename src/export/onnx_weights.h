@@ -20,13 +20,18 @@ namespace pome::onnx_export {
 enum class Form : uint8_t {
   kDense,    // <name>: f32, or f16 where the encoding is
   kRows,     // <name>.q4 / .q8: codes + 8 / + 128 as uint8, lowest bits first, row by row as they
-             // lie; <name>.scale f32 [N, K / block]
+             // lie; <name>.scale f32 [N, K / block]. Of q4_1 and q4_k: the codes themselves, and
+             // <name>.min f32 [N, K / block] added
+  kTurns,    // two constants as kRows, whose rows take turns: <first>|<second>.q4, of [E, 2 N, K]
   kColumns,  // <name>.T.codes: int4 / int8 of the transposed matrix [.., K, N]; <name>.T.scale f32
              // [.., K / block, N], or [N] where a row has one scale
 };
 struct Stored {
   std::string codes, scale;  // names of initializers; dense: codes alone
+  // kRows of blocks with minima: zero points, all 0, and what is added, f32 like the scales.
+  std::string zeros, minima;
   DType dtype = DType::kF32;
+  int64_t bits = 0;   // of a code
   int64_t block = 0;  // columns that share a scale; 0: dense
 };
 
@@ -35,11 +40,13 @@ class WeightStore {
   WeightStore(const Graph& graph, OnnxBuilder* out) : graph_(graph), out_(out) {}
 
   const ConstantData& data(int32_t constant) const;
-  // Integer codes that `form` can hold. Blocks of kRows are as MatMulNBits and GatherBlockQuantized
-  // take them: powers of two from 16 on.
+  // Integer codes that `form` can hold; kRows those of q4_1 and q4_k as well. Blocks of kRows are
+  // as MatMulNBits and GatherBlockQuantized take them: powers of two from 16 on.
   bool can_store(int32_t constant, Form form) const;
   // Makes the initializers (once).
   const Stored& request(int32_t constant, Form form);
+  // kTurns of two constants of one shape and encoding.
+  const Stored& request_turns(int32_t first, int32_t second);
   // The same bytes under another shape.
   Val view_of(const Stored& stored, const std::string& suffix, Shape dims);
   // cos and sin of position * inverse_frequencies, f32 [context, half], times scale.
@@ -55,6 +62,7 @@ class WeightStore {
   struct Item {
     int32_t constant = 0;
     Form form = Form::kDense;
+    bool second = false;  // of kTurns: has the odd rows
     Stored stored;
   };
   struct RopeTable {
@@ -67,6 +75,7 @@ class WeightStore {
     uint64_t offset = 0, length = 0;
   };
   int64_t row_block(int32_t constant) const;
+  void declare_rows(int32_t index, const std::string& stem, int64_t turns, Stored* stored);
   void declare(const std::string& name, DType dtype, Shape dims);
   Status write_rope(const RopeTable& table, Stream* stream) const;
 

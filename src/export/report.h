@@ -23,6 +23,14 @@ struct ExportReport {
   std::vector<PlacedTensor> tensors;  // of the weight file, in graph order
 };
 
+// How far the stored values of one tensor are from those of the source.
+struct TensorError {
+  std::string name;      // of the constant
+  std::string encoding;  // "q4_k"
+  uint64_t bytes = 0;
+  double relative_error = 0;  // sqrt(sum (w - stored)^2 / sum w^2); 0 where nothing was rounded
+};
+
 // Everything about the model that is no weight, as JSON, so that the graph can be built again from
 // the artefact alone.
 std::string model_info_json(const ModelInfo& info);

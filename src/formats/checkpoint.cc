@@ -5,6 +5,9 @@
 #include <filesystem>
 
 #include "formats/checkpoint_internal.h"
+#include "formats/gguf.h"
+#include "formats/gguf_tokenizer.h"
+#include "formats/mlc.h"
 #include "formats/pytorch.h"
 #include "formats/sniff.h"
 #include "formats/tokenizer_json.h"
@@ -20,8 +23,8 @@ constexpr std::string_view kGguf = ".gguf";
 constexpr std::string_view kPickleEndings[] = {".bin", ".pt", ".pth", ".ckpt"};
 constexpr uint64_t kMaxConfigBytes = 16u << 20;
 constexpr std::string_view kSupported =
-    "pome reads safetensors and PyTorch checkpoints (with config.json) and GGUF; convert the model "
-    "to one of them";
+    "pome reads safetensors and PyTorch checkpoints (with config.json), MLC packages and GGUF; "
+    "convert the model to one of them";
 
 // Formats that come as one file, or as shards, with an index beside them.
 struct ShardedFormat {
@@ -62,7 +65,7 @@ Result<Json> read_config(const fs::path& path) {
 Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions& options) {
   POME_ASSIGN_OR_RETURN(out.config, read_config(folder / "config.json"));
   POME_ASSIGN_OR_RETURN(out.generation_config, read_config(folder / "generation_config.json"));
-  if (out.config.is_null()) {
+  if (out.config.is_null() && out.format != "mlc") {
     out.warnings.push_back("there is no config.json beside the weights: the family is unknown");
   }
   for (const char* name : {"config.json", "generation_config.json", "tokenizer_config.json",
@@ -73,8 +76,8 @@ Status add_neighbours(Checkpoint& out, const fs::path& folder, const OpenOptions
     out.sidecars[fs::path(path).filename().string()] = path;
   }
   if (!options.read_tokenizer) return {};
-  return set_tokenizer(out, read_hf_tokenizer(folder.string(), out.config, out.generation_config),
-                       options);
+  return set_tokenizer(
+      out, read_folder_tokenizer(folder.string(), out.config, out.generation_config), options);
 }
 
 struct Listing {
@@ -178,6 +181,10 @@ Status open_sharded_folder(Checkpoint& out, const std::string& folder, const Sha
 Status open_folder(Checkpoint& out, const std::string& folder, const OpenOptions& options) {
   POME_ASSIGN_OR_RETURN(const Listing listing, list_folder(folder));
   const fs::path base(folder);
+  if (is_mlc_folder(folder)) {
+    POME_RETURN_IF_ERROR(add_mlc(out, folder, options));
+    return add_neighbours(out, base, options);
+  }
   if (!listing.safetensors.empty() || is_there(base / kSafetensorsFormat.index)) {
     return open_sharded_folder(out, folder, kSafetensorsFormat, listing.safetensors, options);
   }
@@ -298,6 +305,28 @@ const CheckpointTensor* Checkpoint::find(const std::string& name) const {
     if (tensor.name == name) return &tensor;
   }
   return nullptr;
+}
+
+std::map<std::string, std::string> Checkpoint::metadata() const {
+  std::map<std::string, std::string> out;
+  const std::string prefix = "pome.";
+  for (const auto& [key, value] : gguf.items())
+    if (key.starts_with(prefix) && value.is_string()) out[key] = value.get<std::string>();
+  if (const auto own = mlc.find("pome"); own != mlc.end())
+    for (const auto& [key, value] : own->items())
+      if (value.is_string()) out[prefix + key] = value.get<std::string>();
+  return out;
+}
+
+Result<TokenizerSource> read_folder_tokenizer(const std::string& folder, const Json& config,
+                                              const Json& generation_config) {
+  const std::string packed = folder + "/tokenizer.gguf";
+  std::error_code error;
+  if (!std::filesystem::exists(packed, error))
+    return read_hf_tokenizer(folder, config, generation_config);
+  POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(packed));
+  POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(source));
+  return read_gguf_tokenizer(file);
 }
 
 Result<Checkpoint> open_checkpoint(const std::string& path, const OpenOptions& options) {

@@ -29,7 +29,7 @@ struct CheckpointTensor {
 };
 
 struct Checkpoint {
-  std::string format;                     // "safetensors", "pytorch", "gguf"
+  std::string format;                     // "safetensors", "pytorch", "gguf", "mlc"
   std::string path;                       // what the user named
   std::vector<CheckpointTensor> tensors;  // unique names, in file order
   // Configuration as Hugging Face names it. GGUF metadata is kept as it is in `gguf` and read by
@@ -37,12 +37,15 @@ struct Checkpoint {
   Json config;             // config.json; null for GGUF
   Json generation_config;  // null when absent
   Json gguf;  // object of scalar and short array metadata ("llama.block_count": 8); null otherwise
+  Json mlc;   // mlc-chat-config.json; null otherwise
   TokenizerSource tokenizer;  // model == kNone when the checkpoint has none
   std::map<std::string, std::string>
       sidecars;  // tokenizer files to copy into artefacts: name -> path
   std::vector<std::string> warnings;
 
   const CheckpointTensor* find(const std::string& name) const;
+  // What convert wrote about the model: "pome.graph_hash" and the like; empty where it did not.
+  std::map<std::string, std::string> metadata() const;
 };
 
 struct OpenOptions {
@@ -53,12 +56,16 @@ struct OpenOptions {
   bool checksums = false;       // read everything and compare it with the checksums that files hold
 };
 // `path`: a folder with config.json and safetensors or PyTorch files (one file, or shards with an
-// index), one such file or index (its folder supplies the rest), or a GGUF file, of a split one any
-// part. Git LFS pointers and HTML pages saved as weights get their own message.
+// index) or an MLC package, one such file or index (its folder supplies the rest), or a GGUF file,
+// of a split one any part. Git LFS pointers and HTML pages saved as weights get their own message.
 Result<Checkpoint> open_checkpoint(const std::string& path, const OpenOptions& options = {});
 
 // The tokenizer alone. `path`: what open_checkpoint takes; a folder with tokenizer files and no
 // weights; or a tokenizer.json, a SentencePiece model or a tiktoken file by itself.
 Result<TokenizerSource> open_tokenizer(const std::string& path, const OpenOptions& options = {});
+
+// The tokenizer that lies in a folder, which is tokenizer.gguf in artefacts made from GGUF files.
+Result<TokenizerSource> read_folder_tokenizer(const std::string& folder, const Json& config,
+                                              const Json& generation_config);
 
 }  // namespace pome

@@ -38,6 +38,9 @@ Status add_index(Checkpoint& out, const std::string& index_path, const OpenOptio
 // One GGUF file, or all parts of a split one; fills tensors, gguf, tokenizer and warnings.
 Status add_gguf(Checkpoint& out, const std::string& path, const OpenOptions& options);
 
+// An MLC package: fills tensors and mlc.
+Status add_mlc(Checkpoint& out, const std::string& folder, const OpenOptions& options);
+
 // A failed or missing tokenizer becomes a warning unless it is needed.
 Status set_tokenizer(Checkpoint& out, Result<TokenizerSource> tokenizer,
                      const OpenOptions& options);

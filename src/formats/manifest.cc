@@ -73,6 +73,8 @@ std::string to_string(Target target) {
       return "onnx";
     case Target::kGguf:
       return "gguf";
+    case Target::kMlc:
+      return "mlc";
   }
   return {};
 }

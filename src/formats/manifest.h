@@ -25,11 +25,11 @@ namespace pome {
 
 // What convert writes and the rest opens: the one list. A manifest of a newer version may name
 // another.
-enum class Target : uint8_t { kCoreml, kOnnx, kGguf };
-inline constexpr Target kTargets[] = {Target::kCoreml, Target::kOnnx, Target::kGguf};
+enum class Target : uint8_t { kCoreml, kOnnx, kGguf, kMlc };
+inline constexpr Target kTargets[] = {Target::kCoreml, Target::kOnnx, Target::kGguf, Target::kMlc};
 std::string to_string(Target target);  // "coreml"
 std::optional<Target> parse_target(std::string_view name);
-std::string target_names();  // "coreml onnx gguf"
+std::string target_names();  // "coreml onnx gguf mlc"
 
 struct ManifestFile {
   std::string path;  // relative, '/' between parts

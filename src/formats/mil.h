@@ -81,7 +81,9 @@ struct Feature {  // interface description
   std::string name;
   enum class Kind : uint8_t { kArray, kState, kOther } kind = Kind::kArray;
   DType dtype = DType::kF32;
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape;  // of an array that a call sizes: the default; of such outputs empty
+  // Least and most of every dimension where a call decides; most -1: no limit. Empty: fixed.
+  std::vector<std::pair<int64_t, int64_t>> ranges;
   friend bool operator==(const Feature&, const Feature&) = default;
 };
 struct FunctionDescription {

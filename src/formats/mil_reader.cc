@@ -194,6 +194,24 @@ void parse_program(ProtoReader in, Model* model) {
 
 // ---- description
 
+void parse_ranges(ProtoReader in, Feature* feature) {
+  while (in.next()) {
+    if (in.field() != 1) continue;
+    if (feature->ranges.size() >= kMaxRank)
+      in.fail(Refusal::kLimit, "an array of more than 64 dimensions");
+    if (!in.ok()) return;
+    uint64_t least = 0, most = 0;
+    ProtoReader range = in.message("SizeRange");
+    while (range.next()) {
+      if (range.field() == 1) least = range.varint();
+      if (range.field() == 2) most = range.varint();
+    }
+    if (in.ok() && least > INT64_MAX) in.fail(Refusal::kRange, "a negative dimension");
+    feature->ranges.emplace_back(static_cast<int64_t>(least),
+                                 std::max<int64_t>(static_cast<int64_t>(most), -1));
+  }
+}
+
 void parse_array_feature(ProtoReader in, Feature* feature) {
   bool typed = false;
   while (in.next()) {
@@ -213,6 +231,9 @@ void parse_array_feature(ProtoReader in, Feature* feature) {
       } else {
         in.fail(Refusal::kType, "array data type " + std::to_string(code) + " does not exist");
       }
+    } else if (in.field() == 31) {
+      in.once();
+      parse_ranges(in.message("ShapeRange"), feature);
     }
   }
   if (in.ok() && !typed) in.fail(Refusal::kType, "an array without a data type");

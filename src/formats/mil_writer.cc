@@ -178,6 +178,13 @@ void write_feature(Writer out, const Feature& feature) {
   const auto write_array = [&](Writer array) {
     array.add_packed_int64(1, feature.shape.begin(), feature.shape.end());
     array.add_enum(2, static_cast<int32_t>(array_from_dtype(feature.dtype)));
+    if (feature.ranges.empty()) return;
+    Writer all(array, 31);
+    for (const auto& [least, most] : feature.ranges) {
+      Writer range(all, 1);
+      range.add_uint64(1, static_cast<uint64_t>(least));
+      range.add_int64(2, most);
+    }
   };
   if (feature.kind == Feature::Kind::kState) {
     Writer state(type, 8);

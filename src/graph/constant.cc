@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/checked.h"
+#include "graph/f32_tile.h"
 
 namespace pome {
 
@@ -15,16 +16,6 @@ int64_t rows_of(const Shape& shape) {
   return rows;
 }
 int64_t columns_of(const Shape& shape) { return shape.empty() ? 1 : shape.back(); }
-
-// Hands out `rows * columns` floats as the single part of an f32 tile.
-float* f32_part(EncodedTile* tile, int64_t row, int64_t rows, int64_t columns) {
-  tile->row = row;
-  tile->rows = rows;
-  tile->storage.resize(1);
-  tile->storage[0].resize(static_cast<size_t>(rows * columns) * sizeof(float));
-  tile->parts.assign(1, tile->storage[0]);
-  return reinterpret_cast<float*>(tile->storage[0].data());
-}
 
 class InlineConstant final : public ConstantData {
  public:
@@ -229,6 +220,25 @@ class AddedScalar final : public ConstantData {
   float value_;
 };
 
+class MultipliedScalar final : public ConstantData {
+ public:
+  MultipliedScalar(ConstantDataPtr in, float value)
+      : ConstantData(in->shape(), Encoding::plain(EncodingKind::kF32)),
+        in_(std::move(in)),
+        value_(value) {}
+  const ConstantData& canonical() const override { return in_->canonical(); }
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    float* out = f32_part(tile, row, rows, columns());
+    POME_RETURN_IF_ERROR(in_->read_f32(row, rows, out));
+    for (int64_t i = 0; i < rows * columns(); ++i) out[i] *= value_;
+    return {};
+  }
+
+ private:
+  ConstantDataPtr in_;
+  float value_;
+};
+
 class Transposed final : public ConstantData {
  public:
   explicit Transposed(ConstantDataPtr in)
@@ -331,6 +341,10 @@ ConstantDataPtr concat_rows(std::vector<ConstantDataPtr> parts, Shape shape) {
 
 ConstantDataPtr add_scalar(ConstantDataPtr in, float value) {
   return std::make_shared<AddedScalar>(std::move(in), value);
+}
+
+ConstantDataPtr multiply_scalar(ConstantDataPtr in, float value) {
+  return std::make_shared<MultipliedScalar>(std::move(in), value);
 }
 
 ConstantDataPtr transposed(ConstantDataPtr in) {

@@ -82,7 +82,8 @@ ConstantDataPtr slice_elements(ConstantDataPtr in, int64_t first, int64_t count)
 ConstantDataPtr slice_rows(ConstantDataPtr in, int64_t first_row, Shape shape);
 // [A, ..] and [B, ..] one after the other along the first axis (stacking experts: shape {E, N, K}).
 ConstantDataPtr concat_rows(std::vector<ConstantDataPtr> parts, Shape shape);
-ConstantDataPtr add_scalar(ConstantDataPtr in, float value);  // decodes: f32 out
+ConstantDataPtr add_scalar(ConstantDataPtr in, float value);       // decodes: f32 out
+ConstantDataPtr multiply_scalar(ConstantDataPtr in, float value);  // the same; canonical: of `in`
 ConstantDataPtr transposed(ConstantDataPtr in);  // 2-D; reads by column blocks: f32 out
 
 // Rows per tile for streaming work: about 1 MiB of f32, a multiple of the granularity of every

@@ -246,6 +246,7 @@ struct GgufPlace {
   int64_t first_row = 0, rows = 0;  // rows > 0: it is a part of a fused tensor of that many rows
   int64_t paired_heads = 0;         // > 0: rows of heads stored as pairs (i, i + d/2), one by one
   bool vector = false;              // [1, N] stored as [N]
+  float factor = 1;                 // the file holds the weight times this
 };
 
 // One weight. The graph name is ours; the others are what exporters and error messages need.

@@ -1,6 +1,7 @@
 // What runners share that keep the ids of their context beside its caches.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "graph/runner.h"
@@ -25,6 +26,9 @@ class HistoryRunner : public Runner {
   RunnerInfo info_;
   std::vector<int32_t> history_;
 };
+
+// A number that stands in the metadata of a model; 0 where it is none.
+int64_t metadata_number(const std::string& text);
 
 // The first `count` tokens of a cache [batch, heads, tokens, size]; itself where it has no more.
 Tensor first_tokens(const Tensor& cache, int64_t count);

@@ -13,6 +13,7 @@
 #include "formats/mil.h"
 #include "graph/runner.h"
 #include "interp/named_tensors.h"
+#include "interp/step_runner.h"
 #include "tensor/tensor.h"
 
 namespace pome {
@@ -70,8 +71,13 @@ class MilProgram {
 // float [1, 1, T, L], logits [1, T, vocab_size]. Functions and their inputs are recognised by these
 // shapes; T = 1 decodes, the largest T prefills, one function may do both. A prefill chunk that
 // would run past L is decoded token by token, or, without a function for that, moved back over
-// tokens already seen. A run that fails empties the context. kUnsupported when the package has
-// another interface.
-Result<std::unique_ptr<Runner>> package_runner(std::shared_ptr<MilProgram> program);
+// tokens already seen. A run that fails empties the context. A decode step with explicit caches
+// (docs/explicit-kv.md) holds them as `policy` says; others have no policy but the default.
+// kUnsupported when the package has another interface.
+Result<std::unique_ptr<Runner>> package_runner(std::shared_ptr<MilProgram> program,
+                                               CachePolicy policy = {});
+
+// Tokens that the package says it was made for (metadata "pome.context"); 0 where it does not.
+int64_t package_context(const mil::Model& model);
 
 }  // namespace pome

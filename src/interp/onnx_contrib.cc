@@ -35,6 +35,28 @@ std::span<const uint8_t> bytes_of(const Tensor& x) {
 }
 bool is_block(int64_t block) { return block >= 16 && (block & (block - 1)) == 0; }
 
+// Input 3, f32 [rows, blocks]: packed as the codes are, or floats. Not defined where there is none.
+Result<Tensor> zero_points(const Call& call, int64_t rows, int64_t blocks, int64_t bits) {
+  if (!call.has(3)) return Tensor();
+  if (call.in(3).dtype() != DType::kU8) {
+    POME_ASSIGN_OR_RETURN(const Tensor zeros, call.floats(3));
+    if (zeros.count() != rows * blocks) return bad_operand(3, "is not one zero for each block");
+    return zeros;
+  }
+  const std::span<const uint8_t> packed = bytes_of(call.in(3));
+  const int64_t per_byte = 8 / bits, row_bytes = ceil_div(blocks, per_byte);
+  if (call.in(3).count() != rows * row_bytes)
+    return bad_operand(3, "is not one zero for each block");
+  Tensor out = Tensor::zeros(DType::kF32, {rows, blocks});
+  auto to = out.mutable_as<float>().begin();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t b = 0; b < blocks; ++b)
+      *to++ = static_cast<float>(packed[static_cast<size_t>(r * row_bytes + b / per_byte)] >>
+                                     (b % per_byte * bits) &
+                                 ((1 << bits) - 1));
+  return out;
+}
+
 // A [.., K] times w^T, w [N, K] of integers.
 Status matmul_nbits(Call& call) {
   POME_ASSIGN_OR_RETURN(const Tensor x, call.floats(0));
@@ -50,13 +72,7 @@ Status matmul_nbits(Call& call) {
     return bad_operand(1, "is not uint8 [N, blocks, bytes of a block]");
   POME_ASSIGN_OR_RETURN(const Tensor scales, call.floats(2));
   if (scales.count() != n * blocks) return bad_operand(2, "is not one scale for each block");
-  Tensor zeros;
-  if (call.has(3)) {
-    if (call.in(3).dtype() == DType::kU8)
-      return bad_operand(3, "is not supported: packed zero points");
-    POME_ASSIGN_OR_RETURN(zeros, call.floats(3));
-    if (zeros.count() != n * blocks) return bad_operand(3, "is not one zero for each block");
-  }
+  POME_ASSIGN_OR_RETURN(const Tensor zeros, zero_points(call, n, blocks, bits));
   Tensor* weight = call.kept();
   if (!weight->defined()) {
     // Whole blocks are stored; the columns behind K count for nothing.
@@ -87,11 +103,15 @@ Status gather_block_quantized(Call& call) {
   const int64_t bits = call.integer("bits", 4), block = call.integer("block_size", 128);
   if (table.dtype() != DType::kU8 || table.rank() != 2 || (bits != 4 && bits != 8) ||
       !is_block(block) || call.integer("gather_axis", 0) != 0 ||
-      call.integer("quantize_axis", 1) != 1 || call.has(3))
+      call.integer("quantize_axis", 1) != 1)
     return bad_operand(0, "is not a uint8 table whose rows are asked for");
   const int64_t rows = table.dim(0), row_bytes = table.dim(1), columns = row_bytes * 8 / bits;
   const int64_t blocks = ceil_div(columns, block);
   if (scales.shape() != Shape{rows, blocks}) return bad_shapes(table.shape(), scales.shape());
+  Tensor* zeros = call.kept();
+  if (!zeros->defined()) {
+    POME_ASSIGN_OR_RETURN(*zeros, zero_points(call, rows, blocks, bits));
+  }
   Shape shape = call.in(1).shape();
   shape.push_back(columns);
   Tensor out = Tensor::zeros(DType::kF32, std::move(shape));
@@ -104,8 +124,13 @@ Status gather_block_quantized(Call& call) {
                                                static_cast<size_t>(row_bytes));
     const auto scale =
         scales.f32().subspan(static_cast<size_t>(id * blocks), static_cast<size_t>(blocks));
-    const Tensor row =
-        dequantize_blocks(codes, scale, nullptr, static_cast<int>(bits), 1, columns, block);
+    Tensor zero;
+    if (zeros->defined()) {
+      const std::vector<int64_t> begin = {id, 0}, end = {id + 1, blocks}, step = {1, 1};
+      zero = refops::slice(*zeros, begin, end, step);
+    }
+    const Tensor row = dequantize_blocks(codes, scale, zero.defined() ? &zero : nullptr,
+                                         static_cast<int>(bits), 1, columns, block);
     to = std::copy(row.f32().begin(), row.f32().end(), to);
   }
   call.emit(rounded_to(out, call.in(2).dtype()));

@@ -71,7 +71,7 @@ Tensor rounded_to(const Tensor& value, DType dtype) {
 namespace {
 const OpSpec* find_op(const onnx::Node& node) {
   for (const auto table :
-       {elementwise_ops(), shape_ops(), math_ops(), contrib_ops(), attention_ops()})
+       {elementwise_ops(), shape_ops(), math_ops(), contrib_ops(), expert_ops(), attention_ops()})
     for (const OpSpec& spec : table)
       if (spec.name == node.op_type && spec.domain == node.domain) return &spec;
   return nullptr;
@@ -348,9 +348,31 @@ Result<Tensor> OnnxProgram::weight(const std::string& name) {
                                          codes.bytes().size());
     Shape shape = scales.shape();
     shape.back() = count / rows;
-    return onnx_ops::dequantize_blocks(bytes, scales.f32(), nullptr, bits, rows, count / rows,
-                                       block)
-        .reshaped(std::move(shape));
+    const Tensor minima = value(name + ".min");
+    if (!minima.defined() || minima.shape() != scales.shape())
+      return onnx_ops::dequantize_blocks(bytes, scales.f32(), nullptr, bits, rows, count / rows,
+                                         block)
+          .reshaped(std::move(shape));
+    const Tensor zeros = Tensor::zeros(DType::kF32, scales.shape());
+    Tensor out =
+        onnx_ops::dequantize_blocks(bytes, scales.f32(), &zeros, bits, rows, count / rows, block);
+    auto weights = out.mutable_as<float>();
+    for (size_t i = 0; i < weights.size(); ++i)
+      weights[i] += minima.f32()[i / static_cast<size_t>(block)];
+    return out.reshaped(std::move(shape));
+  }
+  // Two weights whose rows take turns: <first>|<second>.q4.
+  for (const onnx::TensorData& tensor : impl.package.model.graph.initializers) {
+    const std::string& both = tensor.name;
+    const size_t bar = both.find('|');
+    if (bar == std::string::npos || !both.ends_with(".q4")) continue;
+    const std::string stem = both.substr(0, both.size() - 3);
+    const bool second = stem.substr(bar + 1) == name;
+    if (!second && stem.substr(0, bar) != name) continue;
+    POME_ASSIGN_OR_RETURN(const Tensor all, weight(stem));
+    if (!all.defined() || all.rank() != 3) continue;
+    const std::vector<int64_t> begin = {0, second ? 1 : 0, 0}, step = {1, 2, 1};
+    return refops::slice(all, begin, all.shape(), step);
   }
   const std::string turned = name + ".T";
   const auto step = std::find_if(impl.steps.begin(), impl.steps.end(), [&](const Impl::Step& s) {

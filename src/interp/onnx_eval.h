@@ -14,6 +14,7 @@
 #include "formats/onnx.h"
 #include "graph/runner.h"
 #include "interp/named_tensors.h"
+#include "interp/step_runner.h"
 #include "tensor/tensor.h"
 
 namespace pome {
@@ -61,7 +62,10 @@ uint64_t decoded_bytes(const onnx::Package& package);
 
 // The model as a Runner over the interface of docs/onnx.md: input_ids, and where the model has them
 // attention_mask, position_ids and past_key_values.*, present.*; without caches all tokens are
-// computed again in each call. kUnsupported when the model has another interface.
-Result<std::unique_ptr<Runner>> onnx_runner(std::shared_ptr<OnnxProgram> program);
+// computed again in each call. A decode step with explicit caches (docs/explicit-kv.md) holds them
+// as `policy` says; other models have no policy but the default. kUnsupported when the model has
+// another interface.
+Result<std::unique_ptr<Runner>> onnx_runner(std::shared_ptr<OnnxProgram> program,
+                                            CachePolicy policy = {});
 
 }  // namespace pome

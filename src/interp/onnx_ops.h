@@ -68,6 +68,7 @@ std::span<const OpSpec> elementwise_ops();
 std::span<const OpSpec> shape_ops();
 std::span<const OpSpec> math_ops();
 std::span<const OpSpec> contrib_ops();
+std::span<const OpSpec> expert_ops();
 std::span<const OpSpec> attention_ops();
 
 Status bad_operand(size_t index, const std::string& problem);  // kRange

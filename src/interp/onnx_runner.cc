@@ -47,6 +47,36 @@ std::optional<Interface> recognise(const onnx::Model& model) {
   return out;
 }
 
+// A decode step with explicit caches: one token of one sequence, whose position is stated.
+std::optional<StepInterface> recognise_step(const onnx::Model& model) {
+  StepInterface out;
+  out.kind = "onnx";
+  int scalars = 0;
+  const auto is_given = [&](const std::string& name) {
+    return std::any_of(model.graph.outputs.begin(), model.graph.outputs.end(),
+                       [&](const onnx::ValueInfo& output) { return output.name == name; });
+  };
+  for (const onnx::ValueInfo& input : model.graph.inputs) {
+    const bool one = is_tokens(input) && input.dims[0].size == 1 && input.dims[1].size == 1;
+    const auto present = present_name(input.name);
+    if (one && (input.name == "input_ids" || input.name == "position_ids")) {
+      ++scalars;
+    } else if (present && input.dtype == DType::kF32 && input.dims.size() == 4 &&
+               input.dims[0].size == 1 && input.dims[1].size > 0 && input.dims[2].size < 0 &&
+               input.dims[3].size > 0 && is_given(*present)) {
+      out.caches.push_back({input.name, *present, input.dims[1].size, input.dims[3].size});
+    } else {
+      return std::nullopt;
+    }
+  }
+  for (const onnx::ValueInfo& output : model.graph.outputs)
+    if (output.name == "logits" && output.dims.size() == 3) out.vocab_size = output.dims[2].size;
+  if (scalars != 2 || out.caches.empty() || out.vocab_size < 1) return std::nullopt;
+  const int64_t context = onnx_context(model);
+  out.capacity = context > 0 ? context : 1 << 16;
+  return out;
+}
+
 class OnnxRunner final : public HistoryRunner {
  public:
   OnnxRunner(std::shared_ptr<OnnxProgram> program, Interface interface)
@@ -148,15 +178,19 @@ class OnnxRunner final : public HistoryRunner {
 
 int64_t onnx_context(const onnx::Model& model) {
   const auto found = model.metadata.find("pome.context");
-  if (found == model.metadata.end()) return 0;
-  const std::string& text = found->second;
-  const bool number =
-      !text.empty() && text.size() < 10 &&
-      std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-  return number ? std::stoll(text) : 0;
+  return found == model.metadata.end() ? 0 : metadata_number(found->second);
 }
 
-Result<std::unique_ptr<Runner>> onnx_runner(std::shared_ptr<OnnxProgram> program) {
+Result<std::unique_ptr<Runner>> onnx_runner(std::shared_ptr<OnnxProgram> program,
+                                            CachePolicy policy) {
+  if (std::optional<StepInterface> step = recognise_step(program->model())) {
+    auto call = [program](const NamedTensors& inputs) -> Result<NamedTensors> {
+      auto outputs = program->run(inputs);
+      if (!outputs.ok()) return std::move(outputs).status().in(program->path());
+      return outputs;
+    };
+    return step_runner(std::move(*step), std::move(call), std::move(policy));
+  }
   std::optional<Interface> interface = recognise(program->model());
   if (!interface)
     return unsupported(

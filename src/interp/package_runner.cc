@@ -69,6 +69,45 @@ std::optional<Entry> recognise(const mil::Function& function) {
   return entry;
 }
 
+// A decode step with explicit caches: one token, whose position is stated.
+std::optional<StepInterface> recognise_step(const mil::Model& model,
+                                            const mil::Function& function) {
+  StepInterface out;
+  out.kind = "package";
+  out.ids = DType::kI32;
+  int scalars = 0;
+  bool fixed = true;
+  for (const mil::NamedType& input : function.inputs) {
+    const mil::Type& type = input.type;
+    const auto present = present_name(input.name);
+    if ((input.name == "input_ids" || input.name == "position_ids") &&
+        is_tensor(type, DType::kI32, 2) && type.dims == Shape{1, 1}) {
+      ++scalars;
+    } else if (is_float_tensor(type, 4) && type.dims[1] == 1 && type.dims[2] == 1 && !present) {
+      if (!out.mask.empty() || type.dims[0] != 1) return std::nullopt;
+      out.mask = input.name;
+      out.places = type.dims[3];
+    } else if (const mil::Type* result = present ? type_of(function, *present) : nullptr;
+               result != nullptr && type.kind == mil::Type::Kind::kTensor && is_float(type.dtype) &&
+               type.dims.size() == 4 && type.dims[0] == 1 && type.dims[1] > 0 && type.dims[3] > 0) {
+      out.caches.push_back({input.name, *present, type.dims[1], type.dims[3]});
+      fixed = fixed && *result == type && type.dims[2] > 0;
+    } else {
+      return std::nullopt;
+    }
+  }
+  const mil::Type* logits = type_of(function, "logits");
+  if (scalars != 2 || out.caches.empty() || logits == nullptr || !is_float_tensor(*logits, 3))
+    return std::nullopt;
+  for (const mil::NamedType& input : function.inputs)
+    if (present_name(input.name) && out.places > 0 && input.type.dims[2] != out.places)
+      return std::nullopt;
+  if (fixed != (out.places > 0)) return std::nullopt;
+  out.vocab_size = logits->dims[2];
+  out.capacity = std::max(package_context(model), out.places);
+  return out;
+}
+
 class PackageRunner final : public HistoryRunner {
  public:
   PackageRunner(std::shared_ptr<MilProgram> program, Entry prefill, std::optional<Entry> decode)
@@ -163,7 +202,21 @@ bool same_states(const Entry& a, const Entry& b) {
 
 }  // namespace
 
-Result<std::unique_ptr<Runner>> package_runner(std::shared_ptr<MilProgram> program) {
+int64_t package_context(const mil::Model& model) {
+  const auto found = model.user_metadata.find("pome.context");
+  return found == model.user_metadata.end() ? 0 : metadata_number(found->second);
+}
+
+Result<std::unique_ptr<Runner>> package_runner(std::shared_ptr<MilProgram> program,
+                                               CachePolicy policy) {
+  for (const mil::Function& function : program->model().functions) {
+    std::optional<StepInterface> step = recognise_step(program->model(), function);
+    if (!step) continue;
+    auto call = [program, name = function.name](const NamedTensors& inputs) {
+      return program->run(name, inputs, nullptr);
+    };
+    return step_runner(std::move(*step), std::move(call), std::move(policy));
+  }
   std::optional<Entry> prefill, decode;
   for (const mil::Function& function : program->model().functions) {
     std::optional<Entry> entry = recognise(function);
@@ -174,7 +227,8 @@ Result<std::unique_ptr<Runner>> package_runner(std::shared_ptr<MilProgram> progr
   if (!prefill)
     return unsupported(
         "no function of the package has the inputs token ids int32 [1, T], position int32 [1], "
-        "mask float [1, 1, T, L], states, and the output logits float [1, T, vocab]");
+        "mask float [1, 1, T, L], states, and the output logits float [1, T, vocab], nor those of "
+        "a decode step with explicit caches");
   if (decode && (decode->capacity != prefill->capacity ||
                  decode->vocab_size != prefill->vocab_size || !same_states(*decode, *prefill)))
     return unsupported("the functions '" + prefill->function + "' and '" + decode->function +

@@ -242,7 +242,7 @@ Result<Graph> build_decoder(const Checkpoint& checkpoint, const DecoderConfig& c
   info.max_position_embeddings = positions_of(config.info, options.context);
   // A tied head that is stored with other values than the embedding is none: transformers goes by
   // the values.
-  if (info.tie_word_embeddings) {
+  if (info.tie_word_embeddings && checkpoint.format != "mlc") {
     POME_ASSIGN_OR_RETURN(const bool apart,
                           stored_apart(checkpoint, names.base, stored_table, stored_head));
     info.tie_word_embeddings = !apart;

@@ -34,7 +34,8 @@ constexpr std::string_view kClassDefaults[] = {
 struct GemmaConfig : DecoderConfig {
   int generation = 1;
   double attention_scale = 0, attention_softcap = 0;
-  std::vector<bool> local;  // by layer: takes local_rope
+  double gguf_query_factor = 1;  // of the queries in a GGUF file, whose readers scale by another
+  std::vector<bool> local;       // by layer: takes local_rope
 };
 
 // Gemma 3 has rope keys for its global and its local layers, flat or by layer type.
@@ -130,8 +131,13 @@ void read_second_and_third(ConfigReader& config, GemmaConfig* out) {
   const double expected = largest ? static_cast<double>(out->info.hidden_size) /
                                         static_cast<double>(out->info.num_attention_heads)
                                   : static_cast<double>(out->info.head_dim);
-  if (std::fabs(out->attention_scale * std::sqrt(expected) - 1) > 1e-6)
-    out->info.gguf.obstacles.push_back("query_pre_attn_scalar " + std::to_string(scalar));
+  const double factor = out->attention_scale * std::sqrt(expected);
+  if (std::fabs(factor - 1) > 1e-6) {
+    if (third)  // its norm behind the queries takes the factor away
+      out->info.gguf.obstacles.push_back("query_pre_attn_scalar " + std::to_string(scalar));
+    else
+      out->gguf_query_factor = factor;
+  }
   const auto cap = [&](const char* key, double absent) {
     const double value =
         config.maybe_number(key, key).value_or(config.is_gguf() && !third ? absent : 0);
@@ -159,6 +165,7 @@ Checkpoint language_part(const Checkpoint& checkpoint) {
   for (const char* key : {"tie_word_embeddings", "quantization_config"})
     if (checkpoint.config.contains(key)) out.config[key] = checkpoint.config[key];
   out.config["with_images"] = true;
+  if (checkpoint.format == "mlc") return out;  // has names of its own
   const auto starts = [](const std::string& name, std::string_view prefix) {
     return name.compare(0, prefix.size(), prefix) == 0;
   };
@@ -241,9 +248,15 @@ Result<Graph> build(const Checkpoint& checkpoint, const BuildOptions& options) {
     if (!has_language_part(text)) return build<kGeneration>(text, options);
   }
   POME_ASSIGN_OR_RETURN(const GemmaConfig config, read_config(checkpoint, kGeneration));
-  return build_decoder(checkpoint, config, options, [&](DecoderLayer& layer, ValueId x) {
-    return build_layer(layer, config, x);
-  });
+  POME_ASSIGN_OR_RETURN(
+      Graph graph, build_decoder(checkpoint, config, options, [&](DecoderLayer& layer, ValueId x) {
+        return build_layer(layer, config, x);
+      }));
+  for (Constant& constant : graph.constants)
+    if (constant.gguf_name.ends_with(".attn_q.weight") ||
+        constant.gguf_name.ends_with(".attn_q.bias"))
+      constant.gguf_place.factor = static_cast<float>(config.gguf_query_factor);
+  return graph;
 }
 
 template <int kGeneration>

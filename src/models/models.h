@@ -27,4 +27,7 @@ ConstantDataPtr stored_constant(const CheckpointTensor& tensor);
 // Config values of a Hugging Face or GGUF checkpoint, before any weight is looked at.
 Result<ModelInfo> read_model_info(const Checkpoint& checkpoint, const BuildOptions& options = {});
 
+// Positions that the file was made for, where it says so beside the configuration of the model; 0.
+int64_t stated_context(const Checkpoint& checkpoint);
+
 }  // namespace pome

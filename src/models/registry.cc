@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "models/family.h"
+#include "models/mlc_config.h"
 #include "models/models.h"
 #include "models/rope.h"
 
@@ -52,6 +53,14 @@ Result<const Family*> find_family(const Checkpoint& checkpoint) {
       .hint("known families: " + known_families());
 }
 
+// A package of MLC that has no config.json says the same in other words.
+const Checkpoint* with_config(const Checkpoint& checkpoint, Checkpoint* changed) {
+  if (checkpoint.format != "mlc" || checkpoint.config.is_object()) return &checkpoint;
+  *changed = checkpoint;
+  changed->config = config_from_mlc(checkpoint.mlc);
+  return changed;
+}
+
 }  // namespace
 
 std::vector<std::string> supported_families() {
@@ -60,7 +69,17 @@ std::vector<std::string> supported_families() {
   return names;
 }
 
-Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& options) {
+int64_t stated_context(const Checkpoint& checkpoint) {
+  if (checkpoint.format != "mlc" || !checkpoint.mlc.is_object()) return 0;
+  const auto found = checkpoint.mlc.find("context_window_size");
+  if (found == checkpoint.mlc.end() || !found->is_number_integer()) return 0;
+  const int64_t positions = found->get<int64_t>();
+  return positions > 0 && positions < int64_t{1} << 31 ? positions : 0;
+}
+
+Result<Graph> build_graph(const Checkpoint& given, const BuildOptions& options) {
+  Checkpoint changed;
+  const Checkpoint& checkpoint = *with_config(given, &changed);
   POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
   POME_ASSIGN_OR_RETURN(Graph graph, family->build(checkpoint, options));
   GgufInfo& gguf = graph.info.gguf;
@@ -73,7 +92,9 @@ Result<Graph> build_graph(const Checkpoint& checkpoint, const BuildOptions& opti
   return graph;
 }
 
-Result<ModelInfo> read_model_info(const Checkpoint& checkpoint, const BuildOptions& options) {
+Result<ModelInfo> read_model_info(const Checkpoint& given, const BuildOptions& options) {
+  Checkpoint changed;
+  const Checkpoint& checkpoint = *with_config(given, &changed);
   POME_ASSIGN_OR_RETURN(const Family* family, find_family(checkpoint));
   POME_ASSIGN_OR_RETURN(ModelInfo info, family->read_info(checkpoint));
   info.max_position_embeddings = positions_of(info, options.context);

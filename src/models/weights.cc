@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "base/checked.h"
+#include "models/mlc_names.h"
+#include "models/mlc_weights.h"
 #include "models/models.h"
 
 namespace pome {
@@ -99,7 +101,11 @@ Result<bool> stored_apart(const Checkpoint& checkpoint, const std::string& base,
 
 WeightSet::WeightSet(const Checkpoint& checkpoint, GraphBuilder& builder, std::string base,
                      const std::string& embedding)
-    : checkpoint_(checkpoint), builder_(builder), gguf_(checkpoint.format == "gguf") {
+    : checkpoint_(checkpoint),
+      builder_(builder),
+      gguf_(checkpoint.format == "gguf"),
+      mlc_(checkpoint.format == "mlc") {
+  if (mlc_) return;  // another model's names, and no scales beside the weights
   if (!gguf_ && embedding.rfind(base, 0) == 0 && !checkpoint.find(embedding) &&
       checkpoint.find(embedding.substr(base.size())))
     dropped_prefix_ = std::move(base);
@@ -116,7 +122,7 @@ std::string WeightSet::stored_name(const std::string& hf_name, const std::string
 
 bool WeightSet::has(const std::string& hf_name, const std::string& gguf_name) const {
   const std::string name = stored_name(hf_name, gguf_name);
-  return !name.empty() && checkpoint_.find(name);
+  return !mlc_ && !name.empty() && checkpoint_.find(name);
 }
 
 Shape WeightSet::stored_shape(const std::string& hf_name, const std::string& gguf_name) const {
@@ -189,9 +195,23 @@ ConstantDataPtr WeightSet::from_gguf(const WeightRow& row) {
   return data;
 }
 
+ConstantDataPtr WeightSet::from_mlc(const WeightRow& row) {
+  const MlcPlace place = mlc_place(builder_.info(), row.name, row.shape);
+  if (place.name.empty()) {
+    problems_.push_back("MLC's model of this family has no place for " + row.name);
+    return nullptr;
+  }
+  MlcWeight found = find_mlc_weight(checkpoint_, place, row.shape);
+  used_.insert(found.tensors.begin(), found.tensors.end());
+  if (!found.problem.empty()) problems_.push_back(std::move(found.problem));
+  return std::move(found.data);
+}
+
 ValueId WeightSet::get(const WeightRow& row) {
   ConstantDataPtr data;
-  if (gguf_) {
+  if (mlc_) {
+    data = from_mlc(row);
+  } else if (gguf_) {
     data = from_gguf(row);
   } else {
     data = stored(row.hf_name, "", row.stored_shape.empty() ? row.shape : row.stored_shape);
@@ -203,7 +223,7 @@ ValueId WeightSet::get(const WeightRow& row) {
 
 ValueId WeightSet::get_stack(const WeightRow& row,
                              const std::function<std::string(int64_t)>& hf_name) {
-  if (gguf_) return get(row);
+  if (gguf_ || mlc_) return get(row);
   std::vector<ConstantDataPtr> parts;
   bool complete = true;
   const Shape one(row.shape.begin() + 1, row.shape.end());
@@ -281,6 +301,7 @@ Status WeightSet::finish() const {
                  tensor.name.compare(tensor.name.size() - suffix.size(), suffix.size(), suffix) ==
                      0;
         });
+    if (mlc_ && is_mlc_extra(builder_.info(), tensor.name)) continue;
     if (!ignored && !used_.count(tensor.name))
       problems.push_back("unused: " + tensor.name + " " + to_string(tensor.shape));
   }

@@ -79,11 +79,12 @@ class WeightSet {
  private:
   ValueId add(const WeightRow& row, ConstantDataPtr data);
   ConstantDataPtr from_gguf(const WeightRow& row);
+  ConstantDataPtr from_mlc(const WeightRow& row);
   ConstantDataPtr with_scales(const CheckpointTensor& tensor);
   std::string stored_name(const std::string& hf_name, const std::string& gguf_name) const;
   const Checkpoint& checkpoint_;
   GraphBuilder& builder_;
-  bool gguf_;
+  bool gguf_, mlc_;             // else Hugging Face's names
   std::string dropped_prefix_;  // of a base model saved alone
   std::optional<ScaledFloat8> float8_;
   std::set<std::string> used_;

@@ -11,6 +11,7 @@
 #include "export/coreml.h"
 #include "export/gguf.h"
 #include "export/onnx.h"
+#include "formats/kv_sidecars.h"
 #include "quantize/quantize.h"
 
 namespace pome {
@@ -18,28 +19,41 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights;  // scheme; "": int4, of gguf q4_k_m
+  std::string weights;  // scheme; "": int4, of gguf q4_k_m, of mlc q4f16_1
   std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
   std::string graph;    // "" or, for onnx, "logits-only"
+  std::string kv;       // "" or "explicit": a decode step with caches going in and out
+  // Of that step: caches "fixed" or "dynamic" ("" = the target's default), how an app stores them
+  // ("", "u8", "nf4") and how many tokens stay (0 = all; one of the two gives the other).
+  std::string cache, kvq;
+  int64_t kvq_group = 64, page_len = 0, max_pages = 0, sink_tokens = 0;
+  std::string preset;              // decides of the above what is not set, context and budget
+  uint64_t budget = 0;             // bytes of weights and caches; 0 = no limit
+  int64_t default_context = 4096;  // where `context` is 0 and the model has as many positions
   std::optional<std::string> embedding;
   int64_t context =
       0;  // KV capacity; 0 = min(max_position_embeddings, 4096) rounded down to whole chunks
-  int64_t chunk = 64;  // tokens per prefill call
+  int64_t chunk = 0;  // tokens per prefill call; 0 = 64, of mlc 2048
   bool one_function = false;
   int64_t block = 0;    // onnx: columns that share a scale; 0 = 32, or a whole row for plain int8
   std::string imatrix;  // gguf: an importance matrix of llama.cpp
+  // A text whose activations tell the rounding what matters; "": none. Of coreml and onnx.
+  std::string calibrate;
+  int64_t calibrate_tokens = 8192;  // of that text, at most
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
 };
 struct ConvertReport {
   std::string output;
+  int64_t calibrated_tokens = 0;
   ExportReport exported;
   uint64_t bytes = 0;  // of the whole artefact
   int64_t context = 0, chunk = 0;
+  PackagingSummary packaging;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
-  std::vector<TensorError> errors;  // gguf: what rounding cost each weight
+  std::vector<TensorError> errors;  // gguf, mlc: what rounding cost each weight
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  // what the target's runtime needs
 };

@@ -6,6 +6,8 @@
 #include <algorithm>
 
 #include "base/io.h"
+#include "formats/gguf.h"
+#include "formats/gguf_tokenizer.h"
 
 namespace pome {
 
@@ -17,6 +19,19 @@ bool lies_in(const std::string& inner, const std::string& outer) {
   if (!realpath(inner.c_str(), a) || !realpath(outer.c_str(), b)) return false;
   const std::string inside = std::string(a) + "/", outside = std::string(b) + "/";
   return inside.rfind(outside, 0) == 0;
+}
+
+// The tokenizer of a GGUF file as a GGUF file of its own, without tensors.
+Status write_gguf_tokenizer(const Checkpoint& checkpoint, const std::string& folder) {
+  if (checkpoint.tensors.empty()) return {};
+  POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(checkpoint.tensors[0].source));
+  std::vector<std::pair<std::string, GgufValue>> kept;
+  for (const char* key : {"general.architecture", "general.name"})
+    if (const GgufValue* value = file.find(key)) kept.emplace_back(key, *value);
+  for (auto& entry : tokenizer_keys(file)) kept.push_back(std::move(entry));
+  POME_ASSIGN_OR_RETURN(const std::unique_ptr<GgufWriter> writer,
+                        GgufWriter::create(folder + "/tokenizer.gguf", kept, {}));
+  return writer->finish();
 }
 
 }  // namespace
@@ -55,9 +70,8 @@ Status check_replaceable(const ConvertOptions& options) {
   return {};
 }
 
-Status check_disk(const Graph& graph, const std::string& folder) {
-  uint64_t needed = 16 << 20;
-  for (const Constant& constant : graph.constants) needed += constant.data->stored_bytes();
+Status check_disk(uint64_t stored, const std::string& folder) {
+  uint64_t needed = stored + (16 << 20);
   needed += needed / 20;
   POME_ASSIGN_OR_RETURN(const uint64_t available, io::free_bytes(folder));
   if (available < needed)
@@ -88,6 +102,28 @@ Manifest manifest_of(const Written& written, const Source& source, const Convert
   manifest.bits_per_weight = written.exported.bits_per_weight;
   manifest.tensors = written.tensors;
   return manifest;
+}
+
+Status write_tokenizer_files(const Checkpoint& checkpoint, const std::string& folder) {
+  if (checkpoint.format == "gguf")
+    return checkpoint.tokenizer.model == TokenizerSource::Model::kNone
+               ? Status()
+               : write_gguf_tokenizer(checkpoint, folder);
+  for (const auto& [name, path] : checkpoint.sidecars)
+    POME_RETURN_IF_ERROR(io::copy_file(path, folder + "/" + name));
+  return {};
+}
+
+Status finish_folder(const Written& written, const Source& source, const ConvertOptions& options,
+                     const std::string& folder, const WorkContext& work, ConvertReport* report) {
+  Manifest manifest = manifest_of(written, source, options);
+  POME_RETURN_IF_ERROR(fill_digests(folder, &manifest, work));
+  const std::string text = to_json(manifest);
+  POME_RETURN_IF_ERROR(io::write_file(folder + "/" + kManifestName, text));
+  report->bytes = text.size();
+  for (const ManifestFile& file : manifest.files) report->bytes += file.size;
+  report->tree_hash = manifest.tree_hash;
+  return {};
 }
 
 }  // namespace pome

@@ -29,7 +29,7 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
     return usage_error("--chunk must lie between 1 and 4096, is " + std::to_string(options.chunk));
   *chunk = options.chunk;
   if (options.context == 0) {
-    const int64_t wanted = std::min<int64_t>(info.max_position_embeddings, 4096);
+    const int64_t wanted = std::min(info.max_position_embeddings, options.default_context);
     *chunk = std::min(*chunk, wanted);
     *context = wanted / *chunk * *chunk;
     return {};
@@ -52,9 +52,23 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
-      {Target::kCoreml, "int4", {}, {}, false, false, coreml_writer},
-      {Target::kOnnx, "int4", {"ort", "plain"}, {"logits-only"}, true, false, onnx_writer},
-      {Target::kGguf, "q4_k_m", {}, {}, false, true, gguf_writer},
+      {.target = Target::kCoreml,
+       .weights = "int4",
+       .caches = {"fixed", "dynamic"},
+       .cache_value_bytes = 2,
+       .calibrates = true,
+       .make = coreml_writer},
+      {.target = Target::kOnnx,
+       .weights = "int4",
+       .profiles = {"ort", "plain"},
+       .graphs = {"logits-only"},
+       .caches = {"dynamic"},
+       .cache_value_bytes = 4,
+       .blocks = true,
+       .calibrates = true,
+       .make = onnx_writer},
+      {.target = Target::kGguf, .weights = "q4_k_m", .importance = true, .make = gguf_writer},
+      {.target = Target::kMlc, .weights = "q4f16_1", .chunk = 2048, .make = mlc_writer},
   };
   return rows;
 }
@@ -76,6 +90,8 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
                        ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
   if (!row->importance && !options.imatrix.empty())
     return usage_error("--imatrix is for --to gguf").in(options.imatrix);
+  if (!row->calibrates && !options.calibrate.empty())
+    return usage_error("--calibrate is for --to coreml and --to onnx").in(options.calibrate);
   if (*target != Target::kGguf && options.output.ends_with(".gguf"))
     return usage_error("an output that ends in .gguf is a GGUF file")
         .in(options.output)
@@ -98,8 +114,14 @@ Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOpt
 }
 
 Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOptions&,
-                                         ConvertReport*) {
-  return pome::quantize(graph, recipe_);
+                                         const ActivationStatistics& statistics, ConvertReport*) {
+  return pome::quantize(graph, recipe_, statistics);
+}
+
+uint64_t TargetWriter::stored_bytes(const Graph& quantized) const {
+  uint64_t out = 0;
+  for (const Constant& constant : quantized.constants) out += constant.data->stored_bytes();
+  return out;
 }
 
 }  // namespace pome

@@ -20,6 +20,7 @@ struct Source {
   const Checkpoint& checkpoint;
   std::string scheme, tokenizer_digest;
   int64_t context = 0, chunk = 0;
+  int64_t places = 0;  // tokens that the caches hold
 };
 // What it wrote into the staged folder.
 struct Written {
@@ -42,7 +43,9 @@ class TargetWriter {
                               ConvertReport* report);
   // By default as the recipe says.
   virtual Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
-                                     ConvertReport* report);
+                                     const ActivationStatistics& statistics, ConvertReport* report);
+  // Of the weights in the output; by default each constant once.
+  virtual uint64_t stored_bytes(const Graph& quantized) const;
   // `path`: the staged folder, or the file itself where it is one_file().
   virtual Result<Written> write(const Source& source, const ConvertOptions& options,
                                 const std::string& path, const WorkContext& work,
@@ -61,10 +64,14 @@ class TargetWriter {
 struct TargetRow {
   Target target;
   const char* weights;  // default of --weights
-  std::vector<std::string> profiles, graphs;
-  bool blocks = false;      // --block
-  bool importance = false;  // --imatrix
-  std::unique_ptr<TargetWriter> (*make)();
+  int64_t chunk = 64;   // and of --chunk
+  std::vector<std::string> profiles = {}, graphs = {};
+  std::vector<std::string> caches = {};  // --cache of --kv explicit, the default first
+  int64_t cache_value_bytes = 2;  // of a number in a cache, where its runtime chooses no other
+  bool blocks = false;            // --block
+  bool importance = false;        // --imatrix
+  bool calibrates = false;        // --calibrate
+  std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();
 // The row that the options name, whose flags it has; kUsage.
@@ -73,5 +80,6 @@ Result<const TargetRow*> find_target(const ConvertOptions& options);
 std::unique_ptr<TargetWriter> coreml_writer();
 std::unique_ptr<TargetWriter> onnx_writer();
 std::unique_ptr<TargetWriter> gguf_writer();
+std::unique_ptr<TargetWriter> mlc_writer();
 
 }  // namespace pome

@@ -48,8 +48,17 @@ Result<std::vector<ManifestTensor>> list_tensors(const std::string& package_path
 class CoremlWriter final : public TargetWriter {
  public:
   Result<Written> write(const Source& source, const ConvertOptions& options,
-                        const std::string& path, const WorkContext& work, ConvertReport*) override {
+                        const std::string& path, const WorkContext& work,
+                        ConvertReport* report) override {
     CoremlOptions coreml;
+    using Caches = CoremlOptions::Caches;
+    if (options.kv == "explicit")
+      coreml.caches = options.cache == "dynamic" ? Caches::kDynamic : Caches::kFixed;
+    if (coreml.caches == Caches::kDynamic)
+      report->notes.push_back(
+          "caches that grow from length 0 have not been proven on a device; --cache fixed is what "
+          "the Neural Engine takes");
+    coreml.places = source.places;
     coreml.context = source.context;
     coreml.chunk = source.chunk;
     coreml.one_function = options.one_function;

@@ -63,7 +63,7 @@ class GgufTarget final : public TargetWriter {
   }
 
   Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
-                             ConvertReport* report) override {
+                             const ActivationStatistics&, ConvertReport* report) override {
     std::optional<std::string_view> embedding;
     if (options.embedding) embedding = *options.embedding;
     POME_ASSIGN_OR_RETURN(GgufQuantized chosen,

@@ -12,6 +12,7 @@ class OnnxWriter final : public TargetWriter {
   // The operators for integers in ONNX Runtime take blocks; so does int8 there.
   Status prepare(const ConvertOptions& options, ConvertReport* report) override {
     POME_RETURN_IF_ERROR(TargetWriter::prepare(options, report));
+    recipe_.keeps_minima = options.profile != "plain";
     for (Encoding* encoding : {&recipe_.matrices, &recipe_.embedding, &recipe_.head}) {
       if (encoding->kind == EncodingKind::kLut)
         return usage_error("palettes (" + to_string(*encoding) + ") have no form in ONNX")
@@ -32,6 +33,7 @@ class OnnxWriter final : public TargetWriter {
     onnx.profile =
         options.profile == "plain" ? OnnxOptions::Profile::kPlain : OnnxOptions::Profile::kOrt;
     onnx.logits_only = options.graph == "logits-only";
+    onnx.explicit_kv = options.kv == "explicit";
     onnx.context = source.context;
     onnx.scheme = source.scheme;
     onnx.tokenizer_digest = source.tokenizer_digest;
@@ -42,7 +44,9 @@ class OnnxWriter final : public TargetWriter {
       out.tensors.push_back({tensor.name, kOnnxData, tensor.offset, tensor.size, {}});
     report->notes.push_back("needs ONNX Runtime " + made.minimum_runtime +
                             " or newer (operator set " + std::to_string(made.opset) + ")");
-    if (!onnx.logits_only) POME_RETURN_IF_ERROR(write_genai(source, made, path, report));
+    // genai has another interface than a decode step.
+    if (!onnx.logits_only && !onnx.explicit_kv)
+      POME_RETURN_IF_ERROR(write_genai(source, made, path, report));
     return out;
   }
 

@@ -27,7 +27,8 @@ constexpr int kMostLanes = 16;
 // values of tables; d of MXFP4 is the exponent.
 struct LaneFit {
   alignas(64) float d[kMostLanes], dmin[kMostLanes];
-  float scale[16][kMostLanes], min[16][kMostLanes], level[256][kMostLanes];
+  float scale[16][kMostLanes], min[16][kMostLanes];
+  int8_t level[256][kMostLanes];
 };
 
 // The E8M0 exponent that puts the largest magnitude at the top of four-bit floats.
@@ -38,41 +39,52 @@ int power_exponent(float peak) {
 }
 
 namespace portable {
+template <typename Vector>
+Vector square_root(Vector value) {
+  for (size_t lane = 0; lane < sizeof value / 4; ++lane) value[lane] = std::sqrt(value[lane]);
+  return value;
+}
 #define POME_TARGET
 #define POME_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define POME_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define POME_SQRT(a) square_root(a)
 constexpr int kLanes = 4;
 #include "quantize/block_fit.inc"
 #undef POME_TARGET
 #undef POME_MIN
 #undef POME_MAX
+#undef POME_SQRT
 }  // namespace portable
 #if POME_BLOCK_FIT_X86
 namespace avx2 {
 #define POME_TARGET __attribute__((target("avx2")))
 #define POME_MIN(a, b) _mm256_min_ps(a, b)
 #define POME_MAX(a, b) _mm256_max_ps(a, b)
+#define POME_SQRT(a) _mm256_sqrt_ps(a)
 constexpr int kLanes = 8;
 #include "quantize/block_fit.inc"
 #undef POME_TARGET
 #undef POME_MIN
 #undef POME_MAX
+#undef POME_SQRT
 }  // namespace avx2
 namespace avx512 {
 // The masked forms, because the others make GCC 12 warn of a value that nobody sets.
 #define POME_TARGET __attribute__((target("avx512f,avx512dq,avx512vl")))
 #define POME_MIN(a, b) _mm512_mask_min_ps(a, 0xFFFF, a, b)
 #define POME_MAX(a, b) _mm512_mask_max_ps(a, 0xFFFF, a, b)
+#define POME_SQRT(a) _mm512_mask_sqrt_ps(a, 0xFFFF, a)
 constexpr int kLanes = 16;
 #include "quantize/block_fit.inc"
 #undef POME_TARGET
 #undef POME_MIN
 #undef POME_MAX
+#undef POME_SQRT
 }  // namespace avx512
 #endif
 
 struct Fitter {
-  void (*fit)(EncodingKind, const float*, const float*, LaneFit*) = portable::fit;
+  void (*fit)(EncodingKind, const float*, const float*, bool, LaneFit*) = portable::fit;
   int lanes = portable::kLanes;
 };
 
@@ -131,8 +143,8 @@ void pack_lane(EncodingKind kind, const CodeTable& table, const LaneFit& fit, in
     block.scales[j] = static_cast<int16_t>(fit.scale[j][lane]);
     block.mins[j] = static_cast<int16_t>(fit.min[j][lane]);
   }
-  for (int i = 0; i < traits(kind).block_elements; ++i)
-    block.codes[i] = table.code[static_cast<int>(fit.level[i][lane]) + 128];
+  const int count = traits(kind).block_elements;
+  for (int i = 0; i < count; ++i) block.codes[i] = table.code[fit.level[i][lane] + 128];
   pack_block(kind, block, out);
 }
 
@@ -165,7 +177,8 @@ void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, 
         const float* from = values.data() + (row + std::min(lane, used - 1)) * columns + column;
         for (int64_t i = 0; i < size; ++i) x[i * fitter.lanes + lane] = from[i];
       }
-      fitter.fit(kind, x, weights.empty() ? ones.data() : weights.data() + column, &fit);
+      fitter.fit(kind, x, weights.empty() ? ones.data() : weights.data() + column, !weights.empty(),
+                 &fit);
       for (int64_t lane = 0; lane < used; ++lane)
         pack_lane(kind, table, fit, static_cast<int>(lane),
                   out + (row + lane) * row_bytes + column / size * type.block_bytes);

@@ -40,14 +40,60 @@ uint32_t largest_magnitude(std::span<const float> values) {
   return largest;
 }
 
+// Integers times the scale of their block.
+class IntGrid final : public RowGrid {
+ public:
+  IntGrid(std::span<const uint16_t> scales, int64_t block, const CodeRange& range)
+      : block_(block),
+        low_(static_cast<float>(range.low)),
+        high_(static_cast<float>(range.high)),
+        scales_(scales.size()),
+        inverses_(scales.size(), 0.0f) {
+    f16_to_f32(scales, scales_);
+    for (size_t i = 0; i < scales.size(); ++i)
+      if (scales_[i] != 0) inverses_[i] = 1 / scales_[i];
+  }
+  uint8_t nearest(int64_t column, float target, float* value) const override {
+    const auto at = static_cast<size_t>(column / block_);
+    const float code = std::clamp(std::nearbyint(target * inverses_[at]), low_, high_);
+    *value = code * scales_[at];
+    return static_cast<uint8_t>(static_cast<int8_t>(code));
+  }
+
+ private:
+  int64_t block_;
+  float low_, high_;
+  std::vector<float> scales_, inverses_;
+};
+
+// The entries of a table, ascending.
+class TableGrid final : public RowGrid {
+ public:
+  explicit TableGrid(std::span<const uint16_t> table) : values_(table.size()) {
+    f16_to_f32(table, values_);
+    for (size_t i = 1; i < values_.size(); ++i)
+      middles_.push_back(0.5f * (values_[i - 1] + values_[i]));
+  }
+  uint8_t nearest(int64_t, float target, float* value) const override {
+    const auto code = static_cast<size_t>(
+        std::lower_bound(middles_.begin(), middles_.end(), target) - middles_.begin());
+    *value = values_[code];
+    return static_cast<uint8_t>(code);
+  }
+
+ private:
+  std::vector<float> values_, middles_;
+};
+
 class EncodedConstant final : public ConstantData {
  public:
   EncodedConstant(ConstantDataPtr source, const Encoding& encoding, std::string name,
-                  std::vector<float> weights)
+                  std::vector<float> weights, std::vector<FeedbackPtr> feedback)
       : ConstantData(source->shape(), encoding),
         source_(std::move(source)),
         name_(std::move(name)),
-        weights_(std::move(weights)) {}
+        weights_(std::move(weights)),
+        feedback_(std::move(feedback)) {}
 
   const ConstantData& canonical() const override { return source_->canonical(); }
 
@@ -182,25 +228,47 @@ class EncodedConstant final : public ConstantData {
     });
   }
 
+  // Of the expert that a row belongs to; null: values are rounded to the nearest.
+  const Feedback* feedback_of(int64_t row) const {
+    if (feedback_.empty()) return nullptr;
+    const int64_t rows_of_one = rows() / static_cast<int64_t>(feedback_.size());
+    return feedback_[static_cast<size_t>(row / rows_of_one)].get();
+  }
+
   Status encode_int(int64_t row, int64_t rows, EncodedTile* tile) const {
     const bool four = encoding().bits == 4;
     const CodeRange range = four ? kInt4Range : kInt8Range;
-    const size_t block = static_cast<size_t>(encoding().block);
-    const bool exact = four;
-    uint16_t* scale_out = reinterpret_cast<uint16_t*>(tile->storage[1].data());
-    std::vector<int8_t> codes(static_cast<size_t>(rows * columns()));
+    const auto block = static_cast<size_t>(encoding().block),
+               width = static_cast<size_t>(columns());
+    const auto fit = [&](std::span<const float> part, std::span<const float> weights,
+                         ScaleScratch* scratch) {
+      return four ? fit_scale_exact(part, weights, range, scratch)
+                  : fit_scale_search(part, weights, range);
+    };
+    uint16_t* scales = reinterpret_cast<uint16_t*>(tile->storage[1].data());
+    std::vector<int8_t> codes(static_cast<size_t>(rows) * width);
     std::vector<float> buffer;
     ScaleScratch scratch;
-    size_t done = 0;
+    std::span<int8_t> rest(codes);
+    const auto encode_row = [&](const Feedback* feedback, std::span<const float> values) {
+      for (size_t i = 0; i < width; i += block) {
+        const std::span<const float> part = values.subspan(i, block);
+        scales[i / block] =
+            fit(part, feedback ? feedback->weights().subspan(i, block) : std::span<const float>(),
+                &scratch)
+                .scale;
+        if (!feedback) quantize_with_scale(part, scales[i / block], range, rest.subspan(i, block));
+      }
+      if (feedback)
+        feedback->round(values, IntGrid({scales, width / block}, encoding().block, range),
+                        {reinterpret_cast<uint8_t*>(rest.data()), width});
+      scales += width / block;
+      rest = rest.subspan(width);
+    };
     const Status status =
-        for_each_chunk(row, rows, &buffer, [&](int64_t, std::span<const float> values) {
-          for (size_t i = 0; i < values.size(); i += block, done += block) {
-            const std::span<const float> part = values.subspan(i, block);
-            const ScaleFit fit = exact ? fit_scale_exact(part, {}, range, &scratch)
-                                       : fit_scale_search(part, {}, range);
-            *scale_out++ = fit.scale;
-            quantize_with_scale(part, fit.scale, range, std::span(codes).subspan(done, block));
-          }
+        for_each_chunk(row, rows, &buffer, [&](int64_t first, std::span<const float> values) {
+          for (; !values.empty(); values = values.subspan(width), ++first)
+            encode_row(feedback_of(first), values.first(width));
         });
     POME_RETURN_IF_ERROR(status);
     pack_bits({reinterpret_cast<const uint8_t*>(codes.data()), codes.size()}, encoding().bits,
@@ -209,23 +277,28 @@ class EncodedConstant final : public ConstantData {
   }
 
   Status encode_lut(int64_t row, int64_t rows, EncodedTile* tile) const {
-    const size_t entries = size_t{1} << encoding().bits;
-    const size_t group = static_cast<size_t>(encoding().group * columns());
+    const size_t entries = size_t{1} << encoding().bits, width = static_cast<size_t>(columns());
+    const size_t group = static_cast<size_t>(encoding().group) * width;
     uint16_t* table_out = reinterpret_cast<uint16_t*>(tile->storage[1].data());
-    std::vector<uint8_t> codes(static_cast<size_t>(rows * columns())), index_of_key(65536);
+    std::vector<uint8_t> codes(static_cast<size_t>(rows) * width), index_of_key(65536);
     std::vector<uint16_t> keys(group);
-    std::vector<float> buffer;
+    std::vector<float> buffer, whole;
     std::vector<double> values, weights;
     KeyHistogram histogram;
     uint8_t* code_out = codes.data();
     for (int64_t first = row; first < row + rows; first += encoding().group) {
+      const Feedback* const feedback = feedback_of(first);  // groups do not straddle experts
       histogram.clear();
+      whole.clear();
       std::span<uint16_t> rest = keys;
       const auto add = [&](int64_t, std::span<const float> chunk) {
         const std::span<uint16_t> part = rest.first(chunk.size());
         f32_to_f16(chunk, part);
         keys_of_f16(part);
-        histogram.add(part);
+        if (!feedback) histogram.add(part);
+        for (size_t at = 0; feedback && at < part.size(); at += width)
+          histogram.add(part.subspan(at, width), feedback->weights());
+        if (feedback) whole.insert(whole.end(), chunk.begin(), chunk.end());
         rest = rest.subspan(chunk.size());
       };
       POME_RETURN_IF_ERROR(for_each_chunk(first, encoding().group, &buffer, add));
@@ -233,6 +306,14 @@ class EncodedConstant final : public ConstantData {
       const std::vector<uint16_t> table = fit_palette(values, weights, encoding().bits);
       std::copy(table.begin(), table.end(), table_out);
       table_out += entries;
+      if (feedback) {
+        const TableGrid grid(table);
+        for (std::span<const float> left(whole); !left.empty(); left = left.subspan(width)) {
+          feedback->round(left.first(width), grid, {code_out, width});
+          code_out += width;
+        }
+        continue;
+      }
       build_index_map(table, index_of_key);
       for (const uint16_t key : keys) *code_out++ = index_of_key[key];
     }
@@ -243,18 +324,19 @@ class EncodedConstant final : public ConstantData {
   ConstantDataPtr source_;
   std::string name_;
   std::vector<float> weights_;
+  std::vector<FeedbackPtr> feedback_;
 };
 
 }  // namespace
 
 ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding, std::string name,
-                                 std::vector<float> weights) {
+                                 std::vector<float> weights, std::vector<FeedbackPtr> feedback) {
   POME_CHECK(encoding.kind == EncodingKind::kF16 || encoding.kind == EncodingKind::kF32 ||
              encoding.kind == EncodingKind::kBF16 || encoding.kind == EncodingKind::kInt ||
              encoding.kind == EncodingKind::kLut || can_fit_blocks(encoding.kind));
   POME_CHECK(encoded_layout(encoding, data->rows(), data->columns()).ok());
   return std::make_shared<EncodedConstant>(std::move(data), encoding, std::move(name),
-                                           std::move(weights));
+                                           std::move(weights), std::move(feedback));
 }
 
 }  // namespace pome

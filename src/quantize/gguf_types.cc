@@ -338,6 +338,8 @@ Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view sch
   GgufQuantized out{{graph, {}}, scheme.file_type, {}};
   size_t weighted = 0, weightless = 0;
   for (Constant& constant : out.quantized.graph.constants) {
+    if (constant.gguf_place.factor != 1)
+      constant.data = multiply_scalar(constant.data, constant.gguf_place.factor);
     const ConstantData& data = *constant.data;
     TensorChoice choice{constant.name, data.rows(), data.columns(), data.encoding(), {}};
     if (!constant.gguf_name.empty()) {

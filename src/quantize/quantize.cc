@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <utility>
 
 #include "base/checked.h"
+#include "encoding/affine_blocks.h"
 #include "quantize/repack.h"
 
 namespace pome {
@@ -155,6 +157,37 @@ std::optional<Encoding> wished_for(const Constant& constant, const QuantRecipe& 
   return std::nullopt;
 }
 
+bool stays_with_minima(const Constant& constant, const Encoding& chosen) {
+  return is_affine4(constant.data->encoding().kind) &&
+         chosen == Encoding::int_blocks(4, kAffineGroup) && constant.data->shape().size() == 2;
+}
+
+// Of the weights that read one value there is one factor.
+class FeedbackStore {
+ public:
+  explicit FeedbackStore(const ActivationStatistics& statistics) : statistics_(statistics) {}
+  Result<std::vector<FeedbackPtr>> of(const Constant& constant, const Encoding& encoding) {
+    std::vector<FeedbackPtr> out;
+    const auto found = statistics_.find(constant.name);
+    if (found == statistics_.end() ||
+        (encoding.kind != EncodingKind::kInt && encoding.kind != EncodingKind::kLut))
+      return out;
+    for (const MomentsPtr& moments : found->second) {
+      POME_CHECK(!moments || moments->columns == constant.data->columns());
+      FeedbackPtr& made = made_[moments.get()];
+      if (moments && !made) {
+        POME_ASSIGN_OR_RETURN(made, Feedback::create(*moments));
+      }
+      out.push_back(made);
+    }
+    return out;
+  }
+
+ private:
+  const ActivationStatistics& statistics_;
+  std::map<const Moments*, FeedbackPtr> made_;
+};
+
 }  // namespace
 
 Result<QuantRecipe> parse_recipe(std::string_view weights,
@@ -168,8 +201,10 @@ Result<QuantRecipe> parse_recipe(std::string_view weights,
   return recipe;
 }
 
-Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
+Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
+                           const ActivationStatistics& statistics) {
   Quantized result{graph, {}};
+  FeedbackStore feedback(statistics);
   for (Constant& constant : result.graph.constants) {
     const ConstantData& data = *constant.data;
     TensorChoice choice{constant.name, data.rows(), data.columns(), data.encoding(), {}};
@@ -181,11 +216,17 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
       // Refuses sizes that overflow before anything is read.
       const auto layout = encoded_layout(chosen.encoding, data.rows(), data.columns());
       if (!layout.ok()) return Status(layout.status()).at("tensor " + constant.name);
-      if (auto kept = repacked_integers(constant.data, chosen.encoding, constant.name)) {
+      if (recipe.keeps_minima && stays_with_minima(constant, chosen.encoding)) {
+        chosen.encoding = data.encoding();
+        choice.kept_integers = true;
+      } else if (auto kept = repacked_integers(constant.data, chosen.encoding, constant.name)) {
         constant.data = std::move(kept);
         choice.kept_integers = true;
       } else {
-        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+        auto factors = feedback.of(constant, chosen.encoding);
+        if (!factors.ok()) return Status(factors.status()).at("tensor " + constant.name);
+        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name, {},
+                                         std::move(*factors));
       }
       choice.used = chosen.encoding;
       choice.fallback = std::move(chosen.fallback);

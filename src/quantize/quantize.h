@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "encoding/encoding.h"
 #include "graph/graph.h"
+#include "quantize/feedback.h"
 
 namespace pome {
 
@@ -23,6 +24,9 @@ struct QuantRecipe {
   // Wished for; shapes may force a fallback. A block of 0: one scale per row.
   Encoding matrices, embedding, head;
   EncodingKind small = EncodingKind::kF16;  // norms, biases, tables
+  // The target can say a minimum for each block: matrices that are stored in q4_1 or q4_k and shall
+  // be int4 in blocks of 32 stay as they are.
+  bool keeps_minima = false;
 };
 // "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2"; an unknown name is kUsage and lists the known ones.
 // The head follows the embedding.
@@ -45,7 +49,10 @@ struct Quantized {
 // of the indices (smaller groups), or that would not be smaller than f16, is passed over. Groups of
 // stacked experts never straddle two experts. Constants of role kTable below rank 2 (inverse
 // frequencies, scalars) and all scalars stay as they are.
-Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe);
+// With statistics of activations, integers and palettes are rounded with error feedback. kBadInput
+// where those are not finite.
+Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
+                           const ActivationStatistics& statistics = {});
 
 // Encodes `data` tile by tile when read: plain f16, bf16 or f32, kInt, kLut, or the blocks of GGUF
 // that can_fit_blocks(). Values that are not
@@ -55,7 +62,10 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe);
 // encoding must divide the shape (encoded_layout).
 // `weights`, for blocks: how much the error of each column counts; with stacked experts one set of
 // columns for all or one for each. Empty: all the same.
+// `feedback`, for kInt and kLut: one for all rows, or one for each of stacked experts. Empty, or
+// null for an expert: values are rounded to the nearest.
 ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
-                                 std::string name = {}, std::vector<float> weights = {});
+                                 std::string name = {}, std::vector<float> weights = {},
+                                 std::vector<FeedbackPtr> feedback = {});
 
 }  // namespace pome

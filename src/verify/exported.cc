@@ -24,8 +24,27 @@ std::string identifier(const std::string& name) {
   return out;
 }
 
+uint64_t bytes_of(DType dtype, const std::vector<int64_t>& dims) {
+  uint64_t count = 1;
+  for (const int64_t dim : dims) count *= static_cast<uint64_t>(std::max<int64_t>(dim, 0));
+  return storage_bytes(dtype, count).value_or(0);
+}
+
 bool is_constant_op(const std::string& type) {
   return type == "const" || type.rfind("constexpr_", 0) == 0;
+}
+
+// One call of a runner, and every float value that its program computes.
+template <typename Program>
+Result<NamedTensors> watch(Program& program, Runner& runner, std::span<const int32_t> ids) {
+  NamedTensors seen;
+  program.set_observer([&](const std::string& name, const Tensor& value) {
+    if (value.defined() && value.dtype() == DType::kF32) seen.emplace_back(name, value.clone());
+  });
+  const Status status = runner.prefill(ids, LogitsOf::kNone, {});
+  program.set_observer(nullptr);
+  POME_RETURN_IF_ERROR(status);
+  return seen;
 }
 
 class CoremlModel final : public ExportedModel {
@@ -41,9 +60,20 @@ class CoremlModel final : public ExportedModel {
     for (const mil::NamedType& input : package_.model.functions[0].inputs)
       if (input.name == "causal_mask" && input.type.dims.size() == 4)
         context_ = std::max<int64_t>(input.type.dims[3], 0);
+    if (!is_step()) return;
+    places_ = context_;
+    context_ = package_context(package_.model);
   }
 
   int64_t context() const override { return context_; }
+  int64_t places() const override { return places_; }
+  uint64_t logits_bytes() const override {
+    const mil::Model& model = program_->model();
+    for (const mil::FunctionDescription& description : model.descriptions)
+      for (const mil::Feature& output : description.outputs)
+        if (is_step() && output.name == "logits") return bytes_of(output.dtype, output.shape);
+    return 0;
+  }
 
   Status prepare(int threads, bool round_f16) override {
     const DecodedSize size = decoded_size(package_);
@@ -57,7 +87,9 @@ class CoremlModel final : public ExportedModel {
     return {};
   }
 
-  Result<std::unique_ptr<Runner>> runner() override { return package_runner(program_); }
+  Result<std::unique_ptr<Runner>> runner(CachePolicy policy) override {
+    return package_runner(program_, std::move(policy));
+  }
   std::string value_name(const std::string& name) const override { return identifier(name); }
   Result<Tensor> weight(const std::string& name) override {
     return program_->constant(identifier(name));
@@ -70,6 +102,7 @@ class CoremlModel final : public ExportedModel {
   // Which function has which number of tokens a call is read from its declared inputs.
   std::vector<Entry> entries() const override {
     std::vector<Entry> out;
+    if (is_step()) return {{program_->model().functions[0].name, 1}};
     for (const mil::Function& function : program_->model().functions) {
       int64_t tokens = 0, context = 0;
       for (const mil::NamedType& input : function.inputs) {
@@ -84,6 +117,12 @@ class CoremlModel final : public ExportedModel {
 
   Result<NamedTensors> observe(const Entry& entry, std::span<const int32_t> ids,
                                int64_t position) override {
+    if (is_step()) {
+      if (position == 0) {
+        POME_ASSIGN_OR_RETURN(observed_, package_runner(program_));
+      }
+      return watch(*program_, *observed_, ids);
+    }
     if (position == 0) states_.clear();
     const int64_t tokens = static_cast<int64_t>(ids.size());
     NamedTensors inputs = {{"input_ids", Tensor::from_i32({1, tokens}, {ids.begin(), ids.end()})},
@@ -104,10 +143,11 @@ class CoremlModel final : public ExportedModel {
 
  private:
   mil::Package package_;
-  int64_t context_ = 0;
+  int64_t context_ = 0, places_ = 0;
   std::shared_ptr<MilProgram> program_;
   std::map<std::string, Shape> shapes_;
   NamedTensors states_;
+  std::unique_ptr<Runner> observed_;
 };
 
 // ---- ONNX
@@ -136,28 +176,32 @@ class OnnxModel final : public ExportedModel {
     return {};
   }
 
-  Result<std::unique_ptr<Runner>> runner() override { return onnx_runner(program_); }
+  Result<std::unique_ptr<Runner>> runner(CachePolicy policy) override {
+    return onnx_runner(program_, std::move(policy));
+  }
   std::string value_name(const std::string& name) const override { return name; }
   Result<Tensor> weight(const std::string& name) override { return program_->weight(name); }
   std::optional<Shape> weight_shape(const std::string& name) override {
     const auto value = program_->weight(name);
     return value.ok() && value->defined() ? std::optional(value->shape()) : std::nullopt;
   }
-  std::vector<Entry> entries() const override { return {{"model", 0}}; }
+  std::vector<Entry> entries() const override { return {{"model", is_step() ? 1 : 0}}; }
+  uint64_t logits_bytes() const override {
+    for (const onnx::ValueInfo& output : program_->model().graph.outputs) {
+      if (!is_step() || output.name != "logits") continue;
+      std::vector<int64_t> dims;
+      for (const onnx::Dimension& dim : output.dims) dims.push_back(dim.size);
+      return bytes_of(output.dtype, dims);
+    }
+    return 0;
+  }
 
   Result<NamedTensors> observe(const Entry&, std::span<const int32_t> ids,
                                int64_t position) override {
     if (position == 0) {
       POME_ASSIGN_OR_RETURN(observed_, onnx_runner(program_));
     }
-    NamedTensors seen;
-    program_->set_observer([&](const std::string& name, const Tensor& value) {
-      if (value.defined() && value.dtype() == DType::kF32) seen.emplace_back(name, value.clone());
-    });
-    const Status status = observed_->prefill(ids, LogitsOf::kNone, {});
-    program_->set_observer(nullptr);
-    POME_RETURN_IF_ERROR(status);
-    return seen;
+    return watch(*program_, *observed_, ids);
   }
 
  private:
@@ -176,10 +220,16 @@ Result<std::shared_ptr<ExportedModel>> ExportedModel::open(const ArtefactPaths& 
     case Target::kOnnx:
       return OnnxModel::read(paths.package);
     case Target::kGguf:
+    case Target::kMlc:
       break;
   }
   return unsupported("a " + to_string(paths.target) + " artefact is opened as a checkpoint is")
       .in(paths.package);
+}
+
+bool ExportedModel::is_step() const {
+  const auto form = metadata_.find("pome.kv");
+  return form != metadata_.end() && form->second == "explicit";
 }
 
 Status ExportedModel::settle_budget(uint64_t all, uint64_t largest, const std::string& path) {

@@ -14,16 +14,17 @@
 #include "formats/manifest.h"
 #include "graph/runner.h"
 #include "interp/named_tensors.h"
+#include "interp/step_runner.h"
 #include "tensor/tensor.h"
 
 namespace pome {
 
 struct ArtefactPaths {
   std::string folder;   // with manifest.json; empty for a bare model
-  std::string package;  // the .mlpackage, .onnx or .gguf
+  std::string package;  // the .mlpackage, .onnx or .gguf; of mlc the folder
   Target target = Target::kCoreml;
   // Whether it is opened as a checkpoint is; interpreters execute the others.
-  bool is_checkpoint() const { return target == Target::kGguf; }
+  bool is_checkpoint() const { return target == Target::kGguf || target == Target::kMlc; }
 };
 
 class ExportedModel {
@@ -33,6 +34,12 @@ class ExportedModel {
   virtual ~ExportedModel() = default;
 
   virtual int64_t context() const = 0;  // positions it was made for, as it says; 0 = it does not
+  // Whether it is a decode step with explicit caches, and how many places these have: 0 where they
+  // grow.
+  bool is_step() const;
+  virtual int64_t places() const { return 0; }
+  // Of one step, as declared; 0 where it is none.
+  virtual uint64_t logits_bytes() const = 0;
   // "pome.graph_hash" and the like.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   // Makes it executable. kDoesNotFit, with an estimate, where the largest weight alone is too much
@@ -40,7 +47,8 @@ class ExportedModel {
   virtual Status prepare(int threads, bool round_f16) = 0;
 
   // All below: after prepare().
-  virtual Result<std::unique_ptr<Runner>> runner() = 0;
+  // Caches of a decode step are held as `policy` says.
+  virtual Result<std::unique_ptr<Runner>> runner(CachePolicy policy) = 0;
   // Bytes of decoded weights that are kept, and whether that is all of them.
   uint64_t budget() const { return budget_; }
   bool keeps_all() const { return keeps_all_; }

@@ -4,11 +4,11 @@
 
 #include "base/memory.h"
 #include "base/stopwatch.h"
-#include "formats/gguf.h"
-#include "formats/gguf_tokenizer.h"
-#include "formats/tokenizer_json.h"
+#include "formats/checkpoint.h"
+#include "formats/mlc.h"
 #include "interp/graph_eval.h"
 #include "models/models.h"
+#include "verify/cache_policy.h"
 
 namespace pome {
 
@@ -32,11 +32,6 @@ std::string parent_of(const std::string& path) {
 }
 
 Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
-  if (is_file(folder + "/tokenizer.gguf")) {
-    POME_ASSIGN_OR_RETURN(const ByteSourcePtr source, open_for_reading(folder + "/tokenizer.gguf"));
-    POME_ASSIGN_OR_RETURN(const GgufFile file, read_gguf(source));
-    return read_gguf_tokenizer(file);
-  }
   Json config, generation_config;
   if (is_file(folder + "/config.json")) {
     POME_ASSIGN_OR_RETURN(config, read_json_file(folder + "/config.json"));
@@ -44,7 +39,7 @@ Result<TokenizerSource> artefact_tokenizer(const std::string& folder) {
   if (is_file(folder + "/generation_config.json")) {
     POME_ASSIGN_OR_RETURN(generation_config, read_json_file(folder + "/generation_config.json"));
   }
-  return read_hf_tokenizer(folder, config, generation_config);
+  return read_folder_tokenizer(folder, config, generation_config);
 }
 
 Status attach_tokenizer(TokenizerSource source, const LoadOptions& options, LoadedModel* model) {
@@ -78,7 +73,12 @@ Result<LoadedModel> load_package(const std::string& path, const ArtefactPaths& p
   }
   POME_ASSIGN_OR_RETURN(model.exported, ExportedModel::open(paths));
   POME_RETURN_IF_ERROR(model.exported->prepare(options.threads, options.round_f16));
-  POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner());
+  CachePolicy policy;
+  if (model.exported->is_step()) {
+    POME_ASSIGN_OR_RETURN(policy, read_cache_policy(paths.package));
+  }
+  POME_ASSIGN_OR_RETURN(model.runner, model.exported->runner(std::move(policy)));
+  model.context = model.runner->info().capacity;
   if (options.context > model.runner->info().capacity)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
                        std::to_string(model.runner->info().capacity) +
@@ -106,13 +106,17 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   open.need_tokenizer = options.need_tokenizer;
   open.read_tokenizer = options.read_tokenizer;
   POME_ASSIGN_OR_RETURN(Checkpoint checkpoint, open_checkpoint(path, open));
+  // A package may be made for fewer positions than the model.
+  model.context = stated_context(checkpoint);
+  const int64_t context = options.context > 0 ? options.context : model.context;
   POME_ASSIGN_OR_RETURN(
-      model.graph, build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length
-                                                                        : options.context}));
+      model.graph,
+      build_graph(checkpoint, {options.declared_length > 0 ? options.declared_length : context}));
   if (options.rewrite) {
     POME_ASSIGN_OR_RETURN(model.graph, options.rewrite(*model.graph));
   }
-  const int64_t positions = model.graph->info.max_position_embeddings;
+  const int64_t positions =
+      model.context > 0 ? model.context : model.graph->info.max_position_embeddings;
   if (positions > 0 && options.context > positions)
     return usage_error("--context " + std::to_string(options.context) + " is more than the " +
                        std::to_string(positions) + " positions this model was made for")
@@ -120,13 +124,13 @@ Result<LoadedModel> load_checkpoint(const std::string& path, const LoadOptions& 
   model.generation_config = checkpoint.generation_config;
   model.times.open = watch.lap();
   if (options.reference) {
-    POME_ASSIGN_OR_RETURN(
-        model.runner, reference_runner({*model.graph},
-                                       {options.threads, options.context, available_memory() / 2}));
+    POME_ASSIGN_OR_RETURN(model.runner, reference_runner({*model.graph}, {options.threads, context,
+                                                                          available_memory() / 2}));
   } else {
     PlanOptions plan;
     plan.threads = options.threads;
-    plan.capacity = options.context;
+    // A declared length has settled the graph's positions, which may be fewer.
+    plan.capacity = options.declared_length > 0 ? options.context : context;
     plan.exact = options.exact;
     plan.kv = options.kv;
     plan.profile = options.profile;
@@ -176,12 +180,14 @@ Result<std::optional<ArtefactPaths>> find_artefact(const std::string& given) {
   if (!is_folder(path)) return std::optional<ArtefactPaths>();
   if (has_manifest(path)) {
     POME_ASSIGN_OR_RETURN(const Manifest manifest, read_manifest(path + "/" + kManifestName));
-    if (const auto target = parse_target(manifest.target))
-      return std::optional(ArtefactPaths{path, path + "/" + manifest.model, *target});
+    const auto target = parse_target(manifest.target);
+    if (target == Target::kMlc) return std::optional(ArtefactPaths{path, path, *target});
+    if (target) return std::optional(ArtefactPaths{path, path + "/" + manifest.model, *target});
     return unsupported("artefact of target '" + escape_for_terminal(manifest.target, 64) + "'")
         .in(path)
         .hint("this version knows: " + target_names());
   }
+  if (is_mlc_folder(path)) return std::optional(ArtefactPaths{"", path, Target::kMlc});
   for (const char* model : {"model.mlpackage", "model.onnx"})
     if (is_folder(path + "/" + model) || is_file(path + "/" + model))
       return missing(std::string(kManifestName) + " is not there, though " + model + " is")

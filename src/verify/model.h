@@ -48,6 +48,9 @@ struct LoadTimes {
 
 struct LoadedModel {
   std::string path, kind;  // kind: "checkpoint", "coreml" or "onnx"
+  // Positions of an artefact that was made for a number of them, by which rope factors are chosen;
+  // 0: for any that the model has.
+  int64_t context = 0;
   std::unique_ptr<Runner> runner;
   std::shared_ptr<const Tokenizer> tokenizer;         // null when there is none and none was needed
   std::shared_ptr<const ChatTemplate> chat_template;  // null when there is none

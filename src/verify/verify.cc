@@ -166,6 +166,9 @@ class Verifier {
       const bool finite = report_.functions.size() == 2 && report_.functions[0].tokens > 0 &&
                           report_.functions[1].tokens > 0;
       if (finite) POME_RETURN_IF_ERROR(judged(against_original()));
+    } else if (program_->is_step()) {
+      POME_RETURN_IF_ERROR(program_->prepare(options_.threads, false));
+      POME_RETURN_IF_ERROR(judged(steps(nullptr)));
     }
     report_.ok = report_.problems.empty();
     return std::move(report_);
@@ -203,7 +206,7 @@ class Verifier {
     POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, program_, &missing_constants));
     for (const std::string& problem : missing_constants)
       report_.problems.push_back("semantics: " + problem);
-    POME_ASSIGN_OR_RETURN(artefact_, program_->runner());
+    POME_ASSIGN_OR_RETURN(artefact_, program_->runner({}));
     if (artefact_->info().vocab_size != graph_.info.vocab_size) {
       report_.problems.push_back("semantics: the package has " +
                                  std::to_string(artefact_->info().vocab_size) +
@@ -211,7 +214,7 @@ class Verifier {
       return {};
     }
     report_.has_semantics = true;
-    const int64_t capacity = artefact_->info().capacity;
+    const int64_t capacity = usable();
     POME_ASSIGN_OR_RETURN(
         const std::unique_ptr<Runner> reference,
         reference_runner({rebuilt}, {options_.threads, capacity, program_->budget()}));
@@ -228,7 +231,34 @@ class Verifier {
         compare_decode(*artefact_, *reference,
                        first(program_->keeps_all() ? kDecodedTokens : kDecodedTokensOfLarge),
                        work_)));
+    if (program_->is_step()) {
+      // The engine reads constants on all threads, which those that are decoded for each use do not
+      // bear.
+      std::unique_ptr<Runner> engine;
+      if (program_->keeps_all()) {
+        PlanOptions plan;
+        plan.threads = options_.threads;
+        plan.capacity = artefact_->info().capacity;
+        POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled,
+                              compile(rebuilt, plan, work_));
+        POME_ASSIGN_OR_RETURN(engine, compiled->new_session());
+      }
+      POME_RETURN_IF_ERROR(steps(engine ? engine.get() : reference.get()));
+    }
     if (!report_.problems.empty()) return locate(rebuilt);
+    return {};
+  }
+
+  // Tokens that the artefact's caches hold without losing one.
+  int64_t usable() const {
+    const int64_t capacity = artefact_->info().capacity;
+    return program_->places() > 0 ? std::min(capacity, program_->places()) : capacity;
+  }
+
+  Status steps(Runner* engine) {
+    POME_ASSIGN_OR_RETURN(const KvSidecars sidecars, read_kv_sidecars(paths_.package));
+    POME_ASSIGN_OR_RETURN(report_.step,
+                          check_steps(*program_, sidecars, engine, ids_, work_, &report_.problems));
     return {};
   }
 
@@ -270,14 +300,14 @@ class Verifier {
   Status against_original() {
     PlanOptions plan;
     plan.threads = options_.threads;
-    plan.capacity = artefact_->info().capacity;
+    plan.capacity = usable();
     POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Plan> compiled, compile(graph_, plan, work_));
     POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> engine, compiled->new_session());
-    POME_ASSIGN_OR_RETURN(const std::unique_ptr<Runner> reference,
-                          reference_runner({graph_}, {options_.threads, artefact_->info().capacity,
-                                                      available_memory() / 2}));
+    POME_ASSIGN_OR_RETURN(
+        const std::unique_ptr<Runner> reference,
+        reference_runner({graph_}, {options_.threads, usable(), available_memory() / 2}));
     ScoreOptions scoring;
-    scoring.window = std::min<int64_t>(artefact_->info().capacity, 512);
+    scoring.window = std::min<int64_t>(usable(), 512);
     const std::span<const int32_t> few = std::span<const int32_t>(ids_).first(
         std::min<size_t>(ids_.size(), static_cast<size_t>(std::min<int64_t>(128, scoring.window))));
     POME_ASSIGN_OR_RETURN(const Comparison own, compare(*engine, *reference, few, scoring, work_));
@@ -316,15 +346,21 @@ Result<VerifyReport> verify(const VerifyOptions& options, const WorkContext& wor
                           find_artefact(options.original));
     if (other) {
       POME_ASSIGN_OR_RETURN(const Identity identity, identity_of(*other));
-      if (!identity.source_hash.empty()) return verify_pair(options, *paths, identity, work);
-      if (!other->is_checkpoint())
+      if (!identity.source_hash.empty()) {
+        // A GGUF file is an artefact of a model and a model of its own.
+        POME_ASSIGN_OR_RETURN(const Identity own, identity_of(*paths));
+        POME_ASSIGN_OR_RETURN(const bool child,
+                              is_made_from(own.source_hash, *other, identity, options.threads));
+        if (!child) return verify_pair(options, *paths, identity, work);
+      } else if (!other->is_checkpoint()) {
         return unsupported("this artefact does not say which model it was made from")
             .in(options.original)
             .hint("give the model itself");
+      }
       resolved.original = other->package;
     }
   }
-  if (paths->is_checkpoint()) return verify_gguf(resolved, *paths, work);
+  if (paths->is_checkpoint()) return verify_checkpoint(resolved, *paths, work);
   return Verifier(resolved, *paths, work).run();
 }
 

@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "formats/manifest.h"
 #include "verify/score.h"
+#include "verify/verify_step.h"
 
 namespace pome {
 
@@ -53,6 +54,7 @@ struct VerifyReport {
   bool has_semantics = false;   // the package could be called
   bool has_comparison = false;  // against_original is set: its logits were finite
   std::vector<FunctionReport> functions;
+  std::optional<StepReport> step;  // of a decode step with explicit caches
   std::optional<FirstDifference> first_difference;
   Comparison against_original;
   double engine_max_abs_error = 0;  // engine against the reference evaluator, both on the original

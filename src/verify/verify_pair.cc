@@ -8,14 +8,19 @@
 
 namespace pome {
 
-Identity identity_of(const Checkpoint& checkpoint) {
+namespace {
+
+Identity identity_in(const std::map<std::string, std::string>& metadata) {
   const auto text = [&](const char* key) {
-    const auto found = checkpoint.gguf.find(key);
-    return found != checkpoint.gguf.end() && found->is_string() ? found->get<std::string>()
-                                                                : std::string();
+    const auto found = metadata.find(key);
+    return found != metadata.end() ? found->second : std::string();
   };
   return {text("pome.graph_hash"), text("pome.source_hash")};
 }
+
+}  // namespace
+
+Identity identity_of(const Checkpoint& checkpoint) { return identity_in(checkpoint.metadata()); }
 
 Result<Identity> identity_of(const ArtefactPaths& paths) {
   if (paths.is_checkpoint()) {
@@ -23,17 +28,22 @@ Result<Identity> identity_of(const ArtefactPaths& paths) {
     return identity_of(checkpoint);
   }
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<ExportedModel> model, ExportedModel::open(paths));
-  const auto text = [&](const char* key) {
-    const auto found = model->metadata().find(key);
-    return found != model->metadata().end() ? found->second : std::string();
-  };
-  return Identity{text("pome.graph_hash"), text("pome.source_hash")};
+  return identity_in(model->metadata());
 }
 
-Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int threads) {
-  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {}));
+Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int64_t context, int threads) {
+  POME_ASSIGN_OR_RETURN(const Graph graph, build_graph(checkpoint, {context}));
   ThreadPool pool(std::max(1, threads));
   return hash_graph(graph, &pool);
+}
+
+Result<bool> is_made_from(const std::string& source_hash, const ArtefactPaths& model,
+                          const Identity& identity, int threads) {
+  if (source_hash.empty() || source_hash == identity.source_hash || !model.is_checkpoint())
+    return false;
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(model.package));
+  POME_ASSIGN_OR_RETURN(const GraphHashes hashes, hashes_of(checkpoint, 0, threads));
+  return hashes.source_hash == source_hash;
 }
 
 Status compare_models(const VerifyOptions& options, const std::string& artefact,
@@ -41,8 +51,7 @@ Status compare_models(const VerifyOptions& options, const std::string& artefact,
   LoadOptions load;
   load.threads = options.threads;
   POME_ASSIGN_OR_RETURN(const LoadedModel ours, load_model(artefact, load, work));
-  // Rope factors are chosen by the length that a session declares, an artefact's is its context.
-  if (ours.kind != "checkpoint") load.declared_length = ours.runner->info().capacity;
+  load.declared_length = ours.context;
   POME_ASSIGN_OR_RETURN(const LoadedModel theirs, load_model(original, load, work));
   if (ours.runner->info().vocab_size != theirs.runner->info().vocab_size) {
     report->problems.push_back("semantics: " + std::to_string(ours.runner->info().vocab_size) +
@@ -70,7 +79,7 @@ Result<VerifyReport> verify_pair(const VerifyOptions& options, const ArtefactPat
   if (paths.is_checkpoint()) {
     VerifyOptions alone = options;
     alone.original.clear();
-    POME_ASSIGN_OR_RETURN(report, verify_gguf(alone, paths, work));
+    POME_ASSIGN_OR_RETURN(report, verify_checkpoint(alone, paths, work));
   } else {
     POME_RETURN_IF_ERROR(check_files(paths.folder, work, &report));
     POME_ASSIGN_OR_RETURN(const Identity own, identity_of(paths));
@@ -86,7 +95,10 @@ Result<VerifyReport> verify_pair(const VerifyOptions& options, const ArtefactPat
     report.source_hash = own.source_hash;
   }
   report.against = other.graph_hash;
-  if (other.source_hash != report.source_hash)
+  POME_ASSIGN_OR_RETURN(const bool parent,
+                        is_made_from(other.source_hash, paths,
+                                     {report.graph_hash, report.source_hash}, options.threads));
+  if (other.source_hash != report.source_hash && !parent)
     report.problems.push_back("source: the two were made from different models");
   POME_RETURN_IF_ERROR(compare_models(options, options.artefact, options.original, work, &report));
   report.ok = report.problems.empty();

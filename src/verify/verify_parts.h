@@ -21,8 +21,14 @@ struct Identity {
 };
 Identity identity_of(const Checkpoint& checkpoint);
 Result<Identity> identity_of(const ArtefactPaths& paths);
-// Of a checkpoint, computed; as convert would write them into an artefact in f32.
-Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int threads);
+// Of a checkpoint, computed; as convert would write them into an artefact in f32 of that context
+// (0: the model's own).
+Result<GraphHashes> hashes_of(const Checkpoint& checkpoint, int64_t context, int threads);
+// Whether a model that says it was made from `source_hash` was made from `model` itself: a GGUF
+// file that convert wrote has the source hash of the model behind it, and one of its own as a
+// model.
+Result<bool> is_made_from(const std::string& source_hash, const ArtefactPaths& model,
+                          const Identity& identity, int threads);
 // Loads both, of whatever kind, and compares ids and logits, under the gates.
 Status compare_models(const VerifyOptions& options, const std::string& artefact,
                       const std::string& original, const WorkContext& work, VerifyReport* report);
@@ -32,7 +38,7 @@ Result<VerifyReport> verify_pair(const VerifyOptions& options, const ArtefactPat
 
 // An artefact that is opened as a checkpoint is. The file must be one that convert wrote: its
 // metadata hold the hashes of its graph, which is built again from the file and hashed.
-Result<VerifyReport> verify_gguf(const VerifyOptions& options, const ArtefactPaths& paths,
-                                 const WorkContext& work);
+Result<VerifyReport> verify_checkpoint(const VerifyOptions& options, const ArtefactPaths& paths,
+                                       const WorkContext& work);
 
 }  // namespace pome

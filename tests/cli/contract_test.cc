@@ -203,17 +203,27 @@ TEST(Refusals, WrongCallsAreUsage) {
       {"main", "decode, prefill"});
 
   const std::vector<std::pair<std::vector<std::string>, std::vector<std::string>>> converts = {
-      {{"--weights", "int5"}, {"int5", "lut4"}}, {{"--to", "mlc"}, {"mlc", "coreml"}},
-      {{"--profile", "ane"}, {"--profile ane"}}, {{"--context", "100"}, {"100", "64"}},
-      {{"--context", "2048"}, {"2048", "1024"}}, {{"--chunk", "0"}, {"chunk", "at least 1"}},
-      {{"--chunk", "5000"}, {"5000"}},           {{"--functions", "three"}, {"one or two"}},
-      {{"--artefact-version", "1.0"}, {"1.0"}}};
+      {{"--weights", "int5"}, {"int5", "lut4"}},
+      {{"--to", "coreai"}, {"coreai", "coreml"}},
+      {{"--profile", "ane"}, {"--profile ane"}},
+      {{"--context", "100"}, {"100", "64"}},
+      {{"--context", "2048"}, {"2048", "1024"}},
+      {{"--chunk", "0"}, {"chunk", "at least 1"}},
+      {{"--chunk", "5000"}, {"5000"}},
+      {{"--functions", "three"}, {"one or two"}},
+      {{"--artefact-version", "1.0"}, {"1.0"}},
+      {{"--preset", "big"}, {"big", "mobile_4gb"}},
+      {{"--budget", "much"}, {"much", "3GB"}},
+      {{"--kvq", "u8"}, {"--kv explicit"}},
+      {{"--kv", "explicit", "--to", "gguf"}, {"gguf", "coreml onnx"}}};
   for (const auto& [flags, words] : converts) {
     std::vector<std::string> call = {"convert", kTales, "-o", folder / "x"};
     call.insert(call.end(), flags.begin(), flags.end());
     expect_refused(call, 2, words);
   }
   expect_refused({"convert", kTales, "-o", folder / "x.gguf"}, 2, {"x.gguf", "folder"});
+  expect_refused({"convert", kTales, "-o", folder / "x", "--budget", "1MB"}, 4,
+                 {"budget of 1.00 MB", "more than"});
   expect_refused({"convert", kTales, "-o", ""}, 2, {"output"});
   expect_refused({"convert", kTales, "-o", "/"}, 2, {"output"});
   EXPECT_TRUE(folder.names().empty());

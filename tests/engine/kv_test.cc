@@ -11,6 +11,7 @@
 #include "base/sha256.h"
 #include "base/temp_folder.h"
 #include "engine/kv_cache.h"
+#include "engine/kv_store.h"
 #include "engine/sessions.h"
 #include "engine/tiny_graph.h"
 
@@ -34,6 +35,38 @@ PlanOptions with(KvKind kind, bool exact = true) {
   options.exact = exact;
   options.capacity = 2048;
   return options;
+}
+
+// ---- rows that others keep ----------------------------------------------------------------------
+
+TEST(KvStore, RoundsAsTheEnginesRowsDo) {
+  std::vector<float> row(72);
+  for (size_t i = 0; i < row.size(); ++i)
+    row[i] = static_cast<float>(std::sin(static_cast<double>(i * i))) * (i < 16 ? 0.01f : 2.0f);
+  for (const KvKind kind : {KvKind::kQ8, KvKind::kQ4}) {
+    std::vector<std::byte> stored(
+        static_cast<size_t>(kernels::kv_row_bytes(kind, static_cast<int64_t>(row.size()))));
+    std::vector<float> wanted(row.size()), whole = row, small = row;
+    kernels::kv_pack_row(kind, row.data(), 72, stored.data());
+    kernels::kv_unpack_row(kind, stored.data(), 72, 72, wanted.data());
+    kv_round_row(kind, 64, whole);
+    EXPECT_EQ(whole, wanted);
+    EXPECT_NE(whole, row);
+    // A small group keeps what is small beside what is large.
+    kv_round_row(kind, 16, small);
+    const auto error = [&](const std::vector<float>& x) {
+      float most = 0;
+      for (size_t i = 0; i < 16; ++i) most = std::max(most, std::abs(x[i] - row[i]));
+      return most;
+    };
+    EXPECT_LT(error(small) * 5, error(whole));
+  }
+  EXPECT_EQ(kv_stored_bytes(KvKind::kQ8, 64, 72), 8 + 72);
+  EXPECT_EQ(kv_stored_bytes(KvKind::kQ4, 16, 72), 20 + 36);
+  EXPECT_EQ(kv_stored_bytes(KvKind::kF16, 64, 72), 144);
+  EXPECT_EQ(kv_levels(KvKind::kQ4).size(), 16u);
+  EXPECT_TRUE(kv_levels(KvKind::kQ8).empty());
+  EXPECT_FALSE(is_kv_group(8) || is_kv_group(128));
 }
 
 // ---- kinds --------------------------------------------------------------------------------------

@@ -40,8 +40,11 @@ class CoremlOracle : public ::testing::Test {
     while (!tools_.empty() && tools_.back() == '\n') tools_.pop_back();
   }
 
-  void check(const Graph& graph, const std::string& name, int64_t context = 24, int64_t chunk = 8) {
+  void check(const Graph& graph, const std::string& name, int64_t context = 24, int64_t chunk = 8,
+             CoremlOptions::Caches caches = CoremlOptions::Caches::kState) {
     CoremlOptions options;
+    options.caches = caches;
+    options.places = context / 2;
     options.context = context;
     options.chunk = chunk;
     options.one_function = name.ends_with("_main");
@@ -78,6 +81,27 @@ TEST_F(CoremlOracle, TinyModels) {
   options.encoding = Encoding::lut(3, 16);
   check(tiny_graph(options), "lut3_sinks_softcap");
   check(decompose(tiny_graph(options)), "primitives");
+}
+
+TEST_F(CoremlOracle, DecodeSteps) {
+  TinyOptions options;
+  options.bias = true;
+  options.softcap = 4;
+  options.sinks = true;
+  using Caches = CoremlOptions::Caches;
+  check(tiny_graph(options), "step_dynamic", 24, 1, Caches::kDynamic);
+  options.window = 5;
+  options.style = RopeStyle::kInterleaved;
+  check(tiny_graph(options), "step_fixed", 24, 1, Caches::kFixed);
+  for (const char* model : {"tales", "zoo/latent-kv"}) {
+    const auto checkpoint = open_checkpoint(POME_SOURCE_DIR "/models/" + std::string(model));
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+    const auto graph = build_graph(*checkpoint);
+    ASSERT_TRUE(graph.ok()) << graph.status().to_string();
+    for (const Caches caches : {Caches::kFixed, Caches::kDynamic})
+      check(*graph, std::string("step_of_") + (model[0] == 't' ? "tales" : "latent"), 256, 1,
+            caches);
+  }
 }
 
 TEST_F(CoremlOracle, TalesInEveryScheme) {

@@ -78,9 +78,10 @@ std::vector<int32_t> some_ids(int64_t vocab, size_t count) {
 
 // Exports, runs 13 tokens of prompt (a whole chunk and a padded one) and 5 single ones, and
 // compares with the evaluation of the graph itself.
-void expect_same_logits(const Graph& graph, const std::string& name, float tolerance) {
+void expect_same_logits(const Graph& graph, const std::string& name, float tolerance,
+                        const CoremlOptions& options = options_for()) {
   const std::string path = export_folder(name);
-  const auto report = export_coreml(graph, options_for(), path, threads(1));
+  const auto report = export_coreml(graph, options, path, threads(1));
   ASSERT_TRUE(report.ok()) << name << ": " << report.status().to_string();
   const auto package = mil::read_package(path);
   ASSERT_TRUE(package.ok()) << package.status().to_string();
@@ -132,6 +133,75 @@ TEST(Coreml, RunsLikeTheGraph) {
   cases[8].options.kv_heads = 1;
   cases[8].options.window = 3;
   for (const Case& each : cases) expect_same_logits(tiny_graph(each.options), each.name, 5e-3f);
+
+  // The same as a decode step with caches going in and out.
+  CoremlOptions step = options_for(24, 1);
+  step.places = 20;
+  for (const auto caches : {CoremlOptions::Caches::kFixed, CoremlOptions::Caches::kDynamic}) {
+    step.caches = caches;
+    for (const Case& each : cases) {
+      const bool dynamic = caches == CoremlOptions::Caches::kDynamic;
+      if (dynamic && each.options.window > 0) continue;
+      SCOPED_TRACE(dynamic ? "dynamic" : "fixed");
+      expect_same_logits(tiny_graph(each.options), std::string(each.name) + "_step", 5e-3f, step);
+    }
+  }
+}
+
+// Dots cannot stand in the names of values.
+TEST(Coreml, DecodeStepNamesItsCaches) {
+  CoremlOptions options = options_for(24, 1);
+  options.caches = CoremlOptions::Caches::kFixed;
+  options.places = 8;
+  for (const bool latent : {false, true}) {
+    Graph graph = tiny_graph({});
+    if (latent) graph.info.config["kv_latent_dim"] = int64_t{32};
+    const std::string path = export_folder("step_names");
+    ASSERT_TRUE(export_coreml(graph, options, path, threads(1)).ok());
+    const auto package = mil::read_package(path);
+    ASSERT_TRUE(package.ok()) << package.status().to_string();
+    ASSERT_EQ(package->model.descriptions.size(), 1u);
+    const mil::FunctionDescription& main = package->model.descriptions[0];
+    EXPECT_EQ(main.name, "main");
+    EXPECT_TRUE(main.states.empty());
+    std::vector<std::string> in, out;
+    for (const mil::Feature& feature : main.inputs) in.push_back(feature.name);
+    for (const mil::Feature& feature : main.outputs) out.push_back(feature.name);
+    EXPECT_EQ(in[0] + " " + in[1] + " " + in[2], "input_ids position_ids causal_mask");
+    EXPECT_EQ(in[5], latent ? "k_lat_1" : "past_key_values_1_key");
+    EXPECT_EQ(out[0], "logits");
+    EXPECT_EQ(out[4], latent ? "nv_lat_1" : "present_1_value");
+    EXPECT_EQ(main.inputs[3].shape, (std::vector<int64_t>{1, 2, 8, 32}));
+    EXPECT_EQ(main.inputs[3].shape, main.outputs[1].shape);
+    EXPECT_EQ(main.inputs[2].shape, (std::vector<int64_t>{1, 1, 1, 8}));
+    fs::remove_all(fs::path(path).parent_path());
+  }
+}
+
+// Sizes that a call decides: the package says how far they go.
+TEST(Coreml, DynamicCachesSayTheirRange) {
+  CoremlOptions options = options_for(24, 1);
+  options.caches = CoremlOptions::Caches::kDynamic;
+  const std::string path = export_folder("step_dynamic");
+  ASSERT_TRUE(export_coreml(tiny_graph({}), options, path, threads(1)).ok());
+  const auto package = mil::read_package(path);
+  ASSERT_TRUE(package.ok()) << package.status().to_string();
+  const mil::FunctionDescription& main = package->model.descriptions[0];
+  ASSERT_EQ(main.inputs.size(), 6u);
+  EXPECT_EQ(main.inputs[2].ranges,
+            (std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {2, 2}, {0, 23}, {32, 32}}));
+  EXPECT_TRUE(main.inputs[0].ranges.empty());
+  EXPECT_TRUE(main.outputs[1].shape.empty());
+  EXPECT_EQ(main.outputs[0].shape.size(), 3u);
+  fs::remove_all(fs::path(path).parent_path());
+
+  TinyOptions windows;
+  windows.window = 4;
+  const auto refused =
+      export_coreml(tiny_graph(windows), options, export_folder("step_window"), threads(1));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), StatusCode::kUnsupported);
+  EXPECT_NE(refused.status().to_string().find("--cache fixed"), std::string::npos);
 }
 
 TEST(Coreml, EveryEncodingRunsLikeTheGraph) {

@@ -41,10 +41,11 @@ class OnnxTest : public ::testing::Test {
   // Largest difference between the model on disk and the graph. Names of operators that must be
   // there are `wanted`.
   double difference(const Graph& graph, Profile profile, const std::vector<std::string>& wanted,
-                    bool logits_only = false) {
+                    bool logits_only = false, bool explicit_kv = false) {
     OnnxOptions options;
     options.profile = profile;
     options.logits_only = logits_only;
+    options.explicit_kv = explicit_kv;
     options.context = 32;
     const std::string folder = folder_for("onnx");
     WorkContext work;
@@ -122,9 +123,97 @@ TEST_F(OnnxTest, FormsOfAttention) {
   }
 }
 
+TEST_F(OnnxTest, ExpertsAsOneOperatorAndAsAllOfThem) {
+  TinyOptions tiny;
+  tiny.encoding = Encoding::int_blocks(4, 32);
+  tiny.experts = 5;
+  const auto both = [&](const std::string& ort) {
+    EXPECT_LT(difference(tiny_graph(tiny), Profile::kOrt, {ort}), 2e-5);
+    EXPECT_LT(difference(tiny_graph(tiny), Profile::kPlain, {"OneHot"}), 2e-5);
+  };
+  both("QMoE");
+  tiny.expert_bias = true;
+  both("QMoE");
+  tiny.moe = {true, Activation::kSilu, 1.702, 0.4, 1};
+  both("QMoE");
+  for (const Activation activation :
+       {Activation::kSilu, Activation::kRelu, Activation::kGeluTanh}) {
+    tiny.moe = {false, activation};
+    both("QMoE");
+  }
+  // What QMoE cannot say: other functions, 8 bits (its kernel rounds activations), wide blocks.
+  tiny.moe = {false, Activation::kGelu};
+  both("OneHot");
+  tiny.moe = {true, Activation::kGeluTanh};
+  both("OneHot");
+  tiny.moe = {};
+  tiny.encoding = Encoding::int_blocks(8, 32);
+  both("OneHot");
+  tiny.encoding = Encoding::int_blocks(4, 8);
+  both("OneHot");
+}
+
+// One token at a stated position; what the caches hold is all that it sees.
+TEST_F(OnnxTest, DecodeStep) {
+  for (const Profile profile : {Profile::kOrt, Profile::kPlain}) {
+    TinyOptions tiny;
+    const std::vector<std::string> ort = {"GroupQueryAttention"};
+    EXPECT_LT(difference(tiny_graph(tiny), profile,
+                         profile == Profile::kOrt ? ort : std::vector<std::string>(), false, true),
+              2e-5);
+    tiny.window = 4;
+    tiny.softcap = 3;
+    tiny.sinks = true;
+    tiny.style = RopeStyle::kInterleaved;
+    EXPECT_LT(difference(tiny_graph(tiny), profile, {}, false, true), 2e-5);
+    tiny.kv_heads = 4;
+    tiny.rotary_dim = 12;
+    EXPECT_LT(difference(tiny_graph(tiny), profile, {}, false, true), 2e-5);
+  }
+}
+
+TEST_F(OnnxTest, DecodeStepNamesItsCaches) {
+  for (const bool latent : {false, true}) {
+    Graph graph = tiny_graph({});
+    if (latent) graph.info.config["kv_latent_dim"] = int64_t{32};
+    OnnxOptions options;
+    options.explicit_kv = true;
+    options.context = 32;
+    const std::string folder = folder_for("onnx_step");
+    ASSERT_TRUE(export_onnx(graph, options, folder, {}).ok());
+    const auto package = onnx::read_package(folder + "/" + kOnnxModel);
+    ASSERT_TRUE(package.ok()) << package.status().to_string();
+    std::vector<std::string> in, out;
+    for (const onnx::ValueInfo& value : package->model.graph.inputs) {
+      in.push_back(value.name);
+      EXPECT_EQ(value.dims[0].size, 1);
+      EXPECT_EQ(value.dims.size() == 4 ? value.dims[2].size : value.dims[1].size,
+                value.dims.size() == 4 ? -1 : 1);
+    }
+    for (const onnx::ValueInfo& value : package->model.graph.outputs) out.push_back(value.name);
+    const std::vector<std::string> start = {"input_ids", "position_ids"};
+    std::vector<std::string> wanted = start, given = {"logits"};
+    for (const std::string layer : {"0", "1"}) {
+      if (latent) {
+        wanted.insert(wanted.end(), {"k_lat_" + layer, "v_lat_" + layer});
+        given.insert(given.end(), {"nk_lat_" + layer, "nv_lat_" + layer});
+      } else {
+        wanted.insert(wanted.end(),
+                      {"past_key_values." + layer + ".key", "past_key_values." + layer + ".value"});
+        given.insert(given.end(), {"present." + layer + ".key", "present." + layer + ".value"});
+      }
+    }
+    EXPECT_EQ(in, wanted);
+    EXPECT_EQ(out, given);
+    EXPECT_EQ(package->model.metadata.at("pome.kv"), "explicit");
+    std::filesystem::remove_all(folder);
+  }
+}
+
 TEST_F(OnnxTest, TheSameBytesForEveryNumberOfThreads) {
   TinyOptions tiny;
   tiny.encoding = Encoding::int_blocks(4, 32);
+  tiny.experts = 4;
   for (const Profile profile : {Profile::kOrt, Profile::kPlain}) {
     std::string first;
     for (const int threads : {1, 2, 5}) {

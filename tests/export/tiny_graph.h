@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "graph/builder.h"
+#include "models/moe.h"
 #include "quantize/quantize.h"
 #include "tensor/half.h"
 
@@ -25,6 +26,10 @@ struct TinyOptions {
   double scale = 0, softcap = 0;        // scale 0: 1 / sqrt(head_dim)
   Activation activation = Activation::kSilu;
   Encoding encoding = Encoding::plain(EncodingKind::kF16);  // of matrices and embedding
+  // Two of `experts` compute each token, as `moe` says, in place of the dense layer.
+  int64_t experts = 0;
+  MoeOp moe;
+  bool expert_bias = false;
 };
 
 class TinyBuilder {
@@ -105,6 +110,43 @@ class TinyBuilder {
     return b_.linear(x, weight, b, name);
   }
 
+  ValueId dense(ValueId x) {
+    const ValueId gate = project("gate", x, o_.ffn, o_.hidden, false);
+    const ValueId up = project("up", x, o_.ffn, o_.hidden, false);
+    const ValueId mixed = b_.add(SwigluOp{o_.activation}, {gate, up}, "swiglu");
+    return project("down", mixed, o_.hidden, o_.ffn, false);
+  }
+
+  ValueId mixture(ValueId x) {
+    const int64_t e = o_.experts;
+    const ValueId logits =
+        b_.linear(x, matrix(prefix_ + "router.weight", e, o_.hidden), kNoValue, "router");
+    std::vector<ValueId> operands = {x, softmax_router(b_, logits, {e, 2, 1, 1, true})};
+    const auto add = [&](const std::string& name, Shape shape, Constant::Role role,
+                         const Encoding& encoding, float spread) {
+      const int64_t count = *element_count(shape);
+      operands.push_back(
+          add_constant(prefix_ + name, std::move(shape), random(count, spread), role, encoding));
+    };
+    const auto weight = [&](const std::string& name, int64_t rows, int64_t columns) {
+      add(name + ".weight", {e, rows, columns}, Constant::Role::kMatrix, o_.encoding,
+          1.2f / std::sqrt(static_cast<float>(columns)));
+    };
+    const auto bias = [&](const std::string& name, int64_t rows) {
+      add(name + ".bias", {e, rows}, Constant::Role::kBias, Encoding::plain(EncodingKind::kF32),
+          0.3f);
+    };
+    weight("experts.gate", o_.ffn, o_.hidden);
+    if (o_.moe.gated) weight("experts.up", o_.ffn, o_.hidden);
+    weight("experts.down", o_.hidden, o_.ffn);
+    if (o_.expert_bias) {
+      bias("experts.gate", o_.ffn);
+      if (o_.moe.gated) bias("experts.up", o_.ffn);
+      bias("experts.down", o_.hidden);
+    }
+    return b_.add(o_.moe, operands, "experts");
+  }
+
   ValueId add_layer(int32_t layer, ValueId h, ValueId position, ValueId inverse) {
     prefix_ = "layers." + std::to_string(layer) + ".";
     b_.scope(prefix_);
@@ -132,11 +174,7 @@ class TinyBuilder {
     a = project("o", b_.merge_heads(a, "merged"), o_.hidden, o_.heads * d, false);
     h = b_.binary(BinaryKind::kAdd, h, a, "residual1");
     const ValueId y = b_.add(RmsNormOp{1e-5}, {h, norm(prefix_ + "ffn_norm.weight")}, "norm2");
-    const ValueId gate = project("gate", y, o_.ffn, o_.hidden, false);
-    const ValueId up = project("up", y, o_.ffn, o_.hidden, false);
-    const ValueId mixed = b_.add(SwigluOp{o_.activation}, {gate, up}, "swiglu");
-    h = b_.binary(BinaryKind::kAdd, h, project("down", mixed, o_.hidden, o_.ffn, false),
-                  "residual2");
+    h = b_.binary(BinaryKind::kAdd, h, o_.experts > 0 ? mixture(y) : dense(y), "residual2");
     b_.end_layer(h);
     return h;
   }

@@ -94,9 +94,9 @@ inline Model sample_model(uint64_t offset = 64) {
   function.outputs = {"y"};
   model.functions.push_back(function);
   model.descriptions = {{"main",
-                         {{"x", Feature::Kind::kArray, DType::kF16, {1, 5}}},
-                         {{"y", Feature::Kind::kArray, DType::kF16, {1, 3}}},
-                         {{"cache", Feature::Kind::kState, DType::kF16, {2, 32}}}}};
+                         {{"x", Feature::Kind::kArray, DType::kF16, {1, 5}, {{1, 1}, {0, 5}}}},
+                         {{"y", Feature::Kind::kArray, DType::kF16, {1, 3}, {}}},
+                         {{"cache", Feature::Kind::kState, DType::kF16, {2, 32}, {}}}}};
   return model;
 }
 

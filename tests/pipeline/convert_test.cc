@@ -203,7 +203,8 @@ TEST_F(ConvertTest, ContextAndChunk) {
   EXPECT_EQ(packed(100, 64), "exit 2");
   EXPECT_EQ(packed(1025, 1), "exit 2");
   EXPECT_EQ(packed(-64, 64), "exit 2");
-  EXPECT_EQ(packed(64, 0), "exit 2");
+  EXPECT_EQ(packed(64, 0), "64 in 64");  // the target's own
+  EXPECT_EQ(packed(64, -1), "exit 2");
   EXPECT_EQ(packed(64, 4097), "exit 2");
 }
 
@@ -216,7 +217,7 @@ TEST_F(ConvertTest, RefusalsLeaveNothing) {
     EXPECT_EQ(exit_code(report.status().code()), code) << report.status().to_string();
     EXPECT_TRUE(folder_.names().empty()) << report.status().to_string();
   };
-  refused([](ConvertOptions* o) { o->target = "mlc"; }, 2);
+  refused([](ConvertOptions* o) { o->target = "coreai"; }, 2);
   refused([](ConvertOptions* o) { o->weights = "q4"; }, 2);
   refused([](ConvertOptions* o) { o->embedding = "nothing"; }, 2);
   refused([](ConvertOptions* o) { o->model += "/none"; }, 3);

@@ -1,4 +1,5 @@
-"""ONNX Runtime's logits of our models: a prompt, then one token at a time over the caches it gives.
+"""ONNX Runtime's logits of our models: a prompt, then one token at a time over the caches it gives
+(all of them one at a time where the model is a decode step).
 
 Input: {"jobs": [{"model", "ids", "prompt", "out"}]}; the logits [tokens, vocab] go to "out" (.npy).
 Output: {"checked": [...]} in the same order: what onnx's checker and shape inference say ("" = good).
@@ -19,6 +20,10 @@ def check(path):
     return ""
 
 
+def present(past):
+    return "n" + past if "_lat_" in past else past.replace("past_key_values", "present")
+
+
 def run(job):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -29,9 +34,11 @@ def run(job):
     inputs = {value.name: value for value in session.get_inputs()}
     names = [value.name for value in session.get_outputs()]
     caches = {name: numpy.zeros((1, value.shape[1], 0, value.shape[3]), numpy.float32)
-              for name, value in inputs.items() if name.startswith("past_key_values.")}
+              for name, value in inputs.items() if len(value.shape) == 4}
     ids, past, rows = job["ids"], 0, []
-    for size in [job["prompt"]] + [1] * (len(ids) - job["prompt"]):
+    step = inputs["input_ids"].shape[1] == 1
+    sizes = [1] * len(ids) if step else [job["prompt"]] + [1] * (len(ids) - job["prompt"])
+    for size in sizes:
         begin = past if caches else 0
         feeds = dict(caches, input_ids=numpy.array([ids[begin:past + size]], numpy.int64))
         if "attention_mask" in inputs:
@@ -40,7 +47,7 @@ def run(job):
             feeds["position_ids"] = numpy.arange(past, past + size, dtype=numpy.int64)[None]
         results = dict(zip(names, session.run(names, feeds)))
         rows.append(results["logits"][0][-size:])
-        caches = {name: results[name.replace("past_key_values", "present")] for name in caches}
+        caches = {name: results[present(name)] for name in caches}
         past += size
     numpy.save(job["out"], numpy.concatenate(rows).astype(numpy.float32))
 

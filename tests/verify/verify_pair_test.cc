@@ -77,6 +77,21 @@ TEST_F(VerifyPairTest, EveryTargetAgainstEveryOther) {
     }
 }
 
+TEST_F(VerifyPairTest, AGgufFileIsAModelAsWell) {
+  // Its integers are the model here, not what they were rounded from.
+  const std::string& parent = artefacts().at("alone.gguf");
+  const std::string child = make({"child", "onnx", "int8"}, parent, folder_.path());
+  const auto down = run(child, parent);
+  ASSERT_TRUE(down.ok()) << down.status().to_string();
+  for (const std::string& problem : down->problems) ADD_FAILURE() << problem;
+  EXPECT_TRUE(down->has_semantics && down->has_comparison);
+  EXPECT_LT(down->against_original.mean_kld, 1e-9);
+  const auto up = run(parent, child);
+  ASSERT_TRUE(up.ok()) << up.status().to_string();
+  for (const std::string& problem : up->problems) ADD_FAILURE() << problem;
+  EXPECT_FALSE(run(child, artefacts().at("onnx"))->ok);
+}
+
 TEST_F(VerifyPairTest, AnotherModelIsFound) {
   // The same model but for one weight.
   const std::string model = folder_ / "m";

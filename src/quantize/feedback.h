@@ -1,0 +1,63 @@
+// Rounding with error feedback: the error of a column is made good by the columns behind it.
+//
+// With the second moments H of the activations, a row w rounded to v costs e H e', e = w - v, in
+// the output. H = U D U', U unit upper triangular, D > 0, gives
+//
+//   e H e' = sum over j of D_j (e_j + sum over i < j of e_i U_ij)^2
+//
+// so with t_j = w_j + sum over i < j of (w_i - v_i) U_ij and v_j the grid's value next to t_j each
+// term is as small as the grid allows, one after the other (LDLQ, arXiv 2307.13304; the same codes
+// as GPTQ's, arXiv 2210.17323). Columns are taken in descending order of H_jj; the grid is fitted
+// before and stands still, so codes stay in their places and every encoding can be used. A row
+// whose nearest values cost less than that keeps those.
+//
+// H is shrunk and damped before, (1 - r) H + r diag(H) + l mean(diag H) I, r = K / (K + tokens) at
+// most 1/2, l = 0.01 and ten times that until U D U' exists.
+//
+// Deterministic. Thread safety: immutable, shared.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "quantize/statistics.h"
+
+namespace pome {
+
+// The values that the columns of a row may take.
+class RowGrid {
+ public:
+  virtual ~RowGrid() = default;
+  // The code of the value of a column next to `target`, and that value.
+  virtual uint8_t nearest(int64_t column, float target, float* value) const = 0;
+};
+
+class Feedback {
+ public:
+  // kBadInput where moments are not finite.
+  static Result<std::shared_ptr<const Feedback>> create(const Moments& moments);
+
+  int64_t columns() const { return static_cast<int64_t>(order_.size()); }
+  // D by column: how much an error counts once the columns behind it have made good what they can.
+  // What a grid should be fitted for.
+  std::span<const float> weights() const { return weights_; }
+  // The codes of a row. Gives e H e', with H as damped.
+  double round(std::span<const float> values, const RowGrid& grid, std::span<uint8_t> codes) const;
+  // e H e' of errors of a row.
+  double cost(std::span<const float> errors) const;
+
+ private:
+  Feedback() = default;
+  double round_once(std::span<const float> values, const RowGrid& grid, bool feedback,
+                    std::span<float> asked, std::span<uint8_t> codes) const;
+
+  std::vector<int32_t> order_;  // columns as they are taken
+  std::vector<float> factor_;   // U - I by rows, in that order: [K, K], zero up to the diagonal
+  std::vector<float> diagonal_, weights_;  // D in that order, and by column
+};
+using FeedbackPtr = std::shared_ptr<const Feedback>;
+
+}  // namespace pome

@@ -1,0 +1,23 @@
+// What calibration knows about the activations x that meet a weight's columns.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace pome {
+
+struct Moments {
+  int64_t columns = 0, tokens = 0;
+  std::vector<float> mean;    // [K]: mean of x
+  std::vector<float> second;  // [K, K]: mean of x x', symmetric
+};
+using MomentsPtr = std::shared_ptr<const Moments>;
+
+// By name of the constant: one, or one per expert of a stacked weight. Weights that read the same
+// value share them. Null where nothing was counted.
+using ActivationStatistics = std::map<std::string, std::vector<MomentsPtr>>;
+
+}  // namespace pome

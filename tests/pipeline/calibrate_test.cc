@@ -1,0 +1,211 @@
+#include "pipeline/calibrate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "base/temp_folder.h"
+#include "engine/engine.h"
+#include "formats/checkpoint.h"
+#include "formats/manifest.h"
+#include "models/models.h"
+#include "pipeline/convert.h"
+
+namespace pome {
+namespace {
+
+const std::string kModels = POME_SOURCE_DIR "/models/";
+const std::string kText = POME_SOURCE_DIR "/data/held-out.txt";
+
+Graph graph_of(const std::string& model) {
+  auto checkpoint = open_checkpoint(kModels + model);
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
+  auto graph = build_graph(*checkpoint, {128});
+  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
+  return std::move(*graph);
+}
+std::vector<int32_t> some_ids(const Graph& graph, size_t count) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < count; ++i)
+    ids.push_back(
+        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size)));
+  return ids;
+}
+Calibration calibration_of(const Graph& graph, size_t tokens, int threads = 2,
+                           const CalibrationOptions& options = {}) {
+  WorkContext work;
+  work.threads = threads;
+  auto made = calibrate(graph, some_ids(graph, tokens), options, work);
+  EXPECT_TRUE(made.ok()) << made.status().to_string();
+  return std::move(*made);
+}
+const std::vector<MomentsPtr>& of(const Calibration& calibration, const std::string& end) {
+  for (const auto& [name, moments] : calibration.statistics)
+    if (name.ends_with(end)) return moments;
+  ADD_FAILURE() << "nothing ends in " << end;
+  static const std::vector<MomentsPtr> none;
+  return none;
+}
+
+TEST(Calibrate, WeightsThatReadOneValueShareItsMoments) {
+  const Graph graph = graph_of("tales");
+  const Calibration made = calibration_of(graph, 150);
+  EXPECT_EQ(made.tokens, 150);
+  EXPECT_EQ(made.left_out, 0);
+  const MomentsPtr q = of(made, "layers.0.attention.q.weight").at(0);
+  EXPECT_EQ(q, of(made, "layers.0.attention.v.weight").at(0));
+  EXPECT_EQ(of(made, "layers.0.mlp.gate.weight").at(0), of(made, "layers.0.mlp.up.weight").at(0));
+  EXPECT_NE(q, of(made, "layers.0.attention.o.weight").at(0));
+  EXPECT_NE(q, of(made, "layers.1.attention.q.weight").at(0));
+  // The tied embedding, as a head.
+  EXPECT_EQ(of(made, "embedding.weight").at(0)->tokens, 150);
+  for (const auto& [name, moments] : made.statistics) {
+    ASSERT_EQ(moments.size(), 1u) << name;
+    const Moments& m = *moments[0];
+    EXPECT_EQ(m.tokens, 150) << name;
+    const auto k = static_cast<size_t>(m.columns);
+    for (size_t i = 0; i < k; ++i) {
+      ASSERT_GE(m.second[i * k + i] * 1.0001f, m.mean[i] * m.mean[i]) << name;
+      ASSERT_EQ(m.second[i * k], m.second[i]) << name;  // symmetric
+    }
+  }
+}
+
+// What the second moments are for: w H w' is the mean square of the product. Of the head that can
+// be seen from outside.
+TEST(Calibrate, MomentsForetellTheMeanSquareOfTheLogits) {
+  const Graph graph = graph_of("tales");
+  const size_t tokens = 64;
+  const Calibration made = calibration_of(graph, tokens);
+  const Moments& head = *of(made, "embedding.weight").at(0);
+  const auto plan = compile(graph, {});
+  ASSERT_TRUE(plan.ok());
+  const auto runner = (*plan)->new_session();
+  const auto vocab = static_cast<size_t>(graph.info.vocab_size);
+  std::vector<float> logits(tokens * vocab);
+  ASSERT_TRUE((*runner)->prefill(some_ids(graph, tokens), LogitsOf::kAll, logits).ok());
+  const auto constant =
+      std::find_if(graph.constants.begin(), graph.constants.end(),
+                   [](const Constant& c) { return c.name.ends_with("embedding.weight"); });
+  ASSERT_NE(constant, graph.constants.end());
+  const auto k = static_cast<size_t>(head.columns);
+  std::vector<float> w(k);
+  for (const int64_t row : {0, 17, 300}) {
+    ASSERT_TRUE(constant->data->read_f32(row, 1, w.data()).ok());
+    double form = 0, wanted = 0;
+    for (size_t i = 0; i < k; ++i)
+      for (size_t j = 0; j < k; ++j)
+        form += static_cast<double>(w[i]) * static_cast<double>(head.second[i * k + j]) *
+                static_cast<double>(w[j]);
+    for (size_t t = 0; t < tokens; ++t) {
+      const double logit = logits[t * vocab + static_cast<size_t>(row)];
+      wanted += logit * logit / static_cast<double>(tokens);
+    }
+    EXPECT_NEAR(form / wanted, 1, 1e-3) << row;
+  }
+}
+
+TEST(Calibrate, ThreadsDoNotChangeABit) {
+  const Graph graph = graph_of("tales");
+  const Calibration one = calibration_of(graph, 70, 1);
+  for (const int threads : {2, 3}) {
+    const Calibration other = calibration_of(graph, 70, threads);
+    for (const auto& [name, moments] : one.statistics) {
+      EXPECT_EQ(moments[0]->second, other.statistics.at(name)[0]->second) << name;
+      EXPECT_EQ(moments[0]->mean, other.statistics.at(name)[0]->mean) << name;
+    }
+  }
+}
+
+TEST(Calibrate, ExpertsCountTheTokensThatAreTheirs) {
+  const Graph graph = graph_of("zoo/mixtral");
+  const Calibration made = calibration_of(graph, 40);
+  int stacked = 0;
+  for (const auto& [name, moments] : made.statistics) {
+    if (moments.size() < 2) continue;
+    ++stacked;
+    int64_t tokens = 0;
+    for (const MomentsPtr& m : moments) tokens += m ? m->tokens : 0;
+    EXPECT_EQ(tokens, 40 * 2) << name;  // two experts per token
+  }
+  EXPECT_GT(stacked, 0);
+}
+
+TEST(Calibrate, WhatDoesNotFitIsLeftOutWidestFirst) {
+  const Graph graph = graph_of("tales");
+  const Calibration made = calibration_of(graph, 20, 2, {512, uint64_t{8} << 20});
+  EXPECT_GT(made.left_out, 0);
+  EXPECT_EQ(made.statistics.count("layers.0.mlp.down.weight"), 0u);
+  EXPECT_GT(made.statistics.size(), 0u);
+}
+
+TEST(Calibrate, ATextOfOneTokenIsRefused) {
+  const Graph graph = graph_of("tales");
+  const int32_t ids[] = {5};
+  const auto made = calibrate(graph, ids, {}, {});
+  ASSERT_FALSE(made.ok());
+  EXPECT_EQ(made.status().code(), StatusCode::kUsage);
+}
+
+class ConvertCalibrated : public ::testing::Test {
+ protected:
+  ConvertOptions options(const std::string& scheme, const std::string& name) {
+    ConvertOptions out;
+    out.model = kModels + "tales";
+    out.output = folder_ / name;
+    out.weights = scheme;
+    out.context = 128;
+    out.calibrate = kText;
+    out.calibrate_tokens = 256;
+    out.embedding = "f16";  // the table takes most of the time
+    return out;
+  }
+  static Result<ConvertReport> run(const ConvertOptions& options, int threads = 2) {
+    WorkContext work;
+    work.threads = threads;
+    return convert(options, work);
+  }
+  TempFolder folder_{true};
+};
+
+TEST_F(ConvertCalibrated, ThreadsDoNotChangeTheBytes) {
+  for (const char* scheme : {"int4", "lut3"}) {
+    std::string hash;
+    for (const int threads : {1, 2}) {
+      const auto report =
+          run(options(scheme, std::string(scheme) + std::to_string(threads)), threads);
+      ASSERT_TRUE(report.ok()) << report.status().to_string();
+      EXPECT_EQ(report->calibrated_tokens, 256);
+      if (hash.empty()) hash = report->tree_hash;
+      EXPECT_EQ(report->tree_hash, hash) << scheme;
+    }
+    const auto manifest = read_manifest(folder_ / (std::string(scheme) + "1/manifest.json"));
+    ASSERT_TRUE(manifest.ok());
+    EXPECT_EQ(manifest->scheme, std::string(scheme) + "+embedding:f16+calibrated");
+  }
+}
+
+TEST_F(ConvertCalibrated, BadTextsAreNamedAndLeaveNothing) {
+  const auto refused = [&](ConvertOptions o, StatusCode code, const std::string& says) {
+    const auto report = run(o);
+    ASSERT_FALSE(report.ok());
+    EXPECT_EQ(report.status().code(), code) << report.status().to_string();
+    EXPECT_NE(report.status().to_string().find(says), std::string::npos)
+        << report.status().to_string();
+    EXPECT_FALSE(std::filesystem::exists(o.output));
+  };
+  ConvertOptions o = options("int4", "out");
+  o.calibrate = folder_ / "nothing.txt";
+  refused(o, StatusCode::kMissing, "nothing.txt");
+  o.calibrate = folder_ / "empty.txt";
+  std::ofstream(o.calibrate).close();
+  refused(o, StatusCode::kUsage, "empty.txt");
+  o.calibrate = kText;
+  o.target = "gguf";
+  o.weights = "q8_0";
+  refused(o, StatusCode::kUsage, "--calibrate is for");
+}
+
+}  // namespace
+}  // namespace pome
