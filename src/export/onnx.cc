@@ -128,7 +128,8 @@ Result<OnnxReport> export_onnx(const Graph& graph, const OnnxOptions& options,
   }
 
   POME_RETURN_IF_ERROR(io::make_folder(folder));
-  POME_RETURN_IF_ERROR(weights.write(folder + "/" + kOnnxData, &body, work, &report.exported));
+  POME_RETURN_IF_ERROR(
+      weights.write(folder + "/" + kOnnxData, &body, work, &report.exported, &report.errors));
   const onnx::Model model =
       assemble(graph, options, std::move(body), report.opset, report.exported);
   POME_ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, onnx::serialize(model));

@@ -32,6 +32,7 @@ struct OnnxOptions {
 // What a runtime must have.
 struct OnnxReport {
   ExportReport exported;
+  std::vector<TensorError> errors;  // of the weights, in graph order
   int64_t opset = 0;
   std::string minimum_runtime;  // the first release of ONNX Runtime whose CPU kernels are right
   bool position_ids = false;    // an input of the model

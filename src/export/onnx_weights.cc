@@ -10,6 +10,7 @@
 #include "base/thread_pool.h"
 #include "encoding/affine_blocks.h"
 #include "export/onnx.h"
+#include "export/rounding.h"
 #include "tensor/half.h"
 
 namespace pome::onnx_export {
@@ -213,6 +214,7 @@ class WeightStore::Stream {
     for (Slot& slot : slots_) slot.parts.resize(sinks.size());
     const int64_t step = tile_rows(data);
     DigestBuilder digest(data);
+    error_ = {};
     POME_RETURN_IF_ERROR(pool_->ordered(
         ceil_div(data.rows(), step), static_cast<int64_t>(slots_.size()),
         [&](int64_t tile, int64_t slot) {
@@ -266,6 +268,7 @@ class WeightStore::Stream {
     return check_cancelled(work_.cancel);
   }
   uint64_t end() const { return end_; }
+  const RoundingError& error() const { return error_; }  // of the last constant
 
  private:
   Place place(std::map<std::string, TensorData*>::iterator found) {
@@ -298,6 +301,8 @@ class WeightStore::Stream {
     EncodedTile tile;
     std::vector<Part> parts;  // one per sink
     Digest digest;
+    RoundingScratch scratch;
+    RoundingError error;
   };
 
   Sink open(const ConstantData& data, const Item& item) {
@@ -326,6 +331,7 @@ class WeightStore::Stream {
     const ConstantData& data = *constant.data;
     POME_RETURN_IF_ERROR(data.read_tile(row, rows, &slot->tile));
     slot->digest = DigestBuilder::of_tile(slot->tile);
+    POME_ASSIGN_OR_RETURN(slot->error, rounding_error(data, 1, slot->tile, &slot->scratch));
     for (size_t i = 0; i < sinks.size(); ++i) {
       Part& part = slot->parts[i];
       const Stored& stored = sinks[i].item->stored;
@@ -399,6 +405,7 @@ class WeightStore::Stream {
   Status consume(const ConstantData& data, std::vector<Sink>& sinks, const Slot& slot,
                  DigestBuilder* digest) {
     digest->add(slot.digest);
+    error_.add(slot.error);
     for (size_t i = 0; i < sinks.size(); ++i) {
       Sink& sink = sinks[i];
       const Part& part = slot.parts[i];
@@ -487,6 +494,7 @@ class WeightStore::Stream {
   std::vector<Slot> slots_;
   std::map<std::string, Place> places_;
   uint64_t end_ = 0, done_ = 0, since_flush_ = 0;
+  RoundingError error_;  // of the constant that is streamed
 };
 
 Status WeightStore::write_rope(const RopeTable& table, Stream* stream) const {
@@ -512,7 +520,7 @@ Status WeightStore::write_rope(const RopeTable& table, Stream* stream) const {
 }
 
 Status WeightStore::write(const std::string& path, onnx::Graph* graph, const WorkContext& work,
-                          ExportReport* report) {
+                          ExportReport* report, std::vector<TensorError>* errors) {
   ThreadPool pool(std::max(1, work.threads));
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::OutputFile> file, io::OutputFile::create(path));
   uint64_t total = 0;
@@ -543,6 +551,7 @@ Status WeightStore::write(const std::string& path, onnx::Graph* graph, const Wor
     }
     if (!is_parameter(constant)) continue;
     report->parameters += from.rows() * from.columns();
+    const uint64_t before = stored_bytes;
     for (const Item* item : items)
       for (const std::string& name : {item->stored.scale, stream.alive(item->stored.codes),
                                       item->stored.minima, item->stored.zeros}) {
@@ -553,6 +562,8 @@ Status WeightStore::write(const std::string& path, onnx::Graph* graph, const Wor
         stored_bytes += size;
         if (tensor.external) report->tensors.push_back({name, tensor.external->offset, size});
       }
+    errors->push_back({constant.name, to_string(from.encoding()), stored_bytes - before,
+                       stream.error().relative()});
   }
   for (const RopeTable& table : ropes_)
     if (stream.wants(table.cosine)) POME_RETURN_IF_ERROR(write_rope(table, &stream));

@@ -55,7 +55,7 @@ class WeightStore {
   // Writes what was asked for and is still in `graph`, sets where it lies, and digests every
   // constant.
   Status write(const std::string& path, onnx::Graph* graph, const WorkContext& work,
-               ExportReport* report);
+               ExportReport* report, std::vector<TensorError>* errors);
 
  private:
   class Stream;

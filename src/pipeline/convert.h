@@ -53,7 +53,7 @@ struct ConvertReport {
   PackagingSummary packaging;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
-  std::vector<TensorError> errors;  // gguf, mlc: what rounding cost each weight
+  std::vector<TensorError> errors;  // gguf, mlc, onnx: what rounding cost each weight
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  // what the target's runtime needs
 };

@@ -38,12 +38,17 @@ class OnnxWriter final : public TargetWriter {
     onnx.scheme = source.scheme;
     onnx.tokenizer_digest = source.tokenizer_digest;
     onnx.model_name = source.graph.info.name;
-    POME_ASSIGN_OR_RETURN(const OnnxReport made, export_onnx(source.graph, onnx, path, work));
+    POME_ASSIGN_OR_RETURN(OnnxReport made, export_onnx(source.graph, onnx, path, work));
     Written out{made.exported, kOnnxModel, {}};
     for (const PlacedTensor& tensor : made.exported.tensors)
       out.tensors.push_back({tensor.name, kOnnxData, tensor.offset, tensor.size, {}});
+    report->errors = std::move(made.errors);
     report->notes.push_back("needs ONNX Runtime " + made.minimum_runtime +
                             " or newer (operator set " + std::to_string(made.opset) + ")");
+    report->notes.push_back(
+        "mobile builds of it read .ort files: python -m "
+        "onnxruntime.tools.convert_onnx_models_to_ort "
+        "turns this folder into them");
     // genai has another interface than a decode step.
     if (!onnx.logits_only && !onnx.explicit_kv)
       POME_RETURN_IF_ERROR(write_genai(source, made, path, report));

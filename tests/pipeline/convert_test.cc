@@ -208,6 +208,28 @@ TEST_F(ConvertTest, ContextAndChunk) {
   EXPECT_EQ(packed(64, 4097), "exit 2");
 }
 
+TEST_F(ConvertTest, OnnxReportsWhatRoundingCostEachWeight) {
+  for (const char* scheme : {"f32", "int8", "int4"}) {
+    ConvertOptions o = options(scheme, scheme);
+    o.target = "onnx";
+    const auto report = run(o);
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    uint64_t bytes = 0;
+    for (const TensorError& tensor : report->errors) {
+      bytes += tensor.bytes;
+      const bool rounded = tensor.encoding.starts_with("int");
+      EXPECT_EQ(tensor.relative_error > 0, rounded) << scheme << " " << tensor.name;
+      EXPECT_LT(tensor.relative_error, tensor.encoding.starts_with("int8") ? 0.01 : 0.12)
+          << tensor.name;
+    }
+    EXPECT_EQ(bytes,
+              static_cast<uint64_t>(report->exported.bits_per_weight *
+                                        static_cast<double>(report->exported.parameters) / 8 +
+                                    0.5))
+        << scheme;
+  }
+}
+
 TEST_F(ConvertTest, RefusalsLeaveNothing) {
   const auto refused = [&](const std::function<void(ConvertOptions*)>& change, int code) {
     ConvertOptions o = options("int4");
