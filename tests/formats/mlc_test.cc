@@ -117,7 +117,8 @@ TEST_F(MlcWriterTest, GathersTensorsInShards) {
     for (size_t i = 0; i < sizes.size(); ++i)
       declared.push_back({std::to_string(i), {sizes[i], 1 << 18}, EncodingKind::kF32});
     std::string out;
-    for (const MlcTensor& tensor : make(declared)->cache().tensors)
+    const auto writer = make(declared);
+    for (const MlcTensor& tensor : writer->cache().tensors)
       out += std::to_string(tensor.shard) + "+" + std::to_string(tensor.offset >> 20) + " ";
     return out;
   };
