@@ -45,15 +45,16 @@ class Sums {
     });
   }
 
-  MomentsPtr moments() const {
+  // Once: the memory of the sums becomes that of the moments.
+  MomentsPtr take() {
     if (tokens_ == 0) return nullptr;
     auto out = std::make_shared<Moments>();
     out->columns = columns_;
     out->tokens = tokens_;
     const double by = 1.0 / static_cast<double>(tokens_);
     for (const double sum : first_) out->mean.push_back(static_cast<float>(sum * by));
-    for (const float sum : second_)
-      out->second.push_back(static_cast<float>(static_cast<double>(sum) * by));
+    for (float& sum : second_) sum = static_cast<float>(static_cast<double>(sum) * by);
+    out->second = std::move(second_);
     return out;
   }
 
@@ -122,7 +123,7 @@ class Collector final : public ActivationObserver {
     if (found != by_first_.end())
       found->second->sums[static_cast<size_t>(expert)].add(x, rows, panel_, &pool_);
   }
-  const std::vector<Slot>& slots() const { return slots_; }
+  std::vector<Slot>& slots() { return slots_; }
 
  private:
   std::vector<Slot> slots_;
@@ -192,9 +193,9 @@ Result<Calibration> calibrate(const Graph& graph, std::span<const int32_t> ids,
   POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
   POME_RETURN_IF_ERROR(run_text(*runner, ids, plan_options.capacity, work));
   out.tokens = static_cast<int64_t>(ids.size());
-  for (const Slot& slot : collector->slots()) {
+  for (Slot& slot : collector->slots()) {
     std::vector<MomentsPtr> moments;
-    for (const Sums& sums : slot.sums) moments.push_back(sums.moments());
+    for (Sums& sums : slot.sums) moments.push_back(sums.take());
     if (moments.empty()) continue;
     for (const std::string& weight : slot.weights) out.statistics[weight] = moments;
   }

@@ -1,5 +1,7 @@
 #include "pipeline/convert.h"
 
+#include <algorithm>
+
 #include "base/byte_source.h"
 #include "base/io.h"
 #include "formats/checkpoint.h"
@@ -34,14 +36,13 @@ Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& sou
 Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* tokenizer,
                                            const ConvertOptions& options, const WorkContext& work,
                                            ConvertReport* report) {
-  if (options.calibrate.empty()) return ActivationStatistics();
   if (!tokenizer)
     return usage_error("--calibrate needs a tokenizer, which the checkpoint does not have")
         .in(options.calibrate);
-  // A token is a byte at least, and seldom more than these.
+  // A token is seldom more bytes than these.
   constexpr uint64_t kTokenBytes = 64, kMostTextBytes = uint64_t{1} << 30;
   POME_ASSIGN_OR_RETURN(const std::string text, read_text_file(options.calibrate, kMostTextBytes));
-  const auto wanted = static_cast<size_t>(options.calibrate_tokens);
+  const size_t wanted = std::min(static_cast<size_t>(options.calibrate_tokens), text.size());
   std::vector<int32_t> ids =
       tokenizer->encode(std::string_view(text).substr(0, wanted * kTokenBytes));
   ids.resize(std::min(ids.size(), wanted));
@@ -76,16 +77,11 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   const std::string digest = tokenizer ? tokenizer->digest() : "";
-  POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
-                        statistics_of(graph, tokenizer.get(), options, work, &report));
-  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, statistics, &report));
-  report.tensors = std::move(quantized.tensors);
-
+  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, {}, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
-
-  const bool one_file = target->one_file(options);
   POME_RETURN_IF_ERROR(check_replaceable(options));
+  const bool one_file = target->one_file(options);
   POME_ASSIGN_OR_RETURN(
       const std::unique_ptr<io::Staged> staged,
       io::Staged::create(options.output,
@@ -93,6 +89,13 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
+  if (!options.calibrate.empty()) {
+    // The same encodings, other roundings: long work, so all that can be refused was before it.
+    POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
+                          statistics_of(graph, tokenizer.get(), options, work, &report));
+    POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, statistics, &report));
+  }
+  report.tensors = std::move(quantized.tensors);
   const Source source{quantized.graph, checkpoint,   scheme_of(options), digest,
                       report.context,  report.chunk, kv.tokens};
   POME_ASSIGN_OR_RETURN(const Written written,

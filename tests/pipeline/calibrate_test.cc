@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <limits>
 
 #include "base/temp_folder.h"
 #include "engine/engine.h"
@@ -201,6 +202,18 @@ TEST_F(ConvertCalibrated, BadTextsAreNamedAndLeaveNothing) {
   o.calibrate = folder_ / "empty.txt";
   std::ofstream(o.calibrate).close();
   refused(o, StatusCode::kUsage, "empty.txt");
+  // What is there already is told before the text is read.
+  o.calibrate = folder_ / "nothing.txt";
+  o.output = folder_ / "there";
+  std::filesystem::create_directory(o.output);
+  std::ofstream(o.output + "/file").close();
+  EXPECT_EQ(run(o).status().code(), StatusCode::kExists);
+  o = options("int4", "out");
+  o.calibrate_tokens = std::numeric_limits<int64_t>::max();
+  o.calibrate = folder_ / "short.txt";
+  std::ofstream(o.calibrate) << "Once upon a time";
+  EXPECT_TRUE(run(o).ok());
+  std::filesystem::remove_all(o.output);
   o.calibrate = kText;
   o.target = "gguf";
   o.weights = "q8_0";
