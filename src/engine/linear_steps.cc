@@ -125,31 +125,22 @@ class LinearStep final : public Step {
   const kernels::Bf16Entry* bf16_ = nullptr;
 };
 
-class ObservedStep final : public Step {
+class ObservedStep final : public StepInFront {
  public:
   ObservedStep(StepPtr product, ValueId x, std::string weight, int64_t columns,
                std::shared_ptr<ActivationObserver> observer)
-      : product_(std::move(product)),
+      : StepInFront(std::move(product)),
         x_(x),
         weight_(std::move(weight)),
         columns_(columns),
         observer_(std::move(observer)) {}
-  std::string describe() const override { return product_->describe(); }
-  int64_t scratch_floats(const Limits& limits) const override {
-    return product_->scratch_floats(limits);
-  }
-  int64_t workspace_floats(const Limits& limits) const override {
-    return product_->workspace_floats(limits);
-  }
-  Work work(const Frame& frame) const override { return product_->work(frame); }
   Status run(const Frame& frame) const override {
     const View& x = frame.view(x_);
     if (columns_ > 0) observer_->see(weight_, 0, x.as<const float>(), x.count() / columns_);
-    return product_->run(frame);
+    return step_->run(frame);
   }
 
  private:
-  StepPtr product_;
   ValueId x_;
   std::string weight_;
   int64_t columns_;

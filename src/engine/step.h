@@ -34,6 +34,23 @@ class Step {
 };
 using StepPtr = std::unique_ptr<const Step>;
 
+// Stands in front of a step; what derives from it says what else happens in run().
+class StepInFront : public Step {
+ public:
+  explicit StepInFront(StepPtr step) : step_(std::move(step)) {}
+  std::string describe() const override { return step_->describe(); }
+  int64_t scratch_floats(const Limits& limits) const override {
+    return step_->scratch_floats(limits);
+  }
+  int64_t workspace_floats(const Limits& limits) const override {
+    return step_->workspace_floats(limits);
+  }
+  Work work(const Frame& frame) const override { return step_->work(frame); }
+
+ protected:
+  StepPtr step_;
+};
+
 // A matrix operand: a weight in its encoding, or (null) the value itself. Unless `exact`, products
 // of many tokens with float weights are taken in bfloat16 where the instruction set has them.
 StepPtr make_linear(Isa isa, const Node& node, const Weight* weight, bool exact);

@@ -18,19 +18,10 @@ Frame shapes_of(const PlanData& plan, const Bindings& bindings) {
   return frame;
 }
 
-// Stands in front of a step and takes its time.
-class TimedStep final : public Step {
+class TimedStep final : public StepInFront {
  public:
   TimedStep(StepPtr step, std::shared_ptr<StepProfile> profile, size_t index)
-      : step_(std::move(step)), profile_(std::move(profile)), index_(index) {}
-  std::string describe() const override { return step_->describe(); }
-  int64_t scratch_floats(const Limits& limits) const override {
-    return step_->scratch_floats(limits);
-  }
-  int64_t workspace_floats(const Limits& limits) const override {
-    return step_->workspace_floats(limits);
-  }
-  Work work(const Frame& frame) const override { return step_->work(frame); }
+      : StepInFront(std::move(step)), profile_(std::move(profile)), index_(index) {}
   Status run(const Frame& frame) const override {
     StepProfile::Entry& entry = profile_->steps[index_];
     entry.work += step_->work(frame);
@@ -42,7 +33,6 @@ class TimedStep final : public Step {
   }
 
  private:
-  StepPtr step_;
   std::shared_ptr<StepProfile> profile_;
   size_t index_;
 };
