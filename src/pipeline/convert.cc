@@ -96,8 +96,8 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, statistics, &report));
   }
   report.tensors = std::move(quantized.tensors);
-  const Source source{quantized.graph, checkpoint,   scheme_of(options), digest,
-                      report.context,  report.chunk, kv.tokens};
+  const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options),
+                      digest,          report.context, report.chunk,    kv.tokens};
   POME_ASSIGN_OR_RETURN(const Written written,
                         target->write(source, options, staged->path(), work, &report));
   report.exported = written.exported;

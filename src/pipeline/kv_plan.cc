@@ -105,11 +105,6 @@ Status settle_kv(const TargetRow& row, ConvertOptions* options) {
   }
   if (options->kv != "explicit")
     return usage_error("--kv " + options->kv + ": the form with explicit caches is --kv explicit");
-  const auto join = [](const std::vector<std::string>& names) {
-    std::string out;
-    for (const std::string& name : names) out += (out.empty() ? "" : " ") + name;
-    return out;
-  };
   if (row.caches.empty()) {
     std::vector<std::string> others;
     for (const TargetRow& other : target_rows())

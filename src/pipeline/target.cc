@@ -8,12 +8,6 @@ namespace pome {
 
 namespace {
 
-std::string join(const std::vector<std::string>& names) {
-  std::string out;
-  for (const std::string& name : names) out += (out.empty() ? "" : " ") + name;
-  return out;
-}
-
 Status check_variant(const char* flag, const std::string& value,
                      const std::vector<std::string>& known, const ConvertOptions& options) {
   if (value.empty() || std::find(known.begin(), known.end(), value) != known.end()) return {};
@@ -49,6 +43,12 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
 }
 
 }  // namespace
+
+std::string join(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) out += (out.empty() ? "" : " ") + name;
+  return out;
+}
 
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {

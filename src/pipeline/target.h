@@ -11,6 +11,7 @@
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
 #include "pipeline/convert.h"
+#include "tokenizer/tokenizer.h"
 
 namespace pome {
 
@@ -18,6 +19,7 @@ namespace pome {
 struct Source {
   const Graph& graph;  // quantised
   const Checkpoint& checkpoint;
+  const Tokenizer* tokenizer;  // null where the checkpoint has none
   std::string scheme, tokenizer_digest;
   int64_t context = 0, chunk = 0;
   int64_t places = 0;  // tokens that the caches hold
@@ -74,6 +76,7 @@ struct TargetRow {
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();
+std::string join(const std::vector<std::string>& names);  // with spaces, for messages
 // The row that the options name, whose flags it has; kUsage.
 Result<const TargetRow*> find_target(const ConvertOptions& options);
 

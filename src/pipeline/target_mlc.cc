@@ -241,10 +241,9 @@ class MlcTarget final : public TargetWriter {
     MlcOptions mlc;
     mlc.scheme = scheme_.name;
     mlc.tokenizer_digest = source.tokenizer_digest;
-    POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
-                          tokenizer_of(source.checkpoint, report));
+    note_tokenizer(source, report);
     mlc.chat_config = chat_config(model_, scheme_, source.graph.info, source.checkpoint,
-                                  tokenizer.get(), &report->notes);
+                                  source.tokenizer, &report->notes);
     mlc.reopen = [context = source.context](const std::string& folder) -> Result<Graph> {
       OpenOptions open;
       open.read_tokenizer = false;
@@ -268,17 +267,13 @@ class MlcTarget final : public TargetWriter {
   bool tokenizer_beside() const override { return false; }
 
  private:
-  // Null where there is none, which has been said.
-  static Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const Checkpoint& checkpoint,
-                                                               ConvertReport* report) {
-    if (checkpoint.tokenizer.model == TokenizerSource::Model::kNone)
-      return std::shared_ptr<const Tokenizer>();
-    if (!checkpoint.sidecars.count("tokenizer.json") &&
-        !checkpoint.sidecars.count("tokenizer.model"))
-      report->notes.push_back(
-          "MLC's engine needs a tokenizer.json or tokenizer.model, which this checkpoint does not "
-          "have: put one beside the weights and name it in tokenizer_files");
-    return Tokenizer::create(checkpoint.tokenizer);
+  static void note_tokenizer(const Source& source, ConvertReport* report) {
+    const auto& sidecars = source.checkpoint.sidecars;
+    if (!source.tokenizer || sidecars.count("tokenizer.json") || sidecars.count("tokenizer.model"))
+      return;
+    report->notes.push_back(
+        "MLC's engine needs a tokenizer.json or tokenizer.model, which this checkpoint does not "
+        "have: put one beside the weights and name it in tokenizer_files");
   }
 
   Scheme scheme_;
