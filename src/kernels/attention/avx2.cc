@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/unpack_rows.h"
 #include "kernels/elementwise/math_avx2.h"
 
 #if defined(POME_HAVE_AVX2_KERNELS)
@@ -111,23 +112,7 @@ POME_TARGET_AVX2 void unpack_halves(const KvRows& rows, const std::byte* row, fl
 }  // namespace
 
 void unpack_avx2(const KvRows& rows, int64_t n, float* x, int64_t ldx) {
-  for (int64_t i = 0; i < n; ++i) {
-    const std::byte* row = rows.data + i * rows.row_bytes;
-    switch (rows.kind) {
-      case KvKind::kF32:
-        std::memcpy(x + i * ldx, row, static_cast<size_t>(rows.dim) * sizeof(float));
-        break;
-      case KvKind::kF16:
-        unpack_halves(rows, row, x + i * ldx);
-        break;
-      case KvKind::kQ8:
-        unpack_codes<true>(rows, row, x + i * ldx);
-        break;
-      case KvKind::kQ4:
-        unpack_codes<false>(rows, row, x + i * ldx);
-        break;
-    }
-  }
+  unpack_rows(rows, n, x, ldx, unpack_halves, unpack_codes<true>, unpack_codes<false>);
 }
 
 void weighted_sum_avx2(const WeightedSumArgs& args) {
