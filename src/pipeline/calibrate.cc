@@ -20,21 +20,15 @@ constexpr int64_t kMomentRows = 32;  // of second moments that a thread takes at
 class Sums {
  public:
   explicit Sums(int64_t columns)
-      : columns_(columns),
-        first_(static_cast<size_t>(columns), 0.0),
-        second_(static_cast<size_t>(columns * columns), 0.0f) {}
+      : columns_(columns), second_(static_cast<size_t>(columns * columns), 0.0f) {}
 
   void add(const float* x, int64_t rows, kernels::PanelKernel panel, ThreadPool* pool) {
     if (rows == 0) return;
     tokens_ += rows;
     turned_.resize(static_cast<size_t>(columns_ * rows));
-    for (int64_t t = 0; t < rows; ++t) {
-      for (int64_t k = 0; k < columns_; ++k) {
-        const float value = x[t * columns_ + k];
-        first_[static_cast<size_t>(k)] += value;
-        turned_[static_cast<size_t>(k * rows + t)] = value;
-      }
-    }
+    for (int64_t t = 0; t < rows; ++t)
+      for (int64_t k = 0; k < columns_; ++k)
+        turned_[static_cast<size_t>(k * rows + t)] = x[t * columns_ + k];
     pool->parallel_for(columns_, kMomentRows, [&](int64_t begin, int64_t end) {
       std::vector<float> products(static_cast<size_t>((end - begin) * columns_));
       const float* x_rows = turned_.data() + begin * rows;
@@ -52,7 +46,6 @@ class Sums {
     out->columns = columns_;
     out->tokens = tokens_;
     const double by = 1.0 / static_cast<double>(tokens_);
-    for (const double sum : first_) out->mean.push_back(static_cast<float>(sum * by));
     for (float& sum : second_) sum = static_cast<float>(static_cast<double>(sum) * by);
     out->second = std::move(second_);
     return out;
@@ -60,7 +53,6 @@ class Sums {
 
  private:
   int64_t columns_, tokens_ = 0;
-  std::vector<double> first_;
   std::vector<float> second_, turned_;
 };
 

@@ -11,7 +11,6 @@ namespace pome {
 
 struct Moments {
   int64_t columns = 0, tokens = 0;
-  std::vector<float> mean;    // [K]: mean of x
   std::vector<float> second;  // [K, K]: mean of x x', symmetric
 };
 using MomentsPtr = std::shared_ptr<const Moments>;

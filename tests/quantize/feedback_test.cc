@@ -30,7 +30,7 @@ Moments some_moments(int64_t columns, int64_t tokens, uint32_t seed) {
         second[static_cast<size_t>(i * columns + j)] +=
             x[static_cast<size_t>(i)] * x[static_cast<size_t>(j)] / static_cast<double>(tokens);
   }
-  Moments out{columns, tokens, std::vector<float>(static_cast<size_t>(columns)), {}};
+  Moments out{columns, tokens, {}};
   out.second.assign(second.begin(), second.end());
   return out;
 }
@@ -133,7 +133,7 @@ TEST(Feedback, NeverCostsMoreThanNearestValuesAndOftenLess) {
 }
 
 TEST(Feedback, WithoutCorrelationItRoundsToTheNearest) {
-  Moments moments{16, 1000, std::vector<float>(16), std::vector<float>(256, 0.0f)};
+  Moments moments{16, 1000, std::vector<float>(256, 0.0f)};
   for (size_t i = 0; i < 16; ++i) moments.second[17 * i] = static_cast<float>(i + 1);
   const auto feedback = Feedback::create(moments);
   ASSERT_TRUE(feedback.ok());
@@ -178,7 +178,7 @@ TEST(Feedback, MomentsOfFewTokensAndOfNoneHaveAFactor) {
     ASSERT_TRUE(feedback.ok()) << tokens;
     for (const float weight : (*feedback)->weights()) EXPECT_GT(weight, 0);
   }
-  const Moments none{8, 0, std::vector<float>(8), std::vector<float>(64, 0.0f)};
+  const Moments none{8, 0, std::vector<float>(64, 0.0f)};
   EXPECT_TRUE(Feedback::create(none).ok());
 }
 
