@@ -77,7 +77,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   const std::string digest = tokenizer ? tokenizer->digest() : "";
-  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, {}, &report));
+  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
   POME_RETURN_IF_ERROR(check_replaceable(options));
@@ -93,7 +93,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     // The same encodings, other roundings: long work, so all that can be refused was before it.
     POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
                           statistics_of(graph, tokenizer.get(), options, work, &report));
-    POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, statistics, &report));
+    POME_RETURN_IF_ERROR(apply_feedback(&quantized.graph, statistics));
   }
   report.tensors = std::move(quantized.tensors);
   const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options),

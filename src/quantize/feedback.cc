@@ -102,8 +102,18 @@ double Feedback::round_once(std::span<const float> values, const RowGrid& grid, 
   return cost;
 }
 
-double Feedback::round(std::span<const float> values, const RowGrid& grid,
+double Feedback::round(std::span<const float> values, std::span<const RowGrid> grids,
                        std::span<uint8_t> codes) const {
+  const size_t width = order_.size();
+  double cost = 0;
+  for (size_t row = 0; row < grids.size(); ++row)
+    cost += round_row(values.subspan(row * width, width), grids[row],
+                      codes.subspan(row * width, width));
+  return cost;
+}
+
+double Feedback::round_row(std::span<const float> values, const RowGrid& grid,
+                           std::span<uint8_t> codes) const {
   std::vector<float> asked(order_.size());
   std::vector<uint8_t> plain(order_.size());
   const double fed = round_once(values, grid, true, asked, codes);

@@ -23,17 +23,10 @@
 #include <vector>
 
 #include "base/status.h"
+#include "quantize/row_grid.h"
 #include "quantize/statistics.h"
 
 namespace pome {
-
-// The values that the columns of a row may take.
-class RowGrid {
- public:
-  virtual ~RowGrid() = default;
-  // The code of the value of a column next to `target`, and that value.
-  virtual uint8_t nearest(int64_t column, float target, float* value) const = 0;
-};
 
 class Feedback {
  public:
@@ -44,13 +37,16 @@ class Feedback {
   // D by column: how much an error counts once the columns behind it have made good what they can.
   // What a grid should be fitted for.
   std::span<const float> weights() const { return weights_; }
-  // The codes of a row. Gives e H e', with H as damped.
-  double round(std::span<const float> values, const RowGrid& grid, std::span<uint8_t> codes) const;
+  // The codes of rows, each against its grid. Gives the sum of e H e', with H as damped.
+  double round(std::span<const float> values, std::span<const RowGrid> grids,
+               std::span<uint8_t> codes) const;
   // e H e' of errors of a row.
   double cost(std::span<const float> errors) const;
 
  private:
   Feedback() = default;
+  double round_row(std::span<const float> values, const RowGrid& grid,
+                   std::span<uint8_t> codes) const;
   double round_once(std::span<const float> values, const RowGrid& grid, bool feedback,
                     std::span<float> asked, std::span<uint8_t> codes) const;
 

@@ -57,18 +57,18 @@ double form(const std::vector<double>& h, const std::vector<float>& e) {
   return sum;
 }
 
-class Steps final : public RowGrid {
- public:
-  Steps(float step, int most) : step_(step), most_(static_cast<float>(most)) {}
-  uint8_t nearest(int64_t, float target, float* value) const override {
-    const float code = std::clamp(std::nearbyint(target / step_), -most_, most_);
-    *value = code * step_;
-    return static_cast<uint8_t>(static_cast<int8_t>(code));
+// Steps on both sides of zero, with codes in two's complement.
+struct Steps {
+  Steps(float size, int most)
+      : grid(std::make_shared<const Levels>(Levels::of_integers(-most, most, 0)), 1 << 20, {size},
+             {}),
+        step(size) {}
+  uint8_t nearest(int64_t column, float target, float* value) const {
+    return grid.nearest(column, target, value);
   }
-  float value(uint8_t code) const { return static_cast<float>(static_cast<int8_t>(code)) * step_; }
-
- private:
-  float step_, most_;
+  float value(uint8_t code) const { return static_cast<float>(static_cast<int8_t>(code)) * step; }
+  RowGrid grid;
+  float step;
 };
 
 std::vector<float> some_row(int64_t columns, uint32_t seed) {
@@ -105,7 +105,7 @@ TEST(Feedback, WhatItReportsIsWhatTheCodesCost) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     const std::vector<float> row = some_row(32, seed);
     std::vector<uint8_t> codes(row.size());
-    const double cost = (*feedback)->round(row, grid, codes);
+    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
     EXPECT_NEAR(cost / form(h, errors(row, codes, grid)), 1, 1e-4);
   }
 }
@@ -123,7 +123,7 @@ TEST(Feedback, NeverCostsMoreThanNearestValuesAndOftenLess) {
       float value = 0;
       nearest[i] = grid.nearest(static_cast<int64_t>(i), row[i], &value);
     }
-    const double cost = (*feedback)->round(row, grid, codes);
+    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
     const double before = (*feedback)->cost(errors(row, nearest, grid));
     EXPECT_LE(cost, before * (1 + 1e-6));
     fed += cost;
@@ -140,7 +140,7 @@ TEST(Feedback, WithoutCorrelationItRoundsToTheNearest) {
   const Steps grid(0.3f, 7);
   const std::vector<float> row = some_row(16, 5);
   std::vector<uint8_t> codes(16);
-  (*feedback)->round(row, grid, codes);
+  (*feedback)->round(row, std::span(&grid.grid, 1), codes);
   for (size_t i = 0; i < 16; ++i) {
     float value = 0;
     EXPECT_EQ(codes[i], grid.nearest(static_cast<int64_t>(i), row[i], &value));
@@ -157,7 +157,7 @@ TEST(Feedback, IsNotBetterThanTheBestAndNearIt) {
   for (uint32_t seed = 0; seed < 40; ++seed) {
     const std::vector<float> row = some_row(5, seed);
     std::vector<uint8_t> codes(5);
-    const double cost = (*feedback)->round(row, grid, codes);
+    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
     double best = std::numeric_limits<double>::infinity();
     for (int choice = 0; choice < 243; ++choice) {
       std::vector<uint8_t> tried(5);
