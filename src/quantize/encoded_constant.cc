@@ -17,7 +17,7 @@ namespace pome {
 namespace {
 
 // Source rows are read in chunks of about this many elements, which stay in the cache.
-constexpr int64_t kChunkElements = 64 * 1024;
+constexpr int64_t kChunkElements = 64 * 1024, kFedElements = 1024 * 1024;
 
 constexpr uint32_t kFloatInfinity = 0x7F800000;
 constexpr uint32_t kHalfOverflow = 0x477FF000;  // 65520: rounds to infinity in binary16
@@ -122,7 +122,9 @@ class EncodedConstant final : public ConstantData {
   template <typename Use>
   Status for_each_chunk(int64_t row, int64_t rows, std::vector<float>* buffer,
                         const Use& use) const {
-    const int64_t step = std::max<int64_t>(16, kChunkElements / std::max<int64_t>(1, columns()));
+    // Rows that are fed back share the reading of a factor.
+    const int64_t elements = feedback_.empty() ? kChunkElements : kFedElements;
+    const int64_t step = std::max<int64_t>(16, elements / std::max<int64_t>(1, columns()));
     const bool wide = encoding().kind == EncodingKind::kBF16;
     for (int64_t first = row; first < row + rows; first += step) {
       const int64_t count = std::min(step, row + rows - first);

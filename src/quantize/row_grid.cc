@@ -1,7 +1,8 @@
 #include "quantize/row_grid.h"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -16,8 +17,8 @@ namespace {
 void add_middles(Levels* levels) {
   for (size_t i = 1; i < levels->values.size(); ++i)
     levels->middles.push_back(0.5f * (levels->values[i - 1] + levels->values[i]));
-  levels->low = levels->values.front();
-  levels->high = levels->values.back();
+  levels->middles.resize(std::bit_ceil(levels->values.size()) - 1,
+                         std::numeric_limits<float>::infinity());
 }
 
 // Levels that stand in a table of codes in any order, some maybe twice.
@@ -128,22 +129,6 @@ RowGrid::RowGrid(LevelsPtr levels, EncodingKind kind, std::span<const BlockCodes
     }
   }
   for (const float scale : scales_) inverses_.push_back(scale != 0 ? 1 / scale : 0.0f);
-}
-
-uint8_t RowGrid::nearest(int64_t column, float target, float* value) const {
-  const auto at = block_ == 0 ? size_t{0} : static_cast<size_t>(column / block_);
-  const float wanted = (target - offsets_[at]) * inverses_[at];
-  size_t index = 0;
-  if (levels_->integers) {
-    const float level = std::clamp(std::nearbyint(wanted), levels_->low, levels_->high);
-    index = static_cast<size_t>(level - levels_->low);
-  } else {
-    const std::vector<float>& middles = levels_->middles;
-    index = static_cast<size_t>(std::lower_bound(middles.begin(), middles.end(), wanted) -
-                                middles.begin());
-  }
-  *value = scales_[at] * levels_->values[index] + offsets_[at];
-  return levels_->codes[index];
 }
 
 }  // namespace pome
