@@ -132,18 +132,25 @@ BENCHMARK_CAPTURE(palette, coarse512_f32, KMeansMethod::kCoarse, 512, false)
     ->Arg(6);
 BENCHMARK_CAPTURE(palette, coarse512_bf16, KMeansMethod::kCoarse, 512, true)->Arg(4);
 
-// Second moments of random activations that are correlated and of different size.
+// Second moments of activations of columns of different size, and directions of falling weight.
 Moments some_moments(int64_t columns) {
+  constexpr int64_t kDirections = 32;
   Moments out{columns, 8 * columns, std::vector<float>(static_cast<size_t>(columns * columns))};
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
-  std::vector<float> mix(static_cast<size_t>(8 * columns));
-  for (float& m : mix) m = normal(random);
+  std::vector<float> mix(static_cast<size_t>(kDirections * columns));
+  for (int64_t i = 0; i < columns; ++i) {
+    const float size = std::exp(0.5f * normal(random));
+    for (int64_t k = 0; k < kDirections; ++k)
+      mix[static_cast<size_t>(kDirections * i + k)] =
+          size * normal(random) / std::sqrt(1 + static_cast<float>(k));
+  }
   for (int64_t i = 0; i < columns; ++i)
     for (int64_t j = 0; j < columns; ++j) {
-      float sum = i == j ? 1.0f + static_cast<float>(i % 7) : 0.0f;
-      for (int64_t k = 0; k < 8; ++k)
-        sum += mix[static_cast<size_t>(8 * i + k)] * mix[static_cast<size_t>(8 * j + k)];
+      float sum = i == j ? 1.0f : 0.0f;
+      for (int64_t k = 0; k < kDirections; ++k)
+        sum += mix[static_cast<size_t>(kDirections * i + k)] *
+               mix[static_cast<size_t>(kDirections * j + k)];
       out.second[static_cast<size_t>(i * columns + j)] = sum;
     }
   return out;
@@ -161,15 +168,19 @@ void factor(benchmark::State& state) {
 }
 BENCHMARK(factor)->Arg(1024)->Arg(2048)->Arg(4096)->Arg(8192)->Unit(benchmark::kMillisecond);
 
-// Rows of int4 with scales that are given, rounded with feedback.
+// Rows of int4, the largest value of a block at 7, rounded with feedback.
 void feedback(benchmark::State& state) {
   const int64_t n = state.range(0), rows = state.range(1);
   const auto made = Feedback::create(some_moments(n));
   const std::vector<float> values = llm_like(rows, n, 6);
   const auto levels = std::make_shared<const Levels>(Levels::of_integers(-8, 7, 0));
-  const std::vector<RowGrid> grids(
-      static_cast<size_t>(rows),
-      RowGrid(levels, 32, std::vector<float>(static_cast<size_t>(n / 32), 0.01f), {}));
+  std::vector<RowGrid> grids;
+  for (size_t at = 0; at < values.size(); at += static_cast<size_t>(n)) {
+    std::vector<float> scales(static_cast<size_t>(n / 32));
+    for (size_t i = 0; i < static_cast<size_t>(n); ++i)
+      scales[i / 32] = std::max(scales[i / 32], std::fabs(values[at + i]) / 7);
+    grids.emplace_back(levels, 32, std::move(scales), std::vector<float>());
+  }
   std::vector<uint8_t> codes(values.size());
   for (auto _ : state) benchmark::DoNotOptimize((*made)->round(values, grids, codes));
   report(state, rows * n);

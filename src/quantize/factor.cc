@@ -80,8 +80,7 @@ class Elimination {
     for (int64_t k = 0; k < width; ++k) {
       const float by = left[k];
       to[k] = by / d_[j + k];
-      // Entries up to k of turned_[k] are zero: whole vectors, from the one that k lies in.
-      for (int64_t c = k / 16 * 16; c < kBlock; ++c) left[c] -= by * turned_[k][c];
+      add_scaled(-by, turned_[k], k, kBlock, left);
     }
   }
 

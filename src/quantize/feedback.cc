@@ -114,9 +114,7 @@ void Feedback::feed(Tile* tile) const {
         const float error = wanted[j] - value, left = target - value;
         errors[j] = error;
         cost += static_cast<double>(factor_.diagonal[place]) * left * left;
-        // Entries up to j are zero: whole vectors, from the one that j lies in.
-        const float* const by = inside_.data() + (first + j) * kBlock;
-        for (int64_t k = j / 16 * 16; k < kBlock; ++k) more[k] += error * by[k];
+        add_scaled(error, inside_.data() + (first + j) * kBlock, j, kBlock, more);
       }
       tile->costs[static_cast<size_t>(row)] += cost;
     }
@@ -134,8 +132,7 @@ void Feedback::add_cost(int64_t block, int64_t rows, const float* errors, double
     for (int64_t j = 0; j < width; ++j) {
       const float error = errors[row * n + first + j], left = error + more[j];
       cost += static_cast<double>(factor_.diagonal[static_cast<size_t>(first + j)]) * left * left;
-      const float* const by = inside_.data() + (first + j) * kBlock;
-      for (int64_t k = j / 16 * 16; k < kBlock; ++k) more[k] += error * by[k];
+      add_scaled(error, inside_.data() + (first + j) * kBlock, j, kBlock, more);
     }
     costs[row] += cost;
   }

@@ -24,4 +24,13 @@ inline void multiply(const kernels::PanelArgs& args) {
   }
 }
 
+// to[i] += by * from[i] for i in [first, count), and for those before it down to a multiple of 16,
+// where `from` is zero. `count` is a multiple of 16.
+inline void add_scaled(float by, const float* __restrict from, int64_t first, int64_t count,
+                       float* __restrict to) {
+  constexpr int64_t kStep = 16;  // a number that compilers make vectors of
+  for (int64_t i = first / kStep * kStep; i < count; i += kStep)
+    for (int64_t k = i; k < i + kStep; ++k) to[k] += by * from[k];
+}
+
 }  // namespace pome
