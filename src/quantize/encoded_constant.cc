@@ -58,10 +58,17 @@ class EncodedConstant final : public ConstantData {
         feedback_(std::move(feedback)),
         options_(options) {}
 
+  EncodedConstant(const EncodedConstant& other, ConstantDataPtr source) : EncodedConstant(other) {
+    source_ = std::move(source);
+    canonical_ = other.canonical_ ? other.canonical_ : other.source_;
+  }
+
   // Whether there is a choice that one column's error could make another column take.
   bool has_grid() const { return !is_plain(); }
 
-  const ConstantData& canonical() const override { return source_->canonical(); }
+  const ConstantData& canonical() const override {
+    return canonical_ ? canonical_->canonical() : source_->canonical();
+  }
 
   std::optional<std::span<const std::byte>> view() const override {
     return source_->encoding() == encoding() ? source_->view() : std::nullopt;
@@ -293,6 +300,7 @@ class EncodedConstant final : public ConstantData {
   }
 
   ConstantDataPtr source_;
+  ConstantDataPtr canonical_;  // where the source is no more what it was made of
   std::string name_;
   std::vector<float> weights_;
   std::vector<FeedbackPtr> feedback_;
@@ -318,6 +326,13 @@ ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackP
   for (const FeedbackPtr& one : feedback) POME_CHECK(!one || one->columns() == data->columns());
   POME_CHECK(feedback.empty() || data->rows() % static_cast<int64_t>(feedback.size()) == 0);
   return std::make_shared<EncodedConstant>(*encoded, std::move(feedback), options);
+}
+
+ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source) {
+  const auto* encoded = dynamic_cast<const EncodedConstant*>(data.get());
+  if (!encoded) return nullptr;
+  POME_CHECK(source->shape() == data->shape());
+  return std::make_shared<EncodedConstant>(*encoded, std::move(source));
 }
 
 }  // namespace pome

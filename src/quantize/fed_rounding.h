@@ -14,7 +14,9 @@
 
 namespace pome {
 
-struct RoundingOptions {};
+struct RoundingOptions {
+  int rounds = 0;  // of refining tables, scales and codes by what they cost, after rounding
+};
 
 // `values`: whole rows of feedback.columns() each, finite and at most 65504 in magnitude.
 

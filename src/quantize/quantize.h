@@ -70,6 +70,9 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 // encoded_constant() or its encoding leaves nothing to choose (f16, bf16, f32).
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
                               const RoundingOptions& options = {});
+// The same constant, with other values to be rounded: `source` has its shape, and canonical() stays
+// what it was. Null where `data` is not of encoded_constant().
+ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source);
 // Does that for every constant of a quantised graph that statistics know of. Weights whose
 // statistics are shared share the factor made of them. kBadInput where they are not finite.
 Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
