@@ -150,6 +150,21 @@ std::vector<float> cross_moments(std::span<const float> x, std::span<const float
   return out;
 }
 
+RowKeeper::RowKeeper(std::span<const ReadValue> values, int64_t tokens) {
+  for (const ReadValue& value : values) {
+    Kept& kept = kept_[value.first];
+    kept.columns = value.columns;
+    kept.rows.reserve(static_cast<size_t>(value.columns * tokens));
+  }
+}
+
+void RowKeeper::see(const std::string& weight, int64_t, const float* x, int64_t rows) {
+  const auto found = kept_.find(weight);
+  if (found == kept_.end()) return;
+  Kept& kept = found->second;
+  kept.rows.insert(kept.rows.end(), x, x + rows * kept.columns);
+}
+
 MomentCollector::MomentCollector(std::vector<ReadValue> values,
                                  const std::function<bool(const ReadValue&)>& whole, Isa isa,
                                  int threads)

@@ -56,6 +56,22 @@ class MomentSums {
 std::vector<float> cross_moments(std::span<const float> x, std::span<const float> y,
                                  int64_t columns, kernels::PanelKernel panel, ThreadPool* pool);
 
+// Keeps the rows of values, in the order of the text.
+class RowKeeper final : public ActivationObserver {
+ public:
+  RowKeeper(std::span<const ReadValue> values, int64_t tokens);
+  void see(const std::string& weight, int64_t expert, const float* x, int64_t rows) override;
+  // Once.
+  std::vector<float> take(const ReadValue& value) { return std::move(kept_.at(value.first).rows); }
+
+ private:
+  struct Kept {
+    int64_t columns = 0;
+    std::vector<float> rows;
+  };
+  std::map<std::string, Kept> kept_;  // by the weight that is observed
+};
+
 // Deterministic for every number of threads.
 class MomentCollector final : public ActivationObserver {
  public:

@@ -1,6 +1,7 @@
 #include "pipeline/streamed.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <utility>
@@ -210,9 +211,14 @@ class Streamer {
     for (const size_t index : waiting_)
       if (!later.count(graph_.constants[index].name)) first.push_back(graph_.constants[index].name);
     POME_RETURN_IF_ERROR(store(parts_of(first)));
+    std::vector<ReadValue> kept;
+    std::copy_if(values.begin(), values.end(), std::back_inserter(kept),
+                 [&](const ReadValue& value) { return is_retargeted(value); });
+    const auto keeper = std::make_shared<RowKeeper>(kept, tokens_);
+    POME_ASSIGN_OR_RETURN(Rows next, runner_.run(graph_, part, original_, keeper));
     for (const ReadValue& value : values) {
       POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
-      if (!value.by_token || !is_whole(value)) {
+      if (!is_retargeted(value)) {
         // Which tokens an expert is given is not the same for both streams.
         POME_RETURN_IF_ERROR(observe(as_it_runs(), part, {value}).status());
         continue;
@@ -220,13 +226,13 @@ class Streamer {
       const auto found = value_.find(value.name);
       const ChainPart before = {part.start, found == value_.end() ? part.start : found->second};
       POME_ASSIGN_OR_RETURN(const Rows seen, runner_.run(as_it_runs(), before, seen_));
-      POME_ASSIGN_OR_RETURN(const Rows original, runner_.run(graph_, before, original_));
+      const Rows original = keeper->take(value);
       POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, seen, &original));
       POME_RETURN_IF_ERROR(round(value, rounding));
     }
     POME_ASSIGN_OR_RETURN(Rows seen, runner_.run(as_it_runs(), part, seen_));
-    POME_ASSIGN_OR_RETURN(original_, runner_.run(graph_, part, original_));
     seen_ = std::move(seen);
+    original_ = std::move(next);
     return {};
   }
 
@@ -244,6 +250,7 @@ class Streamer {
     return next;
   }
 
+  bool is_retargeted(const ReadValue& value) const { return value.by_token && is_whole(value); }
   bool is_whole(const ReadValue& value) const { return value.bytes() <= options_.most_bytes; }
 
   // The quantised graph as it stands, without the factors of a file.
@@ -298,7 +305,10 @@ class Streamer {
     }
     POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, *moments));
     out.feedback = {feedback};
-    out.retarget = std::make_shared<Retarget>(*feedback, *moments, std::move(cross), &pool_);
+    int64_t rows = 0;
+    for (const std::string& weight : value.weights)
+      rows += graph_.constants[index_.at(weight)].data->rows();
+    out.retarget = std::make_shared<Retarget>(feedback, *moments, std::move(cross), rows, &pool_);
     return out;
   }
 
@@ -395,22 +405,29 @@ StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamO
   std::map<std::string, const ConstantData*> data;
   for (const Constant& constant : graph.constants) data[constant.name] = constant.data.get();
   const double t = static_cast<double>(tokens);
+  uint64_t kept = 0;  // of one layer
   for (const ReadValue& value : read_values(graph)) {
     const double k = static_cast<double>(value.columns), e = static_cast<double>(value.experts);
+    const bool head =
+        std::find(value.weights.begin(), value.weights.end(), chain.head) != value.weights.end();
     double n = 0;
     for (const std::string& weight : value.weights) n += static_cast<double>(data[weight]->rows());
-    const double products = t * n / e * k;  // an expert sees few of the tokens
+    // Products of the layer (an expert sees few of the tokens), moments, factor, rounding.
+    const double products = head ? 0 : t * n / e * k;
     out.multiply_adds += products + t * k * k / 2 + e * k * k * k / 6;
     out.multiply_adds += n * k * k / 2 * (1 + 2 * options.rounding.rounds);
     uint64_t rows = 0;
     if (options.behind_quantised) {
-      // Two streams, up to each value and to the end; cross moments, their solution, other targets.
-      out.multiply_adds += 3 * products + (e > 1 ? 0 : t * k * k + k * k * k + n * k * k);
-      if (value.experts == 1) rows = 2 * static_cast<uint64_t>(k * t) * sizeof(float);
+      // The second stream up to each value and to the end; cross moments, their solution.
+      out.multiply_adds += 2 * products;
+      if (value.by_token) out.multiply_adds += t * k * k + (n < k ? 2 * n : n + k) * k * k;
+      rows = value.by_token ? static_cast<uint64_t>(k * t) * sizeof(float) : 0;
+      kept += head ? 0 : rows;
     }
     out.memory_bytes =
         std::max(out.memory_bytes, rows + 3 * std::min(value.bytes(), options.most_bytes));
   }
+  out.memory_bytes += kept / std::max<size_t>(1, graph.layer_outputs.size());
   uint64_t widest = 0;
   for (const ValueId id : graph.layer_outputs)
     widest = std::max(widest, static_cast<uint64_t>(graph.type(id).shape.back().size));

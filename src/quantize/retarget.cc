@@ -48,15 +48,17 @@ void transpose(std::vector<float>* matrix, int64_t n) {
 
 }  // namespace
 
-Retarget::Retarget(const Feedback& feedback, const Moments& moments, std::vector<float> cross,
-                   ThreadPool* pool)
-    : columns_(feedback.columns()), turned_(std::move(cross)) {
+Retarget::Retarget(FeedbackPtr feedback, const Moments& moments, std::vector<float> cross,
+                   int64_t rows, ThreadPool* pool)
+    : columns_(feedback->columns()),
+      feedback_(rows < feedback->columns() ? feedback : nullptr),
+      turned_(std::move(cross)) {
   POME_CHECK(turned_.size() == static_cast<size_t>(columns_ * columns_));
   pool->parallel_for(columns_, kRows, [&](int64_t begin, int64_t end) {
-    const std::span<float> rows = std::span(turned_).subspan(
+    const std::span<float> part = std::span(turned_).subspan(
         static_cast<size_t>(begin * columns_), static_cast<size_t>((end - begin) * columns_));
-    feedback.add_damping(moments, begin, rows);
-    feedback.solve(rows);
+    feedback->add_damping(moments, begin, part);
+    if (!feedback_) feedback->solve(part);
   });
   transpose(&turned_, columns_);
 }
@@ -65,6 +67,7 @@ void Retarget::apply(std::span<const float> rows, std::span<float> out) const {
   const int64_t count = static_cast<int64_t>(rows.size()) / columns_;
   multiply({rows.data(), columns_, count, turned_.data(), columns_, columns_, columns_, out.data(),
             columns_});
+  if (feedback_) feedback_->solve(out);
 }
 
 ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by) {

@@ -23,8 +23,9 @@ namespace pome {
 
 class Retarget {
  public:
-  // `feedback` was made of `moments`, those of y. `cross`: C, [K, K], x by rows.
-  Retarget(const Feedback& feedback, const Moments& moments, std::vector<float> cross,
+  // `feedback` was made of `moments`, those of y. `cross`: C, [K, K], x by rows. `rows`: how many
+  // will be asked for; with fewer than K each is solved for itself.
+  Retarget(FeedbackPtr feedback, const Moments& moments, std::vector<float> cross, int64_t rows,
            ThreadPool* pool);
   int64_t columns() const { return columns_; }
   // Rows of W to rows of W*.
@@ -32,7 +33,8 @@ class Retarget {
 
  private:
   int64_t columns_;
-  std::vector<float> turned_;  // (C H^-1)'
+  FeedbackPtr feedback_;       // null: H^-1 is in the matrix already
+  std::vector<float> turned_;  // (C H^-1)', or C'
 };
 
 // `data` decoded and changed; canonical() is that of `data`.
