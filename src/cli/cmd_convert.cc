@@ -41,7 +41,7 @@ std::string describe_step(const ConvertReport& report) {
 
 Status run(App& app, ConvertOptions options) {
   POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
-  options.say = [&app](const std::string& text) { app.note(text); };
+  if (!app.common.json) options.say = [&app](const std::string& text) { app.note(text); };
   const Stopwatch watch;
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds = watch.seconds();
