@@ -70,6 +70,9 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 // encoded_constant() or its encoding leaves nothing to choose (f16, bf16, f32).
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
                               const RoundingOptions& options = {});
+// For a table that is both embedding and head, from what the head reads: a row's error also stays
+// in the residual of its own token, where no direction is known to count more than another.
+Moments moments_of_tied(const Moments& head);
 // Does that for every constant of a quantised graph that statistics know of. Weights whose
 // statistics are shared share the factor made of them. kBadInput where they are not finite.
 Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
