@@ -52,9 +52,7 @@ class Streamer {
     out.resumed = store_.finished();
     const bool head = !chain_.head.empty();
     // A head that is also the embedding has to be there before the first layer runs quantised.
-    const bool head_first =
-        head && options_.behind_quantised &&
-        graph_.constants[index_.at(chain_.head)].role == Constant::Role::kEmbedding;
+    const bool head_first = head && options_.behind_quantised && is_embedding(chain_.head);
     if (work_.progress)
       work_.progress->begin("round", chain_.parts.size() + (head ? 1 : 0), "layers");
     if (head_first) {
@@ -262,11 +260,19 @@ class Streamer {
     return out;
   }
 
+  bool is_embedding(const std::string& weight) const {
+    return graph_.constants[index_.at(weight)].role == Constant::Role::kEmbedding;
+  }
+  bool is_tied(const ReadValue& value) const {
+    return value.first == chain_.head && is_embedding(chain_.head);
+  }
+
   // ---- rounding
   // ----------------------------------------------------------------------------------
 
-  Result<FeedbackPtr> feedback_of(const ReadValue& value, const Moments& moments) const {
-    auto made = Feedback::create(moments);
+  Result<FeedbackPtr> feedback_of(const ReadValue& value, const MomentsPtr& moments) const {
+    const bool refined = options_.rounding.rounds > 0 && !moments->second.empty();
+    auto made = refined ? Feedback::create_with_form(moments) : Feedback::create(*moments);
     if (!made.ok()) return Status(made.status()).at("tensor " + value.first);
     return std::move(*made);
   }
@@ -278,7 +284,9 @@ class Streamer {
     for (MomentsPtr& one : moments) {
       FeedbackPtr made;
       if (one) {
-        POME_ASSIGN_OR_RETURN(made, feedback_of(value, biased ? one->centred() : *one));
+        if (biased) one = std::make_shared<Moments>(one->centred());
+        if (is_tied(value)) one = std::make_shared<Moments>(moments_of_tied(*one));
+        POME_ASSIGN_OR_RETURN(made, feedback_of(value, one));
       }
       one = nullptr;
       out.feedback.push_back(std::move(made));
@@ -303,7 +311,7 @@ class Streamer {
           cross[i * out.mean_y.size() + j] -= out.mean_x[i] * out.mean_y[j];
       moments = std::make_shared<Moments>(moments->centred());
     }
-    POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, *moments));
+    POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, moments));
     out.feedback = {feedback};
     int64_t rows = 0;
     for (const std::string& weight : value.weights)

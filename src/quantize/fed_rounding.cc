@@ -7,13 +7,32 @@
 #include "quantize/block_fit.h"
 #include "quantize/int_scale.h"
 #include "quantize/palette.h"
+#include "quantize/refine.h"
 #include "tensor/half.h"
 
 namespace pome {
 
+namespace {
+
+// The levels that `levels` codes are for, and the refinement that is asked for.
+void round_levels(const Feedback& feedback, std::span<const float> values,
+                  std::span<const RowGrid> grids, const RoundingOptions& options,
+                  std::span<uint8_t> levels) {
+  constexpr double kWorthwhile = 1e-3;  // of the cost
+  double cost = feedback.round(values, grids, levels);
+  POME_CHECK(options.rounds == 0 || feedback.form());
+  for (int round = 0; round < options.rounds; ++round) {
+    const double gain = refine_levels(*feedback.form(), values, grids, levels);
+    if (gain < kWorthwhile * cost) break;
+    cost -= gain;
+  }
+}
+
+}  // namespace
+
 void round_integers(const Encoding& encoding, std::span<const float> values,
-                    const Feedback& feedback, const RoundingOptions&, std::span<uint16_t> scales,
-                    std::span<int8_t> codes) {
+                    const Feedback& feedback, const RoundingOptions& options,
+                    std::span<uint16_t> scales, std::span<int8_t> codes) {
   const bool four = encoding.bits == 4;
   const CodeRange range = four ? kInt4Range : kInt8Range;
   const auto levels = std::make_shared<const Levels>(Levels::of_integers(range.low, range.high, 0));
@@ -33,11 +52,14 @@ void round_integers(const Encoding& encoding, std::span<const float> values,
     }
     grids.emplace_back(levels, encoding.block, std::move(row_scales), std::vector<float>());
   }
-  feedback.round(values, grids, {reinterpret_cast<uint8_t*>(codes.data()), codes.size()});
+  const std::span<uint8_t> found(reinterpret_cast<uint8_t*>(codes.data()), codes.size());
+  round_levels(feedback, values, grids, options, found);
+  for (uint8_t& level : found) level = levels->codes[level];
 }
 
 void round_palette(int bits, std::span<const float> values, const Feedback& feedback,
-                   const RoundingOptions&, std::span<uint16_t> table, std::span<uint8_t> codes) {
+                   const RoundingOptions& options, std::span<uint16_t> table,
+                   std::span<uint8_t> codes) {
   const auto width = static_cast<size_t>(feedback.columns());
   KeyHistogram histogram;
   std::vector<uint16_t> keys(values.size());
@@ -53,11 +75,11 @@ void round_palette(int bits, std::span<const float> values, const Feedback& feed
   f16_to_f32(fitted, entries);
   const std::vector<RowGrid> grids(
       values.size() / width, RowGrid(std::make_shared<const Levels>(Levels::of_table(entries))));
-  feedback.round(values, grids, codes);
+  round_levels(feedback, values, grids, options, codes);  // which are those of a table
 }
 
 void round_blocks(EncodingKind kind, std::span<const float> values, const Feedback& feedback,
-                  const RoundingOptions&, std::byte* out) {
+                  const RoundingOptions& options, std::byte* out) {
   const EncodingTraits& type = traits(kind);
   const auto size = static_cast<size_t>(type.block_elements),
              width = static_cast<size_t>(feedback.columns());
@@ -67,10 +89,10 @@ void round_blocks(EncodingKind kind, std::span<const float> values, const Feedba
   std::vector<RowGrid> grids;
   for (size_t at = 0; at < blocks.size(); at += width / size)
     grids.emplace_back(levels, kind, std::span<const BlockCodes>(blocks).subspan(at, width / size));
-  std::vector<uint8_t> codes(values.size());
-  feedback.round(values, grids, codes);
+  std::vector<uint8_t> found(values.size());
+  round_levels(feedback, values, grids, options, found);
   for (size_t i = 0; i < blocks.size(); ++i) {
-    std::copy_n(codes.begin() + static_cast<std::ptrdiff_t>(i * size), size, blocks[i].codes);
+    for (size_t k = 0; k < size; ++k) blocks[i].codes[k] = levels->codes[found[i * size + k]];
     pack_block(kind, blocks[i], out + i * static_cast<size_t>(type.block_bytes));
   }
 }

@@ -15,7 +15,9 @@
 namespace pome {
 
 struct RoundingOptions {
-  int rounds = 0;  // of refining tables, scales and codes by what they cost, after rounding
+  // Of refinement after rounding (refine.h), each about as long as the rounding; fewer where the
+  // gain gets small. They need feedback that was created with its form.
+  int rounds = 0;
 };
 
 // `values`: whole rows of feedback.columns() each, finite and at most 65504 in magnitude.

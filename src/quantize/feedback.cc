@@ -36,6 +36,17 @@ bool all_finite(std::span<const float> values) {
 }  // namespace
 
 Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments) {
+  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(moments));
+  return std::shared_ptr<const Feedback>(std::move(out));
+}
+
+Result<std::shared_ptr<const Feedback>> Feedback::create_with_form(const MomentsPtr& moments) {
+  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(*moments));
+  out->form_.emplace(moments, out->shrink_, out->damping_);
+  return std::shared_ptr<const Feedback>(std::move(out));
+}
+
+Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
   const int64_t n = moments.columns;
   const bool whole = !moments.second.empty();
   const auto diagonal = [&](int32_t i) {
@@ -80,14 +91,14 @@ Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments)
     for (int64_t i = j / kBlock * kBlock; i < j; ++i)
       out->inside_[static_cast<size_t>(i * kBlock + j % kBlock)] =
           out->factor_.rows[static_cast<size_t>(j * n + i)];
-  return std::shared_ptr<const Feedback>(std::move(out));
+  return out;
 }
 
 // Some rows on their way. Columns stand in the order in which they are taken.
 struct Feedback::Tile {
   std::span<const float> values;
   std::span<const RowGrid> grids;
-  std::span<uint8_t> codes;
+  std::span<uint8_t> levels;
   std::vector<float> wanted, errors;  // [rows, columns]
   std::vector<double> costs;
   std::vector<size_t> blocks;  // of the grids, by column
@@ -115,13 +126,14 @@ void Feedback::feed(Tile* tile) const {
       const float* const wanted = tile->wanted.data() + row * n + first;
       float* const errors = tile->errors.data() + row * n + first;
       float* const more = asked.data() + row * kBlock;
-      uint8_t* const codes = tile->codes.data() + row * n;
+      uint8_t* const levels = tile->levels.data() + row * n;
       double cost = 0;
       for (int64_t j = 0; j < width; ++j) {
         const auto place = static_cast<size_t>(first + j);
         const float target = wanted[j] + more[j];
         float value = 0;
-        codes[order_[place]] = grid.code(grid.nearest(tile->blocks[place], target, &value));
+        levels[order_[place]] =
+            static_cast<uint8_t>(grid.nearest(tile->blocks[place], target, &value));
         const float error = wanted[j] - value, left = target - value;
         errors[j] = error;
         cost += static_cast<double>(factor_.diagonal[place]) * left * left;
@@ -185,14 +197,15 @@ void Feedback::take_nearest_where_better(Tile* tile) const {
     for (int64_t j = 0; j < n; ++j) {
       float value = 0;
       const auto at = row * static_cast<size_t>(n) + static_cast<size_t>(j);
-      tile->codes[at] = grid.code(grid.nearest(grid.block_of(j), tile->values[at], &value));
+      tile->levels[at] =
+          static_cast<uint8_t>(grid.nearest(grid.block_of(j), tile->values[at], &value));
     }
     tile->costs[row] = costs[i];
   }
 }
 
 double Feedback::round(std::span<const float> values, std::span<const RowGrid> grids,
-                       std::span<uint8_t> codes) const {
+                       std::span<uint8_t> levels) const {
   const auto n = static_cast<size_t>(columns());
   double cost = 0;
   Tile tile;
@@ -202,7 +215,7 @@ double Feedback::round(std::span<const float> values, std::span<const RowGrid> g
     const size_t rows = std::min<size_t>(kRows, grids.size() - first);
     tile.values = values.subspan(first * n, rows * n);
     tile.grids = grids.subspan(first, rows);
-    tile.codes = codes.subspan(first * n, rows * n);
+    tile.levels = levels.subspan(first * n, rows * n);
     tile.wanted.resize(rows * n);
     tile.errors.resize(rows * n);
     tile.costs.assign(rows, 0.0);

@@ -23,11 +23,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
 #include "quantize/factor.h"
+#include "quantize/quadratic_form.h"
 #include "quantize/row_grid.h"
 #include "quantize/statistics.h"
 
@@ -37,35 +39,41 @@ class Feedback {
  public:
   // kBadInput where moments are not finite.
   static Result<std::shared_ptr<const Feedback>> create(const Moments& moments);
+  // The same, and refinement needs the form besides (refine.h): the moments are kept.
+  static Result<std::shared_ptr<const Feedback>> create_with_form(const MomentsPtr& moments);
 
   int64_t columns() const { return factor_.n; }
   // D by column: how much an error counts once the columns behind it have made good what they can.
   // What a grid should be fitted for.
   std::span<const float> weights() const { return weights_; }
-  // The codes of rows, each against its grid; the grids have blocks of one size. Gives the sum of
+  // The levels of rows, each against its grid; the grids have blocks of one size. Gives the sum of
   // e H e', with H as damped.
   double round(std::span<const float> values, std::span<const RowGrid> grids,
-               std::span<uint8_t> codes) const;
+               std::span<uint8_t> levels) const;
   // e H e' of the errors of a row.
   double cost(std::span<const float> errors) const;
   // Rows x become x H^-1, with H as damped.
   void solve(std::span<float> rows) const;
   // Rows [first, ..) of a matrix [K, K] get what H, of which this was made, was damped by.
   void add_damping(const Moments& moments, int64_t first, std::span<float> rows) const;
+  // H as damped; null unless created with it.
+  const QuadraticForm* form() const { return form_ ? &*form_ : nullptr; }
 
  private:
   struct Tile;
   Feedback() = default;
+  static Result<std::shared_ptr<Feedback>> make(const Moments& moments);
   void feed(Tile* tile) const;
   void take_nearest_where_better(Tile* tile) const;
   void add_cost(int64_t block, int64_t rows, const float* errors, double* costs) const;
   void ask(int64_t block, int64_t rows, const float* errors, float* asked) const;
 
-  double shrink_ = 0, damping_ = 0;  // what was done to H
-  std::vector<int32_t> order_;       // columns as they are taken
-  Factor factor_;                    // in that order
-  std::vector<float> inside_;        // per block of columns U - I by rows, [block, block]
-  std::vector<float> weights_;       // D by column
+  std::vector<int32_t> order_;  // columns as they are taken
+  Factor factor_;               // in that order
+  std::vector<float> inside_;   // per block of columns U - I by rows, [block, block]
+  std::vector<float> weights_;  // D by column
+  std::optional<QuadraticForm> form_;
+  double shrink_ = 0, damping_ = 0;
 };
 using FeedbackPtr = std::shared_ptr<const Feedback>;
 

@@ -205,6 +205,17 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
   return result;
 }
 
+Moments moments_of_tied(const Moments& head) {
+  constexpr double kShare = 0.3;  // of the mean square of what the head reads; measured, and flat
+  Moments out = head;
+  const auto n = static_cast<size_t>(out.columns);
+  double trace = 0;
+  for (size_t j = 0; j < n; ++j) trace += head.second[j * n + j];
+  for (size_t j = 0; j < n; ++j)
+    out.second[j * n + j] += static_cast<float>(kShare * trace / static_cast<double>(n));
+  return out;
+}
+
 Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
                       const RoundingOptions& options) {
   std::map<const Moments*, FeedbackPtr> made;  // one of all weights that read one value
@@ -215,7 +226,8 @@ Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
     for (const MomentsPtr& moments : found->second) {
       FeedbackPtr& one = made[moments.get()];
       if (moments && !one) {
-        auto created = Feedback::create(*moments);
+        auto created =
+            options.rounds > 0 ? Feedback::create_with_form(moments) : Feedback::create(*moments);
         if (!created.ok()) return Status(created.status()).at("tensor " + constant.name);
         one = *std::move(created);
       }

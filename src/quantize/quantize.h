@@ -73,6 +73,9 @@ ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackP
 // The same constant, with other values to be rounded: `source` has its shape, and canonical() stays
 // what it was. Null where `data` is not of encoded_constant().
 ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source);
+// For a table that is both embedding and head, from what the head reads: a row's error also stays
+// in the residual of its own token, where no direction is known to count more than another.
+Moments moments_of_tied(const Moments& head);
 // Does that for every constant of a quantised graph that statistics know of. Weights whose
 // statistics are shared share the factor made of them. kBadInput where they are not finite.
 Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,

@@ -64,6 +64,9 @@ class RowGrid {
     *value = scales_[block] * levels_->values[level] + offsets_[block];
     return level;
   }
+  float value(size_t block, size_t level) const {
+    return scales_[block] * levels_->values[level] + offsets_[block];
+  }
   uint8_t code(size_t level) const { return levels_->codes[level]; }
 
  private:

@@ -7,6 +7,8 @@
 #include <numeric>
 #include <random>
 
+#include "quantize/refine.h"
+
 namespace pome {
 namespace {
 
@@ -61,15 +63,13 @@ double form(const std::vector<double>& h, const std::vector<float>& e) {
 // Steps on both sides of zero, with codes in two's complement.
 struct Steps {
   Steps(float size, int most)
-      : grid(std::make_shared<const Levels>(Levels::of_integers(-most, most, 0)), 0, {size}, {}),
-        step(size) {}
+      : grid(std::make_shared<const Levels>(Levels::of_integers(-most, most, 0)), 0, {size}, {}) {}
   uint8_t nearest(float target) const {
     float value = 0;
-    return grid.code(grid.nearest(0, target, &value));
+    return static_cast<uint8_t>(grid.nearest(0, target, &value));
   }
-  float value(uint8_t code) const { return static_cast<float>(static_cast<int8_t>(code)) * step; }
+  float value(uint8_t level) const { return grid.value(0, level); }
   RowGrid grid;
-  float step;
 };
 
 std::vector<float> some_row(int64_t columns, uint32_t seed) {
@@ -275,7 +275,7 @@ TEST(Feedback, IsNotBetterThanTheBestAndNearIt) {
     for (int choice = 0; choice < 243; ++choice) {
       std::vector<uint8_t> tried(5);
       for (int i = 0, rest = choice; i < 5; ++i, rest /= 3)
-        tried[static_cast<size_t>(i)] = static_cast<uint8_t>(rest % 3 - 1);
+        tried[static_cast<size_t>(i)] = static_cast<uint8_t>(rest % 3);
       best = std::min(best, (*feedback)->cost(errors(row, tried, grid)));
     }
     EXPECT_GE(cost, best * (1 - 1e-6));
@@ -301,6 +301,71 @@ TEST(Feedback, InfiniteMomentsAreRefused) {
   const auto feedback = Feedback::create(moments);
   ASSERT_FALSE(feedback.ok());
   EXPECT_EQ(feedback.status().code(), StatusCode::kBadInput);
+}
+
+// Every round against the form itself, until nothing is left; what all codes could do is a bound.
+TEST(Refine, FallsByWhatItSaysAndStaysAboveTheBest) {
+  const auto moments = std::make_shared<const Moments>(some_moments(5, 400, 21));
+  const auto feedback = Feedback::create_with_form(moments);
+  ASSERT_TRUE(feedback.ok());
+  const std::vector<double> h = damped(*moments);
+  const Steps grid(0.9f, 1);
+  double fed = 0, refined = 0, best_of_all = 0;
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    const std::vector<float> row = some_row(5, seed);
+    std::vector<uint8_t> levels(5);
+    (*feedback)->round(row, std::span(&grid.grid, 1), levels);
+    double cost = form(h, errors(row, levels, grid));
+    fed += cost;
+    for (int round = 0; round < 4; ++round) {
+      const double gain =
+          refine_levels(*(*feedback)->form(), row, std::span(&grid.grid, 1), levels);
+      const double now = form(h, errors(row, levels, grid));
+      EXPECT_GE(gain, 0);
+      EXPECT_NEAR(now, cost - gain, 1e-4 * cost);
+      cost = now;
+    }
+    refined += cost;
+    double best = std::numeric_limits<double>::infinity();
+    for (int choice = 0; choice < 243; ++choice) {
+      std::vector<uint8_t> tried(5);
+      for (int i = 0, rest = choice; i < 5; ++i, rest /= 3)
+        tried[static_cast<size_t>(i)] = static_cast<uint8_t>(rest % 3);
+      best = std::min(best, form(h, errors(row, tried, grid)));
+    }
+    EXPECT_GE(cost, best * (1 - 1e-6));
+    best_of_all += best;
+  }
+  EXPECT_LT(refined, fed);
+  EXPECT_LT(refined, 1.25 * best_of_all);
+}
+
+// More columns than are refined at a time, and rows that must not see each other.
+TEST(Refine, HoldsAcrossBlocksAndRows) {
+  constexpr size_t kColumns = 300, kCount = 20;
+  const auto moments = std::make_shared<const Moments>(some_moments(kColumns, 700, 22));
+  const auto feedback = Feedback::create_with_form(moments);
+  ASSERT_TRUE(feedback.ok());
+  const std::vector<double> h = damped(*moments);
+  const Steps grid(0.4f, 7);
+  const std::vector<RowGrid> grids(kCount, grid.grid);
+  const std::vector<float> rows = some_row(kColumns * kCount, 23);
+  std::vector<uint8_t> levels(rows.size());
+  double cost = (*feedback)->round(rows, grids, levels);
+  std::vector<uint8_t> alone = levels;
+  const double gain = refine_levels(*(*feedback)->form(), rows, grids, levels);
+  EXPECT_GT(gain, 1e-3 * cost);
+  double now = 0;
+  for (size_t r = 0; r < kCount; ++r) {
+    const std::vector<float> row(rows.begin() + r * kColumns, rows.begin() + (r + 1) * kColumns);
+    const std::vector<uint8_t> part(levels.begin() + r * kColumns,
+                                    levels.begin() + (r + 1) * kColumns);
+    now += form(h, errors(row, part, grid));
+    refine_levels(*(*feedback)->form(), row, std::span(grids).first(1),
+                  std::span(alone).subspan(r * kColumns, kColumns));
+  }
+  EXPECT_NEAR(now, cost - gain, 1e-4 * cost);
+  EXPECT_EQ(levels, alone);
 }
 
 }  // namespace

@@ -1,0 +1,60 @@
+#include "quantize/quadratic_form.h"
+
+#include <utility>
+
+#include "quantize/matrix_kernel.h"
+
+namespace pome {
+
+QuadraticForm::QuadraticForm(MomentsPtr moments, double shrink, double damping)
+    : moments_(std::move(moments)), keep_(static_cast<float>(1 - shrink)) {
+  const int64_t n = moments_->columns;
+  for (int64_t j = 0; j < n; ++j) {
+    const float own = moments_->second[static_cast<size_t>(j * n + j)];
+    diagonal_.push_back(own + static_cast<float>(damping));
+    more_.push_back(diagonal_.back() - keep_ * own);
+  }
+}
+
+void QuadraticForm::gradient(std::span<const float> errors, int64_t first, int64_t count,
+                             std::vector<float>* out) const {
+  const int64_t n = columns(), rows = static_cast<int64_t>(errors.size()) / n;
+  out->resize(static_cast<size_t>(rows * count));
+  multiply({errors.data(), n, rows, moments_->second.data() + first * n, n, count, n, out->data(),
+            count});
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t j = 0; j < count; ++j) {
+      float& value = (*out)[static_cast<size_t>(row * count + j)];
+      value = keep_ * value + more_[static_cast<size_t>(first + j)] *
+                                  errors[static_cast<size_t>(row * n + first + j)];
+    }
+}
+
+void QuadraticForm::add_line(int64_t j, float by, int64_t first, int64_t count, float* to) const {
+  const float* const line = moments_->second.data() + j * columns() + first;
+  const float kept = by * keep_;
+  int64_t i = 0;
+  constexpr int64_t kStep = 16;
+  for (; i + kStep <= count; i += kStep)
+    for (int64_t k = i; k < i + kStep; ++k) to[k] += kept * line[k];
+  for (; i < count; ++i) to[i] += kept * line[i];
+  if (j >= first && j < first + count) to[j - first] += by * more_[static_cast<size_t>(j)];
+}
+
+double QuadraticForm::cost(std::span<const float> errors) const {
+  constexpr int64_t kColumns = 256;
+  const int64_t n = columns(), rows = static_cast<int64_t>(errors.size()) / n;
+  std::vector<float> gradient_of;
+  double cost = 0;
+  for (int64_t first = 0; first < n; first += kColumns) {
+    const int64_t count = std::min(kColumns, n - first);
+    gradient(errors, first, count, &gradient_of);
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t j = 0; j < count; ++j)
+        cost += static_cast<double>(gradient_of[static_cast<size_t>(row * count + j)]) *
+                errors[static_cast<size_t>(row * n + first + j)];
+  }
+  return cost;
+}
+
+}  // namespace pome
