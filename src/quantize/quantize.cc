@@ -205,6 +205,32 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
   return result;
 }
 
+Result<std::vector<float>> output_shift(const ConstantData& exact, const ConstantData& stored,
+                                        std::span<const float> mean) {
+  const int64_t n = exact.columns(),
+                sets = static_cast<int64_t>(mean.size()) / std::max<int64_t>(1, n);
+  POME_CHECK(exact.shape() == stored.shape() && sets > 0 && exact.rows() % sets == 0);
+  const int64_t rows_of_one = exact.rows() / sets, step = tile_rows(stored);
+  std::vector<float> out, before, after;
+  for (int64_t first = 0; first < exact.rows(); first += step) {
+    const int64_t rows = std::min(step, exact.rows() - first);
+    before.resize(static_cast<size_t>(rows * n));
+    after.resize(before.size());
+    POME_RETURN_IF_ERROR(exact.read_f32(first, rows, before.data()));
+    POME_RETURN_IF_ERROR(stored.read_f32(first, rows, after.data()));
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* const x = mean.data() + (first + row) / rows_of_one * n;
+      double sum = 0;
+      for (int64_t j = 0; j < n; ++j) {
+        const auto at = static_cast<size_t>(row * n + j);
+        sum += (static_cast<double>(before[at]) - static_cast<double>(after[at])) * x[j];
+      }
+      out.push_back(static_cast<float>(sum));
+    }
+  }
+  return out;
+}
+
 Moments moments_of_tied(const Moments& head) {
   constexpr double kShare = 0.3;  // of the mean square of what the head reads; measured, and flat
   Moments out = head;

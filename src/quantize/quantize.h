@@ -70,6 +70,10 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 // encoded_constant() or its encoding leaves nothing to choose (f16, bf16, f32).
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
                               const RoundingOptions& options = {});
+// (exact - stored) mean, by row: what a bias takes on to make up for rounding, on average over the
+// tokens whose mean that is. `mean`: one of the columns, or one after the other of stacked experts.
+Result<std::vector<float>> output_shift(const ConstantData& exact, const ConstantData& stored,
+                                        std::span<const float> mean);
 // For a table that is both embedding and head, from what the head reads: a row's error also stays
 // in the residual of its own token, where no direction is known to count more than another.
 Moments moments_of_tied(const Moments& head);

@@ -12,6 +12,9 @@ namespace pome {
 struct Moments {
   int64_t columns = 0, tokens = 0;
   std::vector<float> second;  // [K, K]: mean of x x', symmetric
+  // [K]: mean of x, or empty where it was not noted. With a bias that makes up for the mean
+  // (output_shift), `second` is better the covariance.
+  std::vector<float> mean = {};
 };
 using MomentsPtr = std::shared_ptr<const Moments>;
 
