@@ -254,46 +254,57 @@ class EncodedConstant final : public ConstantData {
     return {};
   }
 
+  // Whole groups of one expert, few enough to lie in memory without harm.
+  int64_t rows_fed_together(int64_t first, int64_t end) const {
+    const int64_t rows_of_one = rows() / static_cast<int64_t>(feedback_.size());
+    const int64_t most = std::min(end, (first / rows_of_one + 1) * rows_of_one) - first;
+    const int64_t groups = kFedElements / std::max<int64_t>(1, columns()) / encoding().group;
+    return std::min(most, std::max<int64_t>(1, groups) * encoding().group);
+  }
+
   Status encode_lut(int64_t row, int64_t rows, EncodedTile* tile) const {
     const size_t entries = size_t{1} << encoding().bits, width = static_cast<size_t>(columns());
-    const size_t group = static_cast<size_t>(encoding().group) * width;
     std::span<uint16_t> tables(reinterpret_cast<uint16_t*>(tile->storage[1].data()),
                                tile->storage[1].size() / sizeof(uint16_t));
     std::vector<uint8_t> codes(static_cast<size_t>(rows) * width), index_of_key(65536);
-    std::vector<uint16_t> keys(group);
+    std::vector<uint16_t> keys;
     std::vector<float> buffer, whole;
     std::vector<double> values, weights;
     KeyHistogram histogram;
     std::span<uint8_t> rest(codes);
-    for (int64_t first = row; first < row + rows; first += encoding().group) {
+    int64_t count = 0;
+    for (int64_t first = row; first < row + rows; first += count) {
       const Feedback* const feedback = feedback_of(first);  // groups do not straddle experts
-      const std::span<uint16_t> table = tables.first(entries);
+      count = feedback ? rows_fed_together(first, row + rows) : encoding().group;
+      const std::span<uint16_t> these =
+          tables.first(static_cast<size_t>(count / encoding().group) * entries);
+      const std::span<uint8_t> found = rest.first(static_cast<size_t>(count) * width);
       histogram.clear();
       whole.clear();
-      std::span<uint16_t> keys_left = keys;
+      keys.clear();
       const auto add = [&](int64_t, std::span<const float> chunk) {
         if (feedback) {
           whole.insert(whole.end(), chunk.begin(), chunk.end());
           return;
         }
-        const std::span<uint16_t> part = keys_left.first(chunk.size());
+        keys.resize(keys.size() + chunk.size());
+        const std::span<uint16_t> part = std::span<uint16_t>(keys).last(chunk.size());
         f32_to_f16(chunk, part);
         keys_of_f16(part);
         histogram.add(part);
-        keys_left = keys_left.subspan(chunk.size());
       };
-      POME_RETURN_IF_ERROR(for_each_chunk(first, encoding().group, &buffer, add));
+      POME_RETURN_IF_ERROR(for_each_chunk(first, count, &buffer, add));
       if (feedback) {
-        round_palette(encoding().bits, whole, *feedback, options_, table, rest.first(group));
+        round_palettes(encoding(), whole, *feedback, options_, these, found);
       } else {
         histogram.collect(&values, &weights);
         const std::vector<uint16_t> fitted = fit_palette(values, weights, encoding().bits);
-        std::copy(fitted.begin(), fitted.end(), table.begin());
+        std::copy(fitted.begin(), fitted.end(), these.begin());
         build_index_map(fitted, index_of_key);
-        for (size_t i = 0; i < group; ++i) rest[i] = index_of_key[keys[i]];
+        for (size_t i = 0; i < found.size(); ++i) found[i] = index_of_key[keys[i]];
       }
-      tables = tables.subspan(entries);
-      rest = rest.subspan(group);
+      tables = tables.subspan(these.size());
+      rest = rest.subspan(found.size());
     }
     pack_bits(codes, encoding().bits, tile->storage[0]);
     return {};

@@ -14,18 +14,27 @@ namespace pome {
 
 namespace {
 
-// The levels that `levels` codes are for, and the refinement that is asked for.
+// The levels of rows, and the refinement that is asked for. Rows that a round leaves alone stay so
+// in the next ones, so its end is the same in any company.
 void round_levels(const Feedback& feedback, std::span<const float> values,
                   std::span<const RowGrid> grids, const RoundingOptions& options,
                   std::span<uint8_t> levels) {
-  constexpr double kWorthwhile = 1e-3;  // of the cost
-  double cost = feedback.round(values, grids, levels);
+  feedback.round(values, grids, levels);
   POME_CHECK(options.rounds == 0 || feedback.form());
-  for (int round = 0; round < options.rounds; ++round) {
-    const double gain = refine_levels(*feedback.form(), values, grids, levels);
-    if (gain < kWorthwhile * cost) break;
-    cost -= gain;
+  for (int round = 0; round < options.rounds; ++round)
+    if (!(refine_levels(*feedback.form(), values, grids, levels) > 0)) break;
+}
+
+std::vector<RowGrid> grids_of(std::span<const uint16_t> tables, size_t entries, size_t group) {
+  std::vector<float> values(tables.size());
+  f16_to_f32(tables, values);
+  std::vector<RowGrid> out;
+  for (size_t at = 0; at < values.size(); at += entries) {
+    const auto levels = std::make_shared<const Levels>(
+        Levels::of_table(std::span<const float>(values).subspan(at, entries)));
+    out.insert(out.end(), group, RowGrid(levels));
   }
+  return out;
 }
 
 }  // namespace
@@ -57,25 +66,32 @@ void round_integers(const Encoding& encoding, std::span<const float> values,
   for (uint8_t& level : found) level = levels->codes[level];
 }
 
-void round_palette(int bits, std::span<const float> values, const Feedback& feedback,
-                   const RoundingOptions& options, std::span<uint16_t> table,
-                   std::span<uint8_t> codes) {
-  const auto width = static_cast<size_t>(feedback.columns());
+void round_palettes(const Encoding& encoding, std::span<const float> values,
+                    const Feedback& feedback, const RoundingOptions& options,
+                    std::span<uint16_t> tables, std::span<uint8_t> codes) {
+  const auto width = static_cast<size_t>(feedback.columns()),
+             group = static_cast<size_t>(encoding.group), entries = size_t{1} << encoding.bits;
   KeyHistogram histogram;
   std::vector<uint16_t> keys(values.size());
   f32_to_f16(values, keys);
   keys_of_f16(keys);
-  for (size_t at = 0; at < keys.size(); at += width)
-    histogram.add(std::span<const uint16_t>(keys).subspan(at, width), feedback.weights());
   std::vector<double> distinct, weights;
-  histogram.collect(&distinct, &weights);
-  const std::vector<uint16_t> fitted = fit_palette(distinct, weights, bits);
-  std::copy(fitted.begin(), fitted.end(), table.begin());
-  std::vector<float> entries(fitted.size());
-  f16_to_f32(fitted, entries);
-  const std::vector<RowGrid> grids(
-      values.size() / width, RowGrid(std::make_shared<const Levels>(Levels::of_table(entries))));
-  round_levels(feedback, values, grids, options, codes);  // which are those of a table
+  for (size_t first = 0, to = 0; first < keys.size(); first += group * width, to += entries) {
+    histogram.clear();
+    for (size_t row = 0; row < group; ++row)
+      histogram.add(std::span<const uint16_t>(keys).subspan(first + row * width, width),
+                    feedback.weights());
+    histogram.collect(&distinct, &weights);
+    const std::vector<uint16_t> fitted = fit_palette(distinct, weights, encoding.bits);
+    std::copy(fitted.begin(), fitted.end(), tables.begin() + static_cast<std::ptrdiff_t>(to));
+  }
+  // Levels are codes.
+  feedback.round(values, grids_of(tables, entries, group), codes);
+  POME_CHECK(options.rounds == 0 || feedback.form());
+  for (int round = 0; round < options.rounds; ++round) {
+    refine_tables(*feedback.form(), feedback.weights(), values, group, codes, tables);
+    refine_levels(*feedback.form(), values, grids_of(tables, entries, group), codes);
+  }
 }
 
 void round_blocks(EncodingKind kind, std::span<const float> values, const Feedback& feedback,

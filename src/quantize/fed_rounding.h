@@ -15,8 +15,8 @@
 namespace pome {
 
 struct RoundingOptions {
-  // Of refinement after rounding (refine.h), each about as long as the rounding; fewer where the
-  // gain gets small. They need feedback that was created with its form.
+  // Of refinement after rounding (refine.h), each about twice as long as the rounding, and with
+  // tables eight times. They need feedback that was created with its form.
   int rounds = 0;
 };
 
@@ -26,10 +26,10 @@ struct RoundingOptions {
 void round_integers(const Encoding& encoding, std::span<const float> values,
                     const Feedback& feedback, const RoundingOptions& options,
                     std::span<uint16_t> scales, std::span<int8_t> codes);
-// One group of kLut: 2^bits binary16 values, strictly ascending, and an index per value.
-void round_palette(int bits, std::span<const float> values, const Feedback& feedback,
-                   const RoundingOptions& options, std::span<uint16_t> table,
-                   std::span<uint8_t> codes);
+// Whole groups of kLut: 2^bits binary16 values of each, strictly ascending, an index per value.
+void round_palettes(const Encoding& encoding, std::span<const float> values,
+                    const Feedback& feedback, const RoundingOptions& options,
+                    std::span<uint16_t> tables, std::span<uint8_t> codes);
 // The blocks of GGUF that can_fit_blocks().
 void round_blocks(EncodingKind kind, std::span<const float> values, const Feedback& feedback,
                   const RoundingOptions& options, std::byte* out);

@@ -11,7 +11,7 @@ namespace {
 
 using Kind = EncodingKind;
 
-enum class Mix : uint8_t { kPlain, kSmall, kMedium, kLarge };
+enum class Mix : uint8_t { kPlain, kSmall, kMedium, kLarge, kPure };
 
 struct Scheme {
   std::string_view name;
@@ -38,6 +38,11 @@ constexpr Scheme kSchemes[] = {
     {"q5_k_s", Kind::kQ5_K, 16, Mix::kSmall},
     {"q5_k_m", Kind::kQ5_K, 17, Mix::kMedium},
     {"q6_k", Kind::kQ6_K, 18},
+    // All matrices alike, embedding and head too: what llama-quantize calls --pure.
+    {"q2_k_pure", Kind::kQ2_K, 10, Mix::kPure},
+    {"q3_k_pure", Kind::kQ3_K, 12, Mix::kPure},
+    {"q4_k_pure", Kind::kQ4_K, 15, Mix::kPure},
+    {"q5_k_pure", Kind::kQ5_K, 17, Mix::kPure},
     {"iq4_nl", Kind::kIQ4_NL, 25},
     {"iq4_xs", Kind::kIQ4_XS, 30},
     {"mxfp4", Kind::kMXFP4, 38},
@@ -261,6 +266,7 @@ class Chooser {
     const Place place = place_of(name);
     const bool head = place == Place::kHead || (facts_.tied && place == Place::kEmbedding);
     if ((head || place == Place::kEmbedding) && embedding_) return *embedding_;
+    if (scheme_.mix == Mix::kPure) return scheme_.base;
     if (head) return head_type(scheme_, constant.data->columns());
     if (scheme_.base == Kind::kMXFP4) {
       const bool experts = constant.data->shape().size() == 3 && holds(name, "_exps.");

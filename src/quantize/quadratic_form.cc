@@ -41,20 +41,21 @@ void QuadraticForm::add_line(int64_t j, float by, int64_t first, int64_t count, 
   if (j >= first && j < first + count) to[j - first] += by * more_[static_cast<size_t>(j)];
 }
 
-double QuadraticForm::cost(std::span<const float> errors) const {
+std::vector<double> QuadraticForm::costs(std::span<const float> errors) const {
   constexpr int64_t kColumns = 256;
   const int64_t n = columns(), rows = static_cast<int64_t>(errors.size()) / n;
-  std::vector<float> gradient_of;
-  double cost = 0;
+  std::vector<float> gradients;
+  std::vector<double> out(static_cast<size_t>(rows), 0.0);
   for (int64_t first = 0; first < n; first += kColumns) {
     const int64_t count = std::min(kColumns, n - first);
-    gradient(errors, first, count, &gradient_of);
+    gradient(errors, first, count, &gradients);
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t j = 0; j < count; ++j)
-        cost += static_cast<double>(gradient_of[static_cast<size_t>(row * count + j)]) *
-                errors[static_cast<size_t>(row * n + first + j)];
+        out[static_cast<size_t>(row)] +=
+            static_cast<double>(gradients[static_cast<size_t>(row * count + j)]) *
+            errors[static_cast<size_t>(row * n + first + j)];
   }
-  return cost;
+  return out;
 }
 
 }  // namespace pome

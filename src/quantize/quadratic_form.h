@@ -24,8 +24,8 @@ class QuadraticForm {
                 std::vector<float>* out) const;
   // to[i] += by * H[j, first + i] for i < count.
   void add_line(int64_t j, float by, int64_t first, int64_t count, float* to) const;
-  // e H e' of all rows.
-  double cost(std::span<const float> errors) const;
+  // e H e' of each row.
+  std::vector<double> costs(std::span<const float> errors) const;
 
  private:
   MomentsPtr moments_;

@@ -223,9 +223,13 @@ Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
     const auto found = statistics.find(constant.name);
     if (found == statistics.end() || !with_feedback(constant.data, {})) continue;
     std::vector<FeedbackPtr> feedback;
-    for (const MomentsPtr& moments : found->second) {
-      FeedbackPtr& one = made[moments.get()];
-      if (moments && !one) {
+    for (const MomentsPtr& known : found->second) {
+      FeedbackPtr& one = made[known.get()];
+      if (known && !one) {
+        // An embedding is in a product where the head is the same table.
+        const MomentsPtr moments = constant.role == Constant::Role::kEmbedding
+                                       ? std::make_shared<const Moments>(moments_of_tied(*known))
+                                       : known;
         auto created =
             options.rounds > 0 ? Feedback::create_with_form(moments) : Feedback::create(*moments);
         if (!created.ok()) return Status(created.status()).at("tensor " + constant.name);

@@ -1,7 +1,10 @@
 #include "quantize/refine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
+
+#include "tensor/half.h"
 
 namespace pome {
 
@@ -52,6 +55,104 @@ double refine_levels(const QuadraticForm& form, std::span<const float> values,
     }
   }
   return -change;
+}
+
+namespace {
+
+// Sums over the elements of a group, by entry of its table.
+struct Entries {
+  std::vector<double> gradients, weights;
+};
+
+// What entries would move by, were a column's error nobody else's concern.
+std::vector<double> steps_of(const Entries& sums) {
+  std::vector<double> out;
+  for (size_t i = 0; i < sums.gradients.size(); ++i)
+    out.push_back(sums.weights[i] > 0 ? sums.gradients[i] / sums.weights[i] : 0.0);
+  return out;
+}
+
+// The table moved; empty where that does not leave it strictly ascending.
+std::vector<uint16_t> moved(std::span<const uint16_t> table, const std::vector<double>& steps,
+                            double by) {
+  std::vector<uint16_t> out;
+  float last = 0;
+  for (size_t i = 0; i < table.size(); ++i) {
+    const auto value = static_cast<float>(f16_to_f32(table[i]) + by * steps[i]);
+    if (!(std::fabs(value) <= 65504)) return {};
+    out.push_back(f32_to_f16(value));
+    const float now = f16_to_f32(out.back());
+    if (i > 0 && !(now > last)) return {};
+    last = now;
+  }
+  return out;
+}
+
+// values - table[level], of the rows of all groups.
+std::vector<float> errors_of(std::span<const float> values, std::span<const uint8_t> levels,
+                             std::span<const uint16_t> tables, size_t elements) {
+  const size_t entries = tables.size() / (values.size() / elements);
+  std::vector<float> table(tables.size()), out(values.begin(), values.end());
+  f16_to_f32(tables, table);
+  for (size_t i = 0; i < out.size(); ++i) out[i] -= table[i / elements * entries + levels[i]];
+  return out;
+}
+
+std::vector<double> by_group(const std::vector<double>& costs, size_t group) {
+  std::vector<double> out(costs.size() / group, 0.0);
+  for (size_t row = 0; row < costs.size(); ++row) out[row / group] += costs[row];
+  return out;
+}
+
+}  // namespace
+
+double refine_tables(const QuadraticForm& form, std::span<const float> weights,
+                     std::span<const float> values, size_t group, std::span<const uint8_t> levels,
+                     std::span<uint16_t> tables) {
+  const auto n = static_cast<size_t>(form.columns());
+  const size_t elements = group * n, groups = values.size() / elements;
+  const size_t entries = tables.size() / groups;
+  const std::vector<float> errors = errors_of(values, levels, tables, elements);
+  const std::vector<double> before = by_group(form.costs(errors), group);
+  std::vector<Entries> sums(groups, {std::vector<double>(entries), std::vector<double>(entries)});
+  std::vector<float> gradients;
+  for (size_t first = 0; first < n; first += kColumns) {
+    const size_t count = std::min<size_t>(kColumns, n - first);
+    form.gradient(errors, static_cast<int64_t>(first), static_cast<int64_t>(count), &gradients);
+    for (size_t row = 0; row < groups * group; ++row)
+      for (size_t j = 0; j < count; ++j) {
+        Entries& to = sums[row / group];
+        const size_t level = levels[row * n + first + j];
+        to.gradients[level] += static_cast<double>(gradients[row * count + j]);
+        to.weights[level] += static_cast<double>(weights[first + j]);
+      }
+  }
+  // The best length: what falls, first order, over what rises, second order.
+  std::vector<std::vector<double>> steps;
+  for (const Entries& one : sums) steps.push_back(steps_of(one));
+  std::vector<float> direction(values.size());
+  for (size_t i = 0; i < direction.size(); ++i)
+    direction[i] = static_cast<float>(steps[i / elements][levels[i]]);
+  const std::vector<double> rises = by_group(form.costs(direction), group);
+  std::vector<uint16_t> tried(tables.begin(), tables.end());
+  for (size_t g = 0; g < groups; ++g) {
+    double falls = 0;
+    for (size_t i = 0; i < entries; ++i) falls += steps[g][i] * sums[g].gradients[i];
+    if (!(rises[g] > 0)) continue;
+    const std::vector<uint16_t> other =
+        moved(tables.subspan(g * entries, entries), steps[g], falls / rises[g]);
+    std::copy(other.begin(), other.end(), tried.begin() + static_cast<std::ptrdiff_t>(g * entries));
+  }
+  const std::vector<double> after =
+      by_group(form.costs(errors_of(values, levels, tried, elements)), group);
+  double gain = 0;
+  for (size_t g = 0; g < groups; ++g) {
+    if (!(after[g] < before[g])) continue;
+    gain += before[g] - after[g];
+    std::copy_n(tried.begin() + static_cast<std::ptrdiff_t>(g * entries), entries,
+                tables.begin() + static_cast<std::ptrdiff_t>(g * entries));
+  }
+  return gain;
 }
 
 }  // namespace pome

@@ -1,8 +1,9 @@
-// What is still to be had when rows are rounded: levels, one column at a time, against what all
-// other columns leave (coordinate descent). No step makes e H e' larger.
+// What is still to be had when rows are rounded. Levels, one column at a time, against what all
+// other columns leave (coordinate descent); tables, by a step down the gradient of their entries as
+// long as the form itself says. No step makes e H e' larger.
 //
-// Columns come in blocks, whose gradients e H are one matrix product of all rows. Rows are
-// independent of each other. Thread safety: pure functions.
+// Columns come in blocks, whose gradients e H are one matrix product of all rows. Rows, and groups
+// of rows that share a table, are independent of each other. Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -16,5 +17,10 @@ namespace pome {
 // One round over all columns. Gives by how much e H e' of all rows fell.
 double refine_levels(const QuadraticForm& form, std::span<const float> values,
                      std::span<const RowGrid> grids, std::span<uint8_t> levels);
+// Moves the entries of the tables of groups of `group` rows each, whose levels stay; `weights`: how
+// much columns count, about. Tables stay binary16 and strictly ascending.
+double refine_tables(const QuadraticForm& form, std::span<const float> weights,
+                     std::span<const float> values, size_t group, std::span<const uint8_t> levels,
+                     std::span<uint16_t> tables);
 
 }  // namespace pome

@@ -11,10 +11,10 @@ namespace pome {
 
 struct Moments {
   int64_t columns = 0, tokens = 0;
-  std::vector<float> second =
-      {};  // [K, K]: mean of x x', symmetric; empty: only the diagonal is known
-  std::vector<float> diagonal = {};  // [K]: of it; may be empty where `second` is not
-  std::vector<float> mean = {};      // [K]: of x; may be empty
+  // [K, K]: mean of x x', symmetric. Empty where only the diagonal [K] is known, which may be empty
+  // otherwise.
+  std::vector<float> second = {}, diagonal = {};
+  std::vector<float> mean = {};  // [K]: of x; may be empty
 
   // Of x - mean: what is left to make good where a bias takes the mean error.
   Moments centred() const;
