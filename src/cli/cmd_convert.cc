@@ -20,6 +20,41 @@ Json describe_errors(const ConvertReport& report) {
   return out;
 }
 
+Json describe_activations(const ConvertReport& report) {
+  Json out = Json::array();
+  for (const ActivationValue& value : report.activations) {
+    const ActivationChoice& choice = value.choice;
+    out.push_back({{"weights", value.weights},
+                   {"int8", choice.grid.has_value()},
+                   {"range", to_string(choice.method)},
+                   {"scale", choice.grid ? choice.grid->scale : 0},
+                   {"zero_point", choice.grid ? choice.grid->zero_point : 0},
+                   {"affine", choice.grid && choice.grid->is_affine},
+                   {"relative_error", choice.error.all},
+                   {"typical_error", choice.error.typical},
+                   {"reason", choice.reason}});
+  }
+  return out;
+}
+
+// How many values are told in eight bits, and what is special about which.
+std::string describe_activation_lines(const ConvertReport& report) {
+  if (report.activations.empty()) return {};
+  int64_t told = 0;
+  std::string special;
+  for (const ActivationValue& value : report.activations) {
+    const ActivationChoice& choice = value.choice;
+    told += choice.grid ? 1 : 0;
+    if (!choice.reason.empty())
+      special += "  activations      " + value.weights.front() + " reads " +
+                 (choice.grid ? "int8 (" + std::string(to_string(choice.method)) + ")" : "f16") +
+                 ": " + choice.reason + "\n";
+  }
+  return "  activations      " + std::to_string(told) + " of " +
+         std::to_string(report.activations.size()) + " values that int8 weights read are int8\n" +
+         special;
+}
+
 std::string describe_worst(const ConvertReport& report) {
   const auto worst = std::max_element(report.errors.begin(), report.errors.end(),
                                       [](const TensorError& a, const TensorError& b) {
@@ -75,6 +110,7 @@ Status run(App& app, ConvertOptions options) {
                     {"tensors", describe_errors(report)},
                     {"kept_integers", kept},
                     {"calibrated_tokens", report.calibrated_tokens},
+                    {"activations", describe_activations(report)},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -101,6 +137,7 @@ Status run(App& app, ConvertOptions options) {
   text += describe_worst(report);
   if (report.calibrated_tokens > 0)
     text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens\n";
+  text += describe_activation_lines(report);
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
@@ -132,6 +169,12 @@ void add_convert(App& app) {
   command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
       ->capture_default_str()
       ->check(positive());
+  command->add_option("--activations", c.activations,
+                      "coreml: int8 for what int8 weights read (needs --calibrate)");
+  command
+      ->add_option("--activation-range", c.activation_range,
+                   "of --activations: minmax, percentile or entropy")
+      ->capture_default_str();
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");

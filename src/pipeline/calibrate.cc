@@ -8,6 +8,7 @@
 #include "base/thread_pool.h"
 #include "engine/engine.h"
 #include "kernels/gemm/gemm.h"
+#include "pipeline/weight_inputs.h"
 
 namespace pome {
 
@@ -58,48 +59,16 @@ class Sums {
 
 // The value that several weights read, and whose sums they share.
 struct Slot {
-  std::string first;  // the weight that counts
-  int64_t columns = 0, experts = 1;
-  std::vector<std::string> weights;
+  WeightInput input;
   std::vector<Sums> sums;  // by expert; empty: left out
   uint64_t bytes() const {
-    return static_cast<uint64_t>(columns * columns * experts) * sizeof(float);
+    return static_cast<uint64_t>(input.columns * input.columns * input.experts) * sizeof(float);
   }
 };
 
 std::vector<Slot> find_slots(const Graph& graph) {
-  std::vector<const Node*> producer(graph.values.size(), nullptr);
-  for (const Node& node : graph.nodes) producer[static_cast<size_t>(node.result)] = &node;
-  const auto constant = [&](ValueId id) -> const Constant* {
-    const Node* const node = producer[static_cast<size_t>(id)];
-    const auto* op = node ? std::get_if<ConstantOp>(&node->op) : nullptr;
-    return op ? &graph.constants[static_cast<size_t>(op->constant)] : nullptr;
-  };
   std::vector<Slot> out;
-  enum class Reader { kProduct, kExpertsIn, kExpertsOut };
-  std::map<std::pair<ValueId, Reader>, size_t> of_value;
-  const auto add = [&](ValueId value, Reader reader, ValueId weight) {
-    const Constant* const found = constant(weight);
-    if (!found) return;
-    const auto [at, made] = of_value.try_emplace({value, reader}, out.size());
-    const Shape& shape = found->data->shape();
-    if (made)
-      out.push_back(
-          {found->name, found->data->columns(), shape.size() == 3 ? shape[0] : 1, {}, {}});
-    out[at->second].weights.push_back(found->name);
-  };
-  for (const Node& node : graph.nodes) {
-    if (std::holds_alternative<LinearOp>(node.op))
-      add(node.operands[0], Reader::kProduct, node.operands[1]);
-    if (const auto* matmul = std::get_if<MatMulOp>(&node.op);
-        matmul && matmul->transpose_y && graph.type(node.operands[1]).shape.size() == 2)
-      add(node.operands[0], Reader::kProduct, node.operands[1]);
-    if (const auto* moe = std::get_if<MoeOp>(&node.op)) {
-      for (size_t i = 2; i < moe->down(); ++i)
-        add(node.result, Reader::kExpertsIn, node.operands[i]);
-      add(node.result, Reader::kExpertsOut, node.operands[moe->down()]);
-    }
-  }
+  for (WeightInput& input : weight_inputs(graph)) out.push_back({std::move(input), {}});
   return out;
 }
 
@@ -108,7 +77,7 @@ class Collector final : public ActivationObserver {
   Collector(std::vector<Slot> slots, kernels::PanelKernel panel, int threads)
       : slots_(std::move(slots)), panel_(panel), pool_(threads) {
     for (Slot& slot : slots_)
-      if (!slot.sums.empty()) by_first_[slot.first] = &slot;
+      if (!slot.sums.empty()) by_first_[slot.input.first] = &slot;
   }
   void see(const std::string& weight, int64_t expert, const float* x, int64_t rows) override {
     const auto found = by_first_.find(weight);
@@ -134,20 +103,20 @@ int64_t take_memory(std::vector<Slot>* slots, uint64_t most_bytes) {
   uint64_t taken = 0;
   for (Slot* slot : order) {
     if (slot->bytes() > most_bytes - taken) {
-      left_out += static_cast<int64_t>(slot->weights.size());
+      left_out += static_cast<int64_t>(slot->input.weights.size());
       continue;
     }
     taken += slot->bytes();
-    for (int64_t e = 0; e < slot->experts; ++e) slot->sums.emplace_back(slot->columns);
+    for (int64_t e = 0; e < slot->input.experts; ++e) slot->sums.emplace_back(slot->input.columns);
   }
   return left_out;
 }
 
-Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window,
+Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window, const char* stage,
                 const WorkContext& work) {
   const auto vocab = static_cast<size_t>(runner.info().vocab_size);
   std::vector<float> logits(static_cast<size_t>(kPiece) * vocab);
-  if (work.progress) work.progress->begin("calibrate", ids.size(), "tokens");
+  if (work.progress) work.progress->begin(stage, ids.size(), "tokens");
   for (size_t begin = 0; begin < ids.size();) {
     const size_t place = begin % static_cast<size_t>(window);
     if (place == 0) POME_RETURN_IF_ERROR(runner.truncate(0));
@@ -163,33 +132,44 @@ Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window,
   return {};
 }
 
+Status check_length(std::span<const int32_t> ids) {
+  if (ids.size() >= 2) return {};
+  return usage_error("the calibration text has " + std::to_string(ids.size()) +
+                     " tokens, at least 2 are needed");
+}
+
 }  // namespace
+
+Status observe_text(const Graph& graph, std::span<const int32_t> ids, int64_t window,
+                    std::shared_ptr<ActivationObserver> observer, const char* stage,
+                    const WorkContext& work) {
+  POME_RETURN_IF_ERROR(check_length(ids));
+  PlanOptions options;
+  options.threads = work.threads;
+  options.capacity = std::min<int64_t>(window, graph.info.max_position_embeddings);
+  options.chunk = kPiece;
+  options.observer = std::move(observer);
+  POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, options, work));
+  POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
+  return run_text(*runner, ids, options.capacity, stage, work);
+}
 
 Result<Calibration> calibrate(const Graph& graph, std::span<const int32_t> ids,
                               const CalibrationOptions& options, const WorkContext& work) {
-  if (ids.size() < 2)
-    return usage_error("the calibration text has " + std::to_string(ids.size()) +
-                       " tokens, at least 2 are needed");
+  POME_RETURN_IF_ERROR(check_length(ids));
   Calibration out;
   std::vector<Slot> slots = find_slots(graph);
   out.left_out = take_memory(&slots, options.most_bytes);
-  PlanOptions plan_options;
-  plan_options.threads = work.threads;
-  plan_options.capacity = std::min<int64_t>(options.window, graph.info.max_position_embeddings);
-  plan_options.chunk = kPiece;
   POME_ASSIGN_OR_RETURN(const Isa isa, selected_isa());
   const auto collector =
       std::make_shared<Collector>(std::move(slots), kernels::choose_panel(isa), work.threads);
-  plan_options.observer = collector;
-  POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, plan_options, work));
-  POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
-  POME_RETURN_IF_ERROR(run_text(*runner, ids, plan_options.capacity, work));
+  POME_RETURN_IF_ERROR(observe_text(graph, ids, options.window, collector, "calibrate", work));
   out.tokens = static_cast<int64_t>(ids.size());
   for (Slot& slot : collector->slots()) {
     std::vector<MomentsPtr> moments;
     for (Sums& sums : slot.sums) moments.push_back(sums.take());
     if (moments.empty()) continue;
-    for (const std::string& weight : slot.weights) out.statistics[weight] = moments;
+    for (const std::string& weight : slot.input.weights) out.statistics[weight] = moments;
   }
   return out;
 }

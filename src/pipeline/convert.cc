@@ -19,7 +19,8 @@ namespace {
 std::string scheme_of(const ConvertOptions& options) {
   return options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
          (options.imatrix.empty() ? "" : "+imatrix") +
-         (options.calibrate.empty() ? "" : "+calibrated");
+         (options.calibrate.empty() ? "" : "+calibrated") +
+         (options.activations.empty() ? "" : "+activations:" + options.activations);
 }
 
 // Null where the checkpoint has none.
@@ -33,9 +34,8 @@ Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& sou
   return Tokenizer::create(source);
 }
 
-Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* tokenizer,
-                                           const ConvertOptions& options, const WorkContext& work,
-                                           ConvertReport* report) {
+Result<std::vector<int32_t>> calibration_ids(const Tokenizer* tokenizer,
+                                             const ConvertOptions& options) {
   if (!tokenizer)
     return usage_error("--calibrate needs a tokenizer, which the checkpoint does not have")
         .in(options.calibrate);
@@ -46,6 +46,12 @@ Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* 
   std::vector<int32_t> ids =
       tokenizer->encode(std::string_view(text).substr(0, wanted * kTokenBytes));
   ids.resize(std::min(ids.size(), wanted));
+  return ids;
+}
+
+Result<ActivationStatistics> statistics_of(const Graph& graph, std::span<const int32_t> ids,
+                                           const ConvertOptions& options, const WorkContext& work,
+                                           ConvertReport* report) {
   auto made = calibrate(graph, ids, {}, work);
   if (!made.ok()) return Status(made.status()).in(options.calibrate);
   report->calibrated_tokens = made->tokens;
@@ -89,15 +95,25 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
+  Int8Activations activations;
   if (!options.calibrate.empty()) {
     // The same encodings, other roundings: long work, so all that can be refused was before it.
+    POME_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                          calibration_ids(tokenizer.get(), options));
     POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
-                          statistics_of(graph, tokenizer.get(), options, work, &report));
+                          statistics_of(graph, ids, options, work, &report));
     POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, statistics, &report));
+    if (!options.activations.empty()) {
+      POME_ASSIGN_OR_RETURN(activations,
+                            int8_activations(graph, quantized.graph, ids,
+                                             *parse_range_method(options.activation_range), work));
+    }
   }
   report.tensors = std::move(quantized.tensors);
-  const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options),
-                      digest,          report.context, report.chunk,    kv.tokens};
+  report.activations = std::move(activations.values);
+  const Source source{quantized.graph,    checkpoint, tokenizer.get(),
+                      scheme_of(options), digest,     report.context,
+                      report.chunk,       kv.tokens,  std::move(activations.grids)};
   POME_ASSIGN_OR_RETURN(const Written written,
                         target->write(source, options, staged->path(), work, &report));
   report.exported = written.exported;

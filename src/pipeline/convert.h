@@ -12,6 +12,7 @@
 #include "export/gguf.h"
 #include "export/onnx.h"
 #include "formats/kv_sidecars.h"
+#include "pipeline/activations.h"
 #include "quantize/quantize.h"
 
 namespace pome {
@@ -40,6 +41,9 @@ struct ConvertOptions {
   // A text whose activations tell the rounding what matters; "": none. Of coreml and onnx.
   std::string calibrate;
   int64_t calibrate_tokens = 8192;  // of that text, at most
+  // "" or, for coreml, "int8": what int8 weights read is rounded to eight bits, in the range that
+  // "minmax", "percentile" or "entropy" finds.
+  std::string activations, activation_range = "percentile";
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
@@ -53,7 +57,8 @@ struct ConvertReport {
   PackagingSummary packaging;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
-  std::vector<TensorError> errors;  // gguf, mlc, onnx: what rounding cost each weight
+  std::vector<ActivationValue> activations;  // what became of the values that int8 weights read
+  std::vector<TensorError> errors;           // gguf, mlc, onnx: what rounding cost each weight
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  // what the target's runtime needs
 };

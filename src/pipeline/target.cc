@@ -42,6 +42,20 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
   return {};
 }
 
+Status check_activations(const TargetRow& row, const ConvertOptions& options) {
+  if (!parse_range_method(options.activation_range))
+    return usage_error("--activation-range '" + options.activation_range +
+                       "' is none of minmax percentile entropy");
+  if (options.activations.empty()) return {};
+  if (!row.activations) return usage_error("--activations is for --to coreml");
+  if (options.activations != "int8")
+    return usage_error("--activations '" + options.activations + "' must be int8");
+  if (options.calibrate.empty())
+    return usage_error("--activations int8 needs a text to see activations of")
+        .hint("name one with --calibrate");
+  return {};
+}
+
 }  // namespace
 
 std::string join(const std::vector<std::string>& names) {
@@ -57,6 +71,7 @@ std::span<const TargetRow> target_rows() {
        .caches = {"fixed", "dynamic"},
        .cache_value_bytes = 2,
        .calibrates = true,
+       .activations = true,
        .make = coreml_writer},
       {.target = Target::kOnnx,
        .weights = "int4",
@@ -92,6 +107,7 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
     return usage_error("--imatrix is for --to gguf").in(options.imatrix);
   if (!row->calibrates && !options.calibrate.empty())
     return usage_error("--calibrate is for --to coreml and --to onnx").in(options.calibrate);
+  POME_RETURN_IF_ERROR(check_activations(*row, options));
   if (*target != Target::kGguf && options.output.ends_with(".gguf"))
     return usage_error("an output that ends in .gguf is a GGUF file")
         .in(options.output)

@@ -41,8 +41,10 @@ class CoremlOracle : public ::testing::Test {
   }
 
   void check(const Graph& graph, const std::string& name, int64_t context = 24, int64_t chunk = 8,
-             CoremlOptions::Caches caches = CoremlOptions::Caches::kState) {
+             CoremlOptions::Caches caches = CoremlOptions::Caches::kState,
+             std::map<std::string, ActivationGrid> activations = {}) {
     CoremlOptions options;
+    options.activations = std::move(activations);
     options.caches = caches;
     options.places = context / 2;
     options.context = context;
@@ -81,6 +83,21 @@ TEST_F(CoremlOracle, TinyModels) {
   options.encoding = Encoding::lut(3, 16);
   check(tiny_graph(options), "lut3_sinks_softcap");
   check(decompose(tiny_graph(options)), "primitives");
+}
+
+TEST_F(CoremlOracle, Int8Activations) {
+  TinyOptions options;
+  options.bias = true;
+  options.encoding = Encoding::int_blocks(8, 32);
+  const Graph graph = tiny_graph(options);
+  std::map<std::string, ActivationGrid> grids;
+  for (const Constant& constant : graph.constants)
+    grids[constant.name] = constant.name.ends_with("down.weight")
+                               ? ActivationGrid{0.03125f, 40, true}
+                               : ActivationGrid{0.0625f, 0, false};
+  using Caches = CoremlOptions::Caches;
+  check(graph, "w8a8", 24, 8, Caches::kState, grids);
+  check(graph, "w8a8_step", 24, 1, Caches::kFixed, grids);
 }
 
 TEST_F(CoremlOracle, DecodeSteps) {
