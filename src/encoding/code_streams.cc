@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <span>
+#include <vector>
 
 #include "tensor/half.h"
 #include "tensor/tensor.h"
@@ -66,6 +67,59 @@ void decode_lut_stream(const std::byte* indices, int bits, int64_t count, int64_
         }
         for (int64_t i = 0; i < size; ++i) out[first + i] = table[index[i]];
       });
+}
+
+void decode_vectors(const Encoding& encoding, int64_t rows, int64_t columns,
+                    std::span<const std::byte> indices, std::span<const std::byte> tables,
+                    float* out) {
+  const auto width = static_cast<size_t>(encoding.vector), k = static_cast<size_t>(columns);
+  const size_t floats = (size_t{1} << encoding.bits) * width;
+  std::vector<uint8_t> row(k);
+  std::vector<uint16_t> halves(floats);
+  std::vector<float> table(floats);
+  int64_t loaded = -1;
+  for (int64_t r = 0; r < rows; r += encoding.vector) {
+    if (const int64_t wanted = r / encoding.group; wanted != loaded) {
+      std::memcpy(halves.data(), tables.data() + static_cast<size_t>(wanted) * floats * 2,
+                  floats * 2);
+      f16_to_f32(std::span<const uint16_t>(halves), std::span<float>(table));
+      loaded = wanted;
+    }
+    unpack_bits(indices, encoding.bits, r / encoding.vector * columns, row);
+    float* const to = out + r * columns;
+    for (size_t v = 0; v < width; ++v)
+      for (size_t c = 0; c < k; ++c) to[v * k + c] = table[row[c] * width + v];
+  }
+}
+
+bool decode_sparse(const Encoding& encoding, int64_t rows, int64_t columns,
+                   std::span<const std::span<const std::byte>> parts, float* out) {
+  const auto keep = static_cast<size_t>(encoding.keep), k = static_cast<size_t>(columns);
+  const int bits = encoding.bits, sign = 1 << (bits > 0 ? bits - 1 : 0);
+  std::vector<uint8_t> mask(k), codes(keep);
+  for (int64_t r = 0; r < rows; ++r, out += columns) {
+    unpack_bits(parts[0], 1, r * columns, mask);
+    if (static_cast<size_t>(std::count(mask.begin(), mask.end(), uint8_t{1})) != keep) return false;
+    const int64_t first = r * encoding.keep;
+    if (bits > 0) unpack_bits(parts[1], bits, first, codes);
+    const int64_t table = bits > 0 && encoding.group > 0 ? (r / encoding.group) << bits : 0;
+    size_t next = 0;
+    for (size_t c = 0; c < k; ++c) {
+      out[c] = 0;
+      if (mask[c] == 0) continue;
+      const size_t at = next++;
+      if (encoding.kind == EncodingKind::kSparseF16) {
+        out[c] = half_at(parts[1].data(), first + static_cast<int64_t>(at));
+      } else if (encoding.kind == EncodingKind::kSparseInt) {
+        out[c] =
+            half_at(parts[2].data(), (r * columns + static_cast<int64_t>(c)) / encoding.block) *
+            static_cast<float>((codes[at] ^ sign) - sign);
+      } else {
+        out[c] = half_at(parts[2].data(), table + codes[at]);
+      }
+    }
+  }
+  return true;
 }
 
 }  // namespace pome

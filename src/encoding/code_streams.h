@@ -4,6 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+
+#include "encoding/encoding.h"
 
 namespace pome {
 
@@ -13,5 +16,13 @@ void decode_int_stream(const std::byte* codes, int bits, int64_t count, int64_t 
 // out[i] = table[i / per_table][index[i]]; tables are binary16, 2^bits entries each.
 void decode_lut_stream(const std::byte* indices, int bits, int64_t count, int64_t per_table,
                        const std::byte* tables, float* out);
+
+// Rows of indices, each of which stands for `vector` rows of values.
+void decode_vectors(const Encoding& encoding, int64_t rows, int64_t columns,
+                    std::span<const std::byte> indices, std::span<const std::byte> tables,
+                    float* out);
+// False where a row of the mask has not as many ones as values are kept.
+bool decode_sparse(const Encoding& encoding, int64_t rows, int64_t columns,
+                   std::span<const std::span<const std::byte>> parts, float* out);
 
 }  // namespace pome
