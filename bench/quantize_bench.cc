@@ -132,6 +132,71 @@ BENCHMARK_CAPTURE(palette, coarse512_f32, KMeansMethod::kCoarse, 512, false)
     ->Arg(6);
 BENCHMARK_CAPTURE(palette, coarse512_bf16, KMeansMethod::kCoarse, 512, true)->Arg(4);
 
+// Second moments of activations of columns of different size, and directions of falling weight.
+Moments some_moments(int64_t columns) {
+  constexpr int64_t kDirections = 32;
+  Moments out{columns, 8 * columns, std::vector<float>(static_cast<size_t>(columns * columns))};
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> mix(static_cast<size_t>(kDirections * columns));
+  for (int64_t i = 0; i < columns; ++i) {
+    const float size = std::exp(0.5f * normal(random));
+    for (int64_t k = 0; k < kDirections; ++k)
+      mix[static_cast<size_t>(kDirections * i + k)] =
+          size * normal(random) / std::sqrt(1 + static_cast<float>(k));
+  }
+  for (int64_t i = 0; i < columns; ++i)
+    for (int64_t j = 0; j < columns; ++j) {
+      float sum = i == j ? 1.0f : 0.0f;
+      for (int64_t k = 0; k < kDirections; ++k)
+        sum += mix[static_cast<size_t>(kDirections * i + k)] *
+               mix[static_cast<size_t>(kDirections * j + k)];
+      out.second[static_cast<size_t>(i * columns + j)] = sum;
+    }
+  return out;
+}
+
+// U D U' of H; the counter is 10^9 multiplications a second, n^3 / 6 of them.
+void factor(benchmark::State& state) {
+  const int64_t n = state.range(0);
+  const Moments moments = some_moments(n);
+  for (auto _ : state) benchmark::DoNotOptimize(Feedback::create(moments));
+  state.counters["GMAC/s"] =
+      benchmark::Counter(static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) /
+                             6e9 * static_cast<double>(state.iterations()),
+                         benchmark::Counter::kIsRate);
+}
+BENCHMARK(factor)->Arg(1024)->Arg(2048)->Arg(4096)->Arg(8192)->Unit(benchmark::kMillisecond);
+
+// Rows of int4, the largest value of a block at 7, rounded with feedback.
+void feedback(benchmark::State& state) {
+  const int64_t n = state.range(0), rows = state.range(1);
+  const auto made = Feedback::create(some_moments(n));
+  const std::vector<float> values = llm_like(rows, n, 6);
+  const auto levels = std::make_shared<const Levels>(Levels::of_integers(-8, 7, 0));
+  std::vector<RowGrid> grids;
+  for (size_t at = 0; at < values.size(); at += static_cast<size_t>(n)) {
+    std::vector<float> scales(static_cast<size_t>(n / 32));
+    for (size_t i = 0; i < static_cast<size_t>(n); ++i)
+      scales[i / 32] = std::max(scales[i / 32], std::fabs(values[at + i]) / 7);
+    grids.emplace_back(levels, 32, std::move(scales), std::vector<float>());
+  }
+  std::vector<uint8_t> codes(values.size());
+  for (auto _ : state) benchmark::DoNotOptimize((*made)->round(values, grids, codes));
+  report(state, rows * n);
+  state.counters["GMAC/s"] =
+      benchmark::Counter(static_cast<double>(rows * n) * static_cast<double>(n) / 2e9 *
+                             static_cast<double>(state.iterations()),
+                         benchmark::Counter::kIsRate);
+}
+BENCHMARK(feedback)
+    ->Args({1024, 256})
+    ->Args({2048, 128})
+    ->Args({4096, 128})
+    ->Args({8192, 64})
+    ->Args({8192, 128})
+    ->Unit(benchmark::kMillisecond);
+
 // What the range of codes and the sign of the scale buy: mean squared error over that of codes
 // [-7, 7], in percent.
 void int4_range(benchmark::State& state, CodeRange range) {

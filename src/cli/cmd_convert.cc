@@ -165,7 +165,7 @@ void add_convert(App& app) {
                       "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option("--calibrate", c.calibrate,
-                      "coreml, onnx: a text whose activations tell the rounding what matters");
+                      "a text whose activations tell the rounding what matters");
   command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
       ->capture_default_str()
       ->check(positive());

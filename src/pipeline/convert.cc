@@ -83,7 +83,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   const std::string digest = tokenizer ? tokenizer->digest() : "";
-  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, {}, &report));
+  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
   POME_RETURN_IF_ERROR(check_replaceable(options));
@@ -102,7 +102,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                           calibration_ids(tokenizer.get(), options));
     POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
                           statistics_of(graph, ids, options, work, &report));
-    POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, statistics, &report));
+    POME_RETURN_IF_ERROR(apply_feedback(&quantized.graph, statistics));
     if (!options.activations.empty()) {
       POME_ASSIGN_OR_RETURN(activations,
                             int8_activations(graph, quantized.graph, ids,

@@ -70,7 +70,6 @@ std::span<const TargetRow> target_rows() {
        .weights = "int4",
        .caches = {"fixed", "dynamic"},
        .cache_value_bytes = 2,
-       .calibrates = true,
        .activations = true,
        .make = coreml_writer},
       {.target = Target::kOnnx,
@@ -80,7 +79,6 @@ std::span<const TargetRow> target_rows() {
        .caches = {"dynamic"},
        .cache_value_bytes = 4,
        .blocks = true,
-       .calibrates = true,
        .make = onnx_writer},
       {.target = Target::kGguf, .weights = "q4_k_m", .importance = true, .make = gguf_writer},
       {.target = Target::kMlc, .weights = "q4f16_1", .chunk = 2048, .make = mlc_writer},
@@ -105,8 +103,6 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
                        ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
   if (!row->importance && !options.imatrix.empty())
     return usage_error("--imatrix is for --to gguf").in(options.imatrix);
-  if (!row->calibrates && !options.calibrate.empty())
-    return usage_error("--calibrate is for --to coreml and --to onnx").in(options.calibrate);
   POME_RETURN_IF_ERROR(check_activations(*row, options));
   if (*target != Target::kGguf && options.output.ends_with(".gguf"))
     return usage_error("an output that ends in .gguf is a GGUF file")
@@ -130,8 +126,8 @@ Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOpt
 }
 
 Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOptions&,
-                                         const ActivationStatistics& statistics, ConvertReport*) {
-  return pome::quantize(graph, recipe_, statistics);
+                                         ConvertReport*) {
+  return pome::quantize(graph, recipe_);
 }
 
 uint64_t TargetWriter::stored_bytes(const Graph& quantized) const {

@@ -45,9 +45,9 @@ class TargetWriter {
   // chunks, at most 4096 tokens.
   virtual Result<Graph> build(const Checkpoint& checkpoint, const ConvertOptions& options,
                               ConvertReport* report);
-  // By default as the recipe says.
+  // By default as the recipe says. What is written may have been rounded another way since.
   virtual Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
-                                     const ActivationStatistics& statistics, ConvertReport* report);
+                                     ConvertReport* report);
   // Of the weights in the output; by default each constant once.
   virtual uint64_t stored_bytes(const Graph& quantized) const;
   // `path`: the staged folder, or the file itself where it is one_file().
@@ -74,7 +74,6 @@ struct TargetRow {
   int64_t cache_value_bytes = 2;  // of a number in a cache, where its runtime chooses no other
   bool blocks = false;            // --block
   bool importance = false;        // --imatrix
-  bool calibrates = false;        // --calibrate
   bool activations = false;       // --activations
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };

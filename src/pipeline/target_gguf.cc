@@ -63,11 +63,12 @@ class GgufTarget final : public TargetWriter {
   }
 
   Result<Quantized> quantize(const Graph& graph, const ConvertOptions& options,
-                             const ActivationStatistics&, ConvertReport* report) override {
+                             ConvertReport* report) override {
     std::optional<std::string_view> embedding;
     if (options.embedding) embedding = *options.embedding;
     POME_ASSIGN_OR_RETURN(GgufQuantized chosen,
-                          quantize_for_gguf(graph, options.weights, embedding, importance_));
+                          quantize_for_gguf(graph, options.weights, embedding, importance_,
+                                            !options.calibrate.empty()));
     report->warnings.insert(report->warnings.end(), chosen.warnings.begin(), chosen.warnings.end());
     file_type_ = chosen.file_type;
     return std::move(chosen.quantized);

@@ -218,8 +218,7 @@ class MlcTarget final : public TargetWriter {
     return build_graph(checkpoint, {model_.context});
   }
 
-  Result<Quantized> quantize(const Graph& graph, const ConvertOptions&, const ActivationStatistics&,
-                             ConvertReport*) override {
+  Result<Quantized> quantize(const Graph& graph, const ConvertOptions&, ConvertReport*) override {
     Quantized out{graph, {}};
     parts_ = choose_all(&out.graph, scheme_, &out.tensors);
     return out;
@@ -235,6 +234,11 @@ class MlcTarget final : public TargetWriter {
   Result<Written> write(const Source& source, const ConvertOptions& options,
                         const std::string& path, const WorkContext& work,
                         ConvertReport* report) override {
+    // What is not padded is stored as the graph has it, which calibration may have rounded anew.
+    for (MlcPart& part : parts_) {
+      const ConstantDataPtr& data = source.graph.constants[part.constant].data;
+      if (data->columns() == part.stored->columns()) part.stored = data;
+    }
     // First, so that the folder is a checkpoint when it is opened again.
     POME_RETURN_IF_ERROR(write_tokenizer_files(source.checkpoint, path));
     POME_RETURN_IF_ERROR(io::write_file(path + "/config.json", dump_json(model_.config, 2) + "\n"));

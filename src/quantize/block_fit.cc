@@ -133,8 +133,7 @@ struct CodeTable {
   }
 };
 
-void pack_lane(EncodingKind kind, const CodeTable& table, const LaneFit& fit, int lane,
-               std::byte* out) {
+BlockCodes codes_of_lane(EncodingKind kind, const CodeTable& table, const LaneFit& fit, int lane) {
   BlockCodes block;
   const bool power = kind == EncodingKind::kMXFP4;
   block.d = power ? static_cast<uint16_t>(fit.d[lane]) : f32_to_f16(fit.d[lane]);
@@ -145,28 +144,18 @@ void pack_lane(EncodingKind kind, const CodeTable& table, const LaneFit& fit, in
   }
   const int count = traits(kind).block_elements;
   for (int i = 0; i < count; ++i) block.codes[i] = table.code[fit.level[i][lane] + 128];
-  pack_block(kind, block, out);
+  return block;
 }
 
-}  // namespace
-
-bool can_fit_blocks(EncodingKind kind) { return can_pack(kind); }
-
-void fit_blocks(EncodingKind kind, std::span<const float> values, int64_t columns,
-                std::span<const float> weights, std::byte* out) {
-  static const Isa kIsa = selected_isa().ok() ? *selected_isa() : Isa::kPortable;
-  fit_blocks_with(kIsa, kind, values, columns, weights, out);
-}
-
-void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, int64_t columns,
-                     std::span<const float> weights, std::byte* out) {
+// Calls use(number of the block, block), the blocks counted by rows.
+template <typename Use>
+void fit_each(Isa isa, EncodingKind kind, std::span<const float> values, int64_t columns,
+              std::span<const float> weights, const Use& use) {
   const Fitter fitter = fitter_of(isa);
-  const EncodingTraits& type = traits(kind);
-  const int64_t size = type.block_elements;
+  const int64_t size = traits(kind).block_elements;
   const int64_t rows = columns > 0 ? static_cast<int64_t>(values.size()) / columns : 0;
   POME_CHECK(can_fit_blocks(kind) && columns % size == 0);
   const CodeTable table(kind);
-  const int64_t row_bytes = columns / size * type.block_bytes;
   const std::vector<float> ones(weights.empty() ? 256 : 0, 1.0f);
   LaneFit fit{};
   alignas(64) float x[256 * kMostLanes];
@@ -180,10 +169,38 @@ void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, 
       fitter.fit(kind, x, weights.empty() ? ones.data() : weights.data() + column, !weights.empty(),
                  &fit);
       for (int64_t lane = 0; lane < used; ++lane)
-        pack_lane(kind, table, fit, static_cast<int>(lane),
-                  out + (row + lane) * row_bytes + column / size * type.block_bytes);
+        use((row + lane) * (columns / size) + column / size,
+            codes_of_lane(kind, table, fit, static_cast<int>(lane)));
     }
   }
+}
+
+Isa fastest_isa() {
+  static const Isa kIsa = selected_isa().ok() ? *selected_isa() : Isa::kPortable;
+  return kIsa;
+}
+
+}  // namespace
+
+bool can_fit_blocks(EncodingKind kind) { return can_pack(kind); }
+
+void fit_blocks(EncodingKind kind, std::span<const float> values, int64_t columns,
+                std::span<const float> weights, std::byte* out) {
+  fit_blocks_with(fastest_isa(), kind, values, columns, weights, out);
+}
+
+void fit_block_codes(EncodingKind kind, std::span<const float> values, int64_t columns,
+                     std::span<const float> weights, std::span<BlockCodes> out) {
+  fit_each(fastest_isa(), kind, values, columns, weights,
+           [&](int64_t index, const BlockCodes& b) { out[static_cast<size_t>(index)] = b; });
+}
+
+void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, int64_t columns,
+                     std::span<const float> weights, std::byte* out) {
+  const int64_t bytes = traits(kind).block_bytes;
+  fit_each(isa, kind, values, columns, weights, [&](int64_t index, const BlockCodes& block) {
+    pack_block(kind, block, out + index * bytes);
+  });
 }
 
 }  // namespace pome

@@ -24,6 +24,7 @@
 #include <span>
 
 #include "base/cpu_features.h"
+#include "encoding/block_pack.h"
 #include "encoding/encoding.h"
 
 namespace pome {
@@ -33,7 +34,10 @@ bool can_fit_blocks(EncodingKind kind);
 // rows * columns / block_elements blocks.
 void fit_blocks(EncodingKind kind, std::span<const float> values, int64_t columns,
                 std::span<const float> weights, std::byte* out);
-// The same with the vectors of one instruction set that this machine has, for tests.
+// The same before packing, for who has better codes: rows * columns / block_elements blocks.
+void fit_block_codes(EncodingKind kind, std::span<const float> values, int64_t columns,
+                     std::span<const float> weights, std::span<BlockCodes> out);
+// fit_blocks() with the vectors of one instruction set that this machine has, for tests.
 void fit_blocks_with(Isa isa, EncodingKind kind, std::span<const float> values, int64_t columns,
                      std::span<const float> weights, std::byte* out);
 

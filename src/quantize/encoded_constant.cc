@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "quantize/block_fit.h"
+#include "quantize/fed_rounding.h"
 #include "quantize/int_scale.h"
 #include "quantize/palette.h"
 #include "quantize/quantize.h"
@@ -16,7 +17,7 @@ namespace pome {
 namespace {
 
 // Source rows are read in chunks of about this many elements, which stay in the cache.
-constexpr int64_t kChunkElements = 64 * 1024;
+constexpr int64_t kChunkElements = 64 * 1024, kFedElements = 1024 * 1024;
 
 constexpr uint32_t kFloatInfinity = 0x7F800000;
 constexpr uint32_t kHalfOverflow = 0x477FF000;  // 65520: rounds to infinity in binary16
@@ -40,60 +41,25 @@ uint32_t largest_magnitude(std::span<const float> values) {
   return largest;
 }
 
-// Integers times the scale of their block.
-class IntGrid final : public RowGrid {
- public:
-  IntGrid(std::span<const uint16_t> scales, int64_t block, const CodeRange& range)
-      : block_(block),
-        low_(static_cast<float>(range.low)),
-        high_(static_cast<float>(range.high)),
-        scales_(scales.size()),
-        inverses_(scales.size(), 0.0f) {
-    f16_to_f32(scales, scales_);
-    for (size_t i = 0; i < scales.size(); ++i)
-      if (scales_[i] != 0) inverses_[i] = 1 / scales_[i];
-  }
-  uint8_t nearest(int64_t column, float target, float* value) const override {
-    const auto at = static_cast<size_t>(column / block_);
-    const float code = std::clamp(std::nearbyint(target * inverses_[at]), low_, high_);
-    *value = code * scales_[at];
-    return static_cast<uint8_t>(static_cast<int8_t>(code));
-  }
-
- private:
-  int64_t block_;
-  float low_, high_;
-  std::vector<float> scales_, inverses_;
-};
-
-// The entries of a table, ascending.
-class TableGrid final : public RowGrid {
- public:
-  explicit TableGrid(std::span<const uint16_t> table) : values_(table.size()) {
-    f16_to_f32(table, values_);
-    for (size_t i = 1; i < values_.size(); ++i)
-      middles_.push_back(0.5f * (values_[i - 1] + values_[i]));
-  }
-  uint8_t nearest(int64_t, float target, float* value) const override {
-    const auto code = static_cast<size_t>(
-        std::lower_bound(middles_.begin(), middles_.end(), target) - middles_.begin());
-    *value = values_[code];
-    return static_cast<uint8_t>(code);
-  }
-
- private:
-  std::vector<float> values_, middles_;
-};
-
 class EncodedConstant final : public ConstantData {
  public:
   EncodedConstant(ConstantDataPtr source, const Encoding& encoding, std::string name,
-                  std::vector<float> weights, std::vector<FeedbackPtr> feedback)
+                  std::vector<float> weights)
       : ConstantData(source->shape(), encoding),
         source_(std::move(source)),
         name_(std::move(name)),
-        weights_(std::move(weights)),
-        feedback_(std::move(feedback)) {}
+        weights_(std::move(weights)) {}
+  EncodedConstant(const EncodedConstant& other, std::vector<FeedbackPtr> feedback,
+                  const RoundingOptions& options)
+      : ConstantData(other.shape(), other.encoding()),
+        source_(other.source_),
+        name_(other.name_),
+        weights_(other.weights_),
+        feedback_(std::move(feedback)),
+        options_(options) {}
+
+  // Whether there is a choice that one column's error could make another column take.
+  bool has_grid() const { return !is_plain(); }
 
   const ConstantData& canonical() const override { return source_->canonical(); }
 
@@ -156,7 +122,9 @@ class EncodedConstant final : public ConstantData {
   template <typename Use>
   Status for_each_chunk(int64_t row, int64_t rows, std::vector<float>* buffer,
                         const Use& use) const {
-    const int64_t step = std::max<int64_t>(16, kChunkElements / std::max<int64_t>(1, columns()));
+    // Rows that are fed back share the reading of a factor.
+    const int64_t elements = feedback_.empty() ? kChunkElements : kFedElements;
+    const int64_t step = std::max<int64_t>(16, elements / std::max<int64_t>(1, columns()));
     const bool wide = encoding().kind == EncodingKind::kBF16;
     for (int64_t first = row; first < row + rows; first += step) {
       const int64_t count = std::min(step, row + rows - first);
@@ -209,21 +177,35 @@ class EncodedConstant final : public ConstantData {
     const int64_t row_bytes = columns() / type.block_elements * type.block_bytes;
     // Of stacked experts each may have weights of its own.
     const int64_t sets = static_cast<int64_t>(weights_.size()) / std::max<int64_t>(1, columns());
-    const int64_t rows_of_set = sets > 0 ? this->rows() / sets : this->rows();
+    const auto encode = [&](int64_t first, const Feedback* feedback,
+                            std::span<const float> values) {
+      if (feedback) {
+        round_blocks(encoding().kind, values, *feedback, options_, out);
+      } else {
+        std::span<const float> weights(weights_);
+        if (sets > 0)
+          weights = weights.subspan(static_cast<size_t>(first / (this->rows() / sets) * columns()),
+                                    static_cast<size_t>(columns()));
+        fit_blocks(encoding().kind, values, columns(), weights, out);
+      }
+      out += static_cast<int64_t>(values.size()) / columns() * row_bytes;
+    };
+    return for_each_expert(row, rows, encode);
+  }
+
+  // Calls use(first row, feedback or null, values) with chunks whose rows belong to one expert.
+  template <typename Use>
+  Status for_each_expert(int64_t row, int64_t rows, const Use& use) const {
+    const int64_t rows_of_one = shape().size() >= 3 ? shape()[shape().size() - 2] : this->rows();
     std::vector<float> buffer;
     return for_each_chunk(row, rows, &buffer, [&](int64_t first, std::span<const float> values) {
-      for (size_t done = 0; done < values.size();) {
-        const int64_t at = first + static_cast<int64_t>(done) / columns(), set = at / rows_of_set;
-        const size_t count = std::min(
-            values.size() - done, static_cast<size_t>(((set + 1) * rows_of_set - at) * columns()));
-        const std::span<const float> weights(weights_);
-        fit_blocks(encoding().kind, values.subspan(done, count), columns(),
-                   sets > 0 ? weights.subspan(static_cast<size_t>(set * columns()),
-                                              static_cast<size_t>(columns()))
-                            : weights,
-                   out);
-        out += static_cast<int64_t>(count) / columns() * row_bytes;
-        done += count;
+      while (!values.empty()) {
+        const int64_t expert = first / rows_of_one;
+        const auto count = std::min(
+            values.size(), static_cast<size_t>(((expert + 1) * rows_of_one - first) * columns()));
+        use(first, feedback_of(first), values.first(count));
+        values = values.subspan(count);
+        first += static_cast<int64_t>(count) / columns();
       }
     });
   }
@@ -238,39 +220,28 @@ class EncodedConstant final : public ConstantData {
   Status encode_int(int64_t row, int64_t rows, EncodedTile* tile) const {
     const bool four = encoding().bits == 4;
     const CodeRange range = four ? kInt4Range : kInt8Range;
-    const auto block = static_cast<size_t>(encoding().block),
-               width = static_cast<size_t>(columns());
-    const auto fit = [&](std::span<const float> part, std::span<const float> weights,
-                         ScaleScratch* scratch) {
-      return four ? fit_scale_exact(part, weights, range, scratch)
-                  : fit_scale_search(part, weights, range);
-    };
-    uint16_t* scales = reinterpret_cast<uint16_t*>(tile->storage[1].data());
-    std::vector<int8_t> codes(static_cast<size_t>(rows) * width);
-    std::vector<float> buffer;
-    ScaleScratch scratch;
+    const auto block = static_cast<size_t>(encoding().block);
+    std::vector<int8_t> codes(static_cast<size_t>(rows * columns()));
+    std::span<uint16_t> scales(reinterpret_cast<uint16_t*>(tile->storage[1].data()),
+                               codes.size() / block);
     std::span<int8_t> rest(codes);
-    const auto encode_row = [&](const Feedback* feedback, std::span<const float> values) {
-      for (size_t i = 0; i < width; i += block) {
-        const std::span<const float> part = values.subspan(i, block);
-        scales[i / block] =
-            fit(part, feedback ? feedback->weights().subspan(i, block) : std::span<const float>(),
-                &scratch)
-                .scale;
-        if (!feedback) quantize_with_scale(part, scales[i / block], range, rest.subspan(i, block));
-      }
+    ScaleScratch scratch;
+    const auto encode = [&](int64_t, const Feedback* feedback, std::span<const float> values) {
+      const std::span<int8_t> part_codes = rest.first(values.size());
       if (feedback)
-        feedback->round(values, IntGrid({scales, width / block}, encoding().block, range),
-                        {reinterpret_cast<uint8_t*>(rest.data()), width});
-      scales += width / block;
-      rest = rest.subspan(width);
+        round_integers(encoding(), values, *feedback, options_, scales.first(values.size() / block),
+                       part_codes);
+      for (size_t i = 0; !feedback && i < values.size(); i += block) {
+        const std::span<const float> part = values.subspan(i, block);
+        const ScaleFit fit =
+            four ? fit_scale_exact(part, {}, range, &scratch) : fit_scale_search(part, {}, range);
+        scales[i / block] = fit.scale;
+        quantize_with_scale(part, fit.scale, range, part_codes.subspan(i, block));
+      }
+      scales = scales.subspan(values.size() / block);
+      rest = rest.subspan(values.size());
     };
-    const Status status =
-        for_each_chunk(row, rows, &buffer, [&](int64_t first, std::span<const float> values) {
-          for (; !values.empty(); values = values.subspan(width), ++first)
-            encode_row(feedback_of(first), values.first(width));
-        });
-    POME_RETURN_IF_ERROR(status);
+    POME_RETURN_IF_ERROR(for_each_expert(row, rows, encode));
     pack_bits({reinterpret_cast<const uint8_t*>(codes.data()), codes.size()}, encoding().bits,
               tile->storage[0]);
     return {};
@@ -279,43 +250,43 @@ class EncodedConstant final : public ConstantData {
   Status encode_lut(int64_t row, int64_t rows, EncodedTile* tile) const {
     const size_t entries = size_t{1} << encoding().bits, width = static_cast<size_t>(columns());
     const size_t group = static_cast<size_t>(encoding().group) * width;
-    uint16_t* table_out = reinterpret_cast<uint16_t*>(tile->storage[1].data());
+    std::span<uint16_t> tables(reinterpret_cast<uint16_t*>(tile->storage[1].data()),
+                               tile->storage[1].size() / sizeof(uint16_t));
     std::vector<uint8_t> codes(static_cast<size_t>(rows) * width), index_of_key(65536);
     std::vector<uint16_t> keys(group);
     std::vector<float> buffer, whole;
     std::vector<double> values, weights;
     KeyHistogram histogram;
-    uint8_t* code_out = codes.data();
+    std::span<uint8_t> rest(codes);
     for (int64_t first = row; first < row + rows; first += encoding().group) {
       const Feedback* const feedback = feedback_of(first);  // groups do not straddle experts
+      const std::span<uint16_t> table = tables.first(entries);
       histogram.clear();
       whole.clear();
-      std::span<uint16_t> rest = keys;
+      std::span<uint16_t> keys_left = keys;
       const auto add = [&](int64_t, std::span<const float> chunk) {
-        const std::span<uint16_t> part = rest.first(chunk.size());
+        if (feedback) {
+          whole.insert(whole.end(), chunk.begin(), chunk.end());
+          return;
+        }
+        const std::span<uint16_t> part = keys_left.first(chunk.size());
         f32_to_f16(chunk, part);
         keys_of_f16(part);
-        if (!feedback) histogram.add(part);
-        for (size_t at = 0; feedback && at < part.size(); at += width)
-          histogram.add(part.subspan(at, width), feedback->weights());
-        if (feedback) whole.insert(whole.end(), chunk.begin(), chunk.end());
-        rest = rest.subspan(chunk.size());
+        histogram.add(part);
+        keys_left = keys_left.subspan(chunk.size());
       };
       POME_RETURN_IF_ERROR(for_each_chunk(first, encoding().group, &buffer, add));
-      histogram.collect(&values, &weights);
-      const std::vector<uint16_t> table = fit_palette(values, weights, encoding().bits);
-      std::copy(table.begin(), table.end(), table_out);
-      table_out += entries;
       if (feedback) {
-        const TableGrid grid(table);
-        for (std::span<const float> left(whole); !left.empty(); left = left.subspan(width)) {
-          feedback->round(left.first(width), grid, {code_out, width});
-          code_out += width;
-        }
-        continue;
+        round_palette(encoding().bits, whole, *feedback, options_, table, rest.first(group));
+      } else {
+        histogram.collect(&values, &weights);
+        const std::vector<uint16_t> fitted = fit_palette(values, weights, encoding().bits);
+        std::copy(fitted.begin(), fitted.end(), table.begin());
+        build_index_map(fitted, index_of_key);
+        for (size_t i = 0; i < group; ++i) rest[i] = index_of_key[keys[i]];
       }
-      build_index_map(table, index_of_key);
-      for (const uint16_t key : keys) *code_out++ = index_of_key[key];
+      tables = tables.subspan(entries);
+      rest = rest.subspan(group);
     }
     pack_bits(codes, encoding().bits, tile->storage[0]);
     return {};
@@ -325,18 +296,28 @@ class EncodedConstant final : public ConstantData {
   std::string name_;
   std::vector<float> weights_;
   std::vector<FeedbackPtr> feedback_;
+  RoundingOptions options_;
 };
 
 }  // namespace
 
 ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding, std::string name,
-                                 std::vector<float> weights, std::vector<FeedbackPtr> feedback) {
+                                 std::vector<float> weights) {
   POME_CHECK(encoding.kind == EncodingKind::kF16 || encoding.kind == EncodingKind::kF32 ||
              encoding.kind == EncodingKind::kBF16 || encoding.kind == EncodingKind::kInt ||
              encoding.kind == EncodingKind::kLut || can_fit_blocks(encoding.kind));
   POME_CHECK(encoded_layout(encoding, data->rows(), data->columns()).ok());
   return std::make_shared<EncodedConstant>(std::move(data), encoding, std::move(name),
-                                           std::move(weights), std::move(feedback));
+                                           std::move(weights));
+}
+
+ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
+                              const RoundingOptions& options) {
+  const auto* encoded = dynamic_cast<const EncodedConstant*>(data.get());
+  if (!encoded || !encoded->has_grid()) return nullptr;
+  for (const FeedbackPtr& one : feedback) POME_CHECK(!one || one->columns() == data->columns());
+  POME_CHECK(feedback.empty() || data->rows() % static_cast<int64_t>(feedback.size()) == 0);
+  return std::make_shared<EncodedConstant>(*encoded, std::move(feedback), options);
 }
 
 }  // namespace pome

@@ -4,125 +4,214 @@
 #include <cmath>
 #include <numeric>
 
+#include "quantize/matrix_kernel.h"
+
 namespace pome {
 
 namespace {
 
 constexpr double kDamping = 0.01, kMostDamping = 10;
 constexpr double kMostShrinking = 0.5;
+constexpr int64_t kBlock = 64;  // columns that are asked together
+constexpr int64_t kRows = 128;  // rows that are rounded together
 
-// H = U D U' from the last column to the first; `h` [n, n] becomes U above the diagonal and D on
-// it. False where a pivot is not positive.
-bool factor(std::vector<double>* h, int64_t n, double smallest) {
-  std::vector<double> column(static_cast<size_t>(n));
-  for (int64_t j = n - 1; j >= 0; --j) {
-    double* const end = h->data() + j;  // entry i of column j lies n * i behind it
-    const double pivot = end[j * n];
-    if (!(pivot > smallest)) return false;
-    for (int64_t i = 0; i < j; ++i) column[static_cast<size_t>(i)] = end[i * n] /= pivot;
-    for (int64_t i = 0; i < j; ++i) {
-      const double by = column[static_cast<size_t>(i)] * pivot;
-      double* const row = h->data() + i * n;
-      for (int64_t k = i; k < j; ++k) row[k] -= by * column[static_cast<size_t>(k)];
-    }
+// H as it is shrunk and damped, in the order in which columns are taken, reversed (factor.h).
+void fill_reversed(const Moments& moments, std::span<const int32_t> order, double shrink,
+                   double damping, std::vector<float>* out) {
+  const int64_t n = moments.columns;
+  const auto keep = static_cast<float>(1 - shrink), more = static_cast<float>(damping);
+  for (int64_t i = 0; i < n; ++i) {
+    const float* const from =
+        moments.second.data() + int64_t{order[static_cast<size_t>(n - 1 - i)]} * n;
+    float* const to = out->data() + i * n;
+    for (int64_t j = 0; j < i; ++j) to[j] = keep * from[order[static_cast<size_t>(n - 1 - j)]];
+    to[i] = from[order[static_cast<size_t>(n - 1 - i)]] + more;
   }
-  return true;
 }
 
-// to[i] += by * from[i]
-void add_scaled(float by, const float* __restrict from, size_t count, float* __restrict to) {
-  constexpr size_t kStep = 16;  // a count that compilers make vectors of
-  size_t i = 0;
-  for (; i + kStep <= count; i += kStep)
-    for (size_t k = i; k < i + kStep; ++k) to[k] += by * from[k];
-  for (; i < count; ++i) to[i] += by * from[i];
+bool all_finite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
 }
 
 }  // namespace
 
 Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments) {
   const int64_t n = moments.columns;
-  const std::vector<float>& h = moments.second;
-  const auto at = [n](int64_t i, int64_t j) { return static_cast<size_t>(i * n + j); };
-  double trace = 0;
-  for (int64_t j = 0; j < n; ++j) trace += h[at(j, j)];
-  if (!std::isfinite(trace) ||
-      !std::all_of(h.begin(), h.end(), [](float v) { return std::isfinite(v); }))
-    return bad_input(Refusal::kRange, "activations of the calibration text are not finite");
-  const double mean = n > 0 && trace > 0 ? trace / static_cast<double>(n) : 1;
+  const auto diagonal = [&](int32_t i) { return moments.second[static_cast<size_t>(i * n + i)]; };
   std::shared_ptr<Feedback> out(new Feedback);
   out->order_.resize(static_cast<size_t>(n));
   std::iota(out->order_.begin(), out->order_.end(), 0);
+  double trace = 0;
+  for (const int32_t j : out->order_) trace += diagonal(j);
+  if (!std::isfinite(trace) || !all_finite(moments.second))
+    return bad_input(Refusal::kRange, "activations of the calibration text are not finite");
+  const double mean = n > 0 && trace > 0 ? trace / static_cast<double>(n) : 1;
   std::stable_sort(out->order_.begin(), out->order_.end(),
-                   [&](int32_t a, int32_t b) { return h[at(a, a)] > h[at(b, b)]; });
+                   [&](int32_t a, int32_t b) { return diagonal(a) > diagonal(b); });
   const double shrink =
       std::min(kMostShrinking, static_cast<double>(n) /
                                    static_cast<double>(std::max<int64_t>(1, n + moments.tokens)));
-  std::vector<double> work(static_cast<size_t>(n * n));
-  double damping = kDamping;
-  for (;; damping *= 10) {
+  out->factor_.n = n;
+  out->factor_.rows.resize(static_cast<size_t>(n * n));
+  // No pivot is smaller than the damping, were it not for rounding.
+  constexpr double kSmallest = 0.1;
+  for (double damping = kDamping;; damping *= 10) {
     if (damping > kMostDamping)
       return bad_input(Refusal::kRange, "second moments of the calibration text have no factor");
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t j = 0; j < n; ++j) {
-        const double value =
-            h[at(out->order_[static_cast<size_t>(i)], out->order_[static_cast<size_t>(j)])];
-        work[at(i, j)] = i == j ? value + damping * mean : (1 - shrink) * value;
-      }
-    }
-    if (factor(&work, n, 1e-9 * mean)) break;
+    fill_reversed(moments, out->order_, shrink, damping * mean, &out->factor_.rows);
+    if (factorise(kSmallest * damping * mean, &out->factor_)) break;
   }
-  out->factor_.assign(static_cast<size_t>(n * n), 0.0f);
-  out->diagonal_.resize(static_cast<size_t>(n));
   out->weights_.resize(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i + 1; j < n; ++j) out->factor_[at(i, j)] = static_cast<float>(work[at(i, j)]);
-    const auto d = static_cast<float>(work[at(i, i)]);
-    out->diagonal_[static_cast<size_t>(i)] = d;
-    out->weights_[static_cast<size_t>(out->order_[static_cast<size_t>(i)])] = d;
-  }
+  for (size_t i = 0; i < out->order_.size(); ++i)
+    out->weights_[static_cast<size_t>(out->order_[i])] = out->factor_.diagonal[i];
+  out->inside_.assign(static_cast<size_t>((n + kBlock - 1) / kBlock * kBlock * kBlock), 0.0f);
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t i = j / kBlock * kBlock; i < j; ++i)
+      out->inside_[static_cast<size_t>(i * kBlock + j % kBlock)] =
+          out->factor_.rows[static_cast<size_t>(j * n + i)];
   return std::shared_ptr<const Feedback>(std::move(out));
 }
 
-// `asked`: what earlier columns ask of each.
-double Feedback::round_once(std::span<const float> values, const RowGrid& grid, bool feedback,
-                            std::span<float> asked, std::span<uint8_t> codes) const {
-  const size_t n = order_.size();
-  std::fill(asked.begin(), asked.end(), 0.0f);
+// Some rows on their way. Columns stand in the order in which they are taken.
+struct Feedback::Tile {
+  std::span<const float> values;
+  std::span<const RowGrid> grids;
+  std::span<uint8_t> codes;
+  std::vector<float> wanted, errors;  // [rows, columns]
+  std::vector<double> costs;
+  std::vector<size_t> blocks;  // of the grids, by column
+
+  int64_t rows() const { return static_cast<int64_t>(grids.size()); }
+};
+
+// asked[row, j]: what the columns before the block ask of its columns.
+void Feedback::ask(int64_t block, int64_t rows, const float* errors, float* asked) const {
+  const int64_t n = columns(), first = block * kBlock;
+  std::fill_n(asked, rows * kBlock, 0.0f);
+  if (first > 0)
+    multiply({errors, n, rows, factor_.rows.data() + first * n, n, std::min(kBlock, n - first),
+              first, asked, kBlock});
+}
+
+void Feedback::feed(Tile* tile) const {
+  const int64_t n = columns();
+  std::vector<float> asked(static_cast<size_t>(tile->rows() * kBlock));
+  for (int64_t first = 0; first < n; first += kBlock) {
+    ask(first / kBlock, tile->rows(), tile->errors.data(), asked.data());
+    const int64_t width = std::min(kBlock, n - first);
+    for (int64_t row = 0; row < tile->rows(); ++row) {
+      const RowGrid& grid = tile->grids[static_cast<size_t>(row)];
+      const float* const wanted = tile->wanted.data() + row * n + first;
+      float* const errors = tile->errors.data() + row * n + first;
+      float* const more = asked.data() + row * kBlock;
+      uint8_t* const codes = tile->codes.data() + row * n;
+      double cost = 0;
+      for (int64_t j = 0; j < width; ++j) {
+        const auto place = static_cast<size_t>(first + j);
+        const float target = wanted[j] + more[j];
+        float value = 0;
+        codes[order_[place]] = grid.code(grid.nearest(tile->blocks[place], target, &value));
+        const float error = wanted[j] - value, left = target - value;
+        errors[j] = error;
+        cost += static_cast<double>(factor_.diagonal[place]) * left * left;
+        add_scaled(error, inside_.data() + (first + j) * kBlock, j, kBlock, more);
+      }
+      tile->costs[static_cast<size_t>(row)] += cost;
+    }
+  }
+}
+
+// costs[row] += what the columns of a block cost, of errors that are known to its end.
+void Feedback::add_cost(int64_t block, int64_t rows, const float* errors, double* costs) const {
+  const int64_t n = columns(), first = block * kBlock, width = std::min(kBlock, n - first);
+  std::vector<float> asked(static_cast<size_t>(rows * kBlock));
+  ask(block, rows, errors, asked.data());
+  for (int64_t row = 0; row < rows; ++row) {
+    float* const more = asked.data() + row * kBlock;
+    double cost = 0;
+    for (int64_t j = 0; j < width; ++j) {
+      const float error = errors[row * n + first + j], left = error + more[j];
+      cost += static_cast<double>(factor_.diagonal[static_cast<size_t>(first + j)]) * left * left;
+      add_scaled(error, inside_.data() + (first + j) * kBlock, j, kBlock, more);
+    }
+    costs[row] += cost;
+  }
+}
+
+// Costs only grow from block to block: rows whose nearest values cost more than what was found are
+// left alone as soon as that shows, most of them early.
+void Feedback::take_nearest_where_better(Tile* tile) const {
+  const int64_t n = columns();
+  std::vector<int64_t> rows(static_cast<size_t>(tile->rows()));
+  std::iota(rows.begin(), rows.end(), int64_t{0});
+  std::vector<double> costs(rows.size(), 0.0);
+  std::vector<float>& errors = tile->errors;
+  for (int64_t row = 0; row < tile->rows(); ++row)
+    for (int64_t j = 0; j < n; ++j) {
+      const float wanted = tile->wanted[static_cast<size_t>(row * n + j)];
+      float value = 0;
+      tile->grids[static_cast<size_t>(row)].nearest(tile->blocks[static_cast<size_t>(j)], wanted,
+                                                    &value);
+      errors[static_cast<size_t>(row * n + j)] = wanted - value;
+    }
+  for (int64_t block = 0; block * kBlock < n && !rows.empty(); ++block) {
+    add_cost(block, static_cast<int64_t>(rows.size()), errors.data(), costs.data());
+    size_t kept = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (!(costs[i] < tile->costs[static_cast<size_t>(rows[i])])) continue;
+      if (kept != i)
+        std::copy_n(errors.begin() + static_cast<std::ptrdiff_t>(i) * n, n,
+                    errors.begin() + static_cast<std::ptrdiff_t>(kept) * n);
+      rows[kept] = rows[i];
+      costs[kept++] = costs[i];
+    }
+    rows.resize(kept);
+    costs.resize(kept);
+  }
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto row = static_cast<size_t>(rows[i]);
+    const RowGrid& grid = tile->grids[row];
+    for (int64_t j = 0; j < n; ++j) {
+      float value = 0;
+      const auto at = row * static_cast<size_t>(n) + static_cast<size_t>(j);
+      tile->codes[at] = grid.code(grid.nearest(grid.block_of(j), tile->values[at], &value));
+    }
+    tile->costs[row] = costs[i];
+  }
+}
+
+double Feedback::round(std::span<const float> values, std::span<const RowGrid> grids,
+                       std::span<uint8_t> codes) const {
+  const auto n = static_cast<size_t>(columns());
   double cost = 0;
-  for (size_t j = 0; j < n; ++j) {
-    const auto column = static_cast<size_t>(order_[j]);
-    const float wanted = values[column] + asked[j];
-    float value = 0;
-    codes[column] = grid.nearest(order_[j], feedback ? wanted : values[column], &value);
-    const float error = values[column] - value, left = wanted - value;
-    cost += static_cast<double>(diagonal_[j]) * left * left;
-    add_scaled(error, factor_.data() + j * n + j + 1, n - j - 1, asked.data() + j + 1);
+  Tile tile;
+  for (const int32_t column : order_)
+    tile.blocks.push_back(grids.empty() ? 0 : grids[0].block_of(column));
+  for (size_t first = 0; first < grids.size(); first += kRows) {
+    const size_t rows = std::min<size_t>(kRows, grids.size() - first);
+    tile.values = values.subspan(first * n, rows * n);
+    tile.grids = grids.subspan(first, rows);
+    tile.codes = codes.subspan(first * n, rows * n);
+    tile.wanted.resize(rows * n);
+    tile.errors.resize(rows * n);
+    tile.costs.assign(rows, 0.0);
+    for (size_t row = 0; row < rows; ++row)
+      for (size_t j = 0; j < n; ++j)
+        tile.wanted[row * n + j] = tile.values[row * n + static_cast<size_t>(order_[j])];
+    feed(&tile);
+    take_nearest_where_better(&tile);
+    cost = std::accumulate(tile.costs.begin(), tile.costs.end(), cost);
   }
   return cost;
 }
 
-double Feedback::round(std::span<const float> values, const RowGrid& grid,
-                       std::span<uint8_t> codes) const {
-  std::vector<float> asked(order_.size());
-  std::vector<uint8_t> plain(order_.size());
-  const double fed = round_once(values, grid, true, asked, codes);
-  const double nearest = round_once(values, grid, false, asked, plain);
-  if (nearest < fed) std::copy(plain.begin(), plain.end(), codes.begin());
-  return std::min(fed, nearest);
-}
-
 double Feedback::cost(std::span<const float> errors) const {
-  const int64_t n = columns();
-  double total = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    double left = errors[static_cast<size_t>(order_[static_cast<size_t>(j)])];
-    for (int64_t i = 0; i < j; ++i)
-      left += static_cast<double>(errors[static_cast<size_t>(order_[static_cast<size_t>(i)])]) *
-              factor_[static_cast<size_t>(i * n + j)];
-    total += diagonal_[static_cast<size_t>(j)] * left * left;
-  }
-  return total;
+  std::vector<float> ordered;
+  for (const int32_t column : order_) ordered.push_back(errors[static_cast<size_t>(column)]);
+  double cost = 0;
+  for (int64_t block = 0; block * kBlock < columns(); ++block)
+    add_cost(block, 1, ordered.data(), &cost);
+  return cost;
 }
 
 }  // namespace pome

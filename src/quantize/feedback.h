@@ -11,10 +11,14 @@
 // before and stands still, so codes stay in their places and every encoding can be used. A row
 // whose nearest values cost less than that keeps those.
 //
+// Many rows are rounded together. Columns come in blocks: what all blocks before ask of one is a
+// matrix product of the rows' errors and U, only inside of a block columns go one by one. A row's
+// codes do not depend on the rows beside it.
+//
 // H is shrunk and damped before, (1 - r) H + r diag(H) + l mean(diag H) I, r = K / (K + tokens) at
 // most 1/2, l = 0.01 and ten times that until U D U' exists.
 //
-// Deterministic. Thread safety: immutable, shared.
+// Deterministic within one instruction set. Thread safety: immutable, shared.
 #pragma once
 
 #include <cstdint>
@@ -23,40 +27,40 @@
 #include <vector>
 
 #include "base/status.h"
+#include "quantize/factor.h"
+#include "quantize/row_grid.h"
 #include "quantize/statistics.h"
 
 namespace pome {
-
-// The values that the columns of a row may take.
-class RowGrid {
- public:
-  virtual ~RowGrid() = default;
-  // The code of the value of a column next to `target`, and that value.
-  virtual uint8_t nearest(int64_t column, float target, float* value) const = 0;
-};
 
 class Feedback {
  public:
   // kBadInput where moments are not finite.
   static Result<std::shared_ptr<const Feedback>> create(const Moments& moments);
 
-  int64_t columns() const { return static_cast<int64_t>(order_.size()); }
+  int64_t columns() const { return factor_.n; }
   // D by column: how much an error counts once the columns behind it have made good what they can.
   // What a grid should be fitted for.
   std::span<const float> weights() const { return weights_; }
-  // The codes of a row. Gives e H e', with H as damped.
-  double round(std::span<const float> values, const RowGrid& grid, std::span<uint8_t> codes) const;
-  // e H e' of errors of a row.
+  // The codes of rows, each against its grid; the grids have blocks of one size. Gives the sum of
+  // e H e', with H as damped.
+  double round(std::span<const float> values, std::span<const RowGrid> grids,
+               std::span<uint8_t> codes) const;
+  // e H e' of the errors of a row.
   double cost(std::span<const float> errors) const;
 
  private:
+  struct Tile;
   Feedback() = default;
-  double round_once(std::span<const float> values, const RowGrid& grid, bool feedback,
-                    std::span<float> asked, std::span<uint8_t> codes) const;
+  void feed(Tile* tile) const;
+  void take_nearest_where_better(Tile* tile) const;
+  void add_cost(int64_t block, int64_t rows, const float* errors, double* costs) const;
+  void ask(int64_t block, int64_t rows, const float* errors, float* asked) const;
 
   std::vector<int32_t> order_;  // columns as they are taken
-  std::vector<float> factor_;   // U - I by rows, in that order: [K, K], zero up to the diagonal
-  std::vector<float> diagonal_, weights_;  // D in that order, and by column
+  Factor factor_;               // in that order
+  std::vector<float> inside_;   // per block of columns U - I by rows, [block, block]
+  std::vector<float> weights_;  // D by column
 };
 using FeedbackPtr = std::shared_ptr<const Feedback>;
 

@@ -327,14 +327,14 @@ std::string gguf_scheme_names() {
 
 Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view scheme_name,
                                         std::optional<std::string_view> embedding,
-                                        const ColumnWeights& weights) {
+                                        const ColumnWeights& weights, bool calibrated) {
   POME_ASSIGN_OR_RETURN(const Scheme scheme, parse(scheme_name));
   std::optional<Kind> head;
   if (embedding) {
     POME_ASSIGN_OR_RETURN(const Scheme other, parse(*embedding));
     head = other.base;
   }
-  Chooser chooser(graph, scheme, head, !weights.empty());
+  Chooser chooser(graph, scheme, head, calibrated || !weights.empty());
   GgufQuantized out{{graph, {}}, scheme.file_type, {}};
   size_t weighted = 0, weightless = 0;
   for (Constant& constant : out.quantized.graph.constants) {

@@ -33,9 +33,10 @@ struct GgufQuantized {
   std::vector<std::string> warnings;
 };
 // kUsage for an unknown scheme. `embedding`: the type of token_embd and of the head instead.
-// kRange where weights do not fit their tensor.
+// kRange where weights do not fit their tensor. `calibrated`: what columns count will be known
+// without weights too; some mixtures spend fewer bits then.
 Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view scheme,
                                         std::optional<std::string_view> embedding,
-                                        const ColumnWeights& weights);
+                                        const ColumnWeights& weights, bool calibrated = false);
 
 }  // namespace pome

@@ -162,32 +162,6 @@ bool stays_with_minima(const Constant& constant, const Encoding& chosen) {
          chosen == Encoding::int_blocks(4, kAffineGroup) && constant.data->shape().size() == 2;
 }
 
-// Of the weights that read one value there is one factor.
-class FeedbackStore {
- public:
-  explicit FeedbackStore(const ActivationStatistics& statistics) : statistics_(statistics) {}
-  Result<std::vector<FeedbackPtr>> of(const Constant& constant, const Encoding& encoding) {
-    std::vector<FeedbackPtr> out;
-    const auto found = statistics_.find(constant.name);
-    if (found == statistics_.end() ||
-        (encoding.kind != EncodingKind::kInt && encoding.kind != EncodingKind::kLut))
-      return out;
-    for (const MomentsPtr& moments : found->second) {
-      POME_CHECK(!moments || moments->columns == constant.data->columns());
-      FeedbackPtr& made = made_[moments.get()];
-      if (moments && !made) {
-        POME_ASSIGN_OR_RETURN(made, Feedback::create(*moments));
-      }
-      out.push_back(made);
-    }
-    return out;
-  }
-
- private:
-  const ActivationStatistics& statistics_;
-  std::map<const Moments*, FeedbackPtr> made_;
-};
-
 }  // namespace
 
 Result<QuantRecipe> parse_recipe(std::string_view weights,
@@ -201,10 +175,8 @@ Result<QuantRecipe> parse_recipe(std::string_view weights,
   return recipe;
 }
 
-Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
-                           const ActivationStatistics& statistics) {
+Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
   Quantized result{graph, {}};
-  FeedbackStore feedback(statistics);
   for (Constant& constant : result.graph.constants) {
     const ConstantData& data = *constant.data;
     TensorChoice choice{constant.name, data.rows(), data.columns(), data.encoding(), {}};
@@ -223,10 +195,7 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
         constant.data = std::move(kept);
         choice.kept_integers = true;
       } else {
-        auto factors = feedback.of(constant, chosen.encoding);
-        if (!factors.ok()) return Status(factors.status()).at("tensor " + constant.name);
-        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name, {},
-                                         std::move(*factors));
+        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
       }
       choice.used = chosen.encoding;
       choice.fallback = std::move(chosen.fallback);
@@ -234,6 +203,27 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
     result.tensors.push_back(std::move(choice));
   }
   return result;
+}
+
+Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
+                      const RoundingOptions& options) {
+  std::map<const Moments*, FeedbackPtr> made;  // one of all weights that read one value
+  for (Constant& constant : graph->constants) {
+    const auto found = statistics.find(constant.name);
+    if (found == statistics.end() || !with_feedback(constant.data, {})) continue;
+    std::vector<FeedbackPtr> feedback;
+    for (const MomentsPtr& moments : found->second) {
+      FeedbackPtr& one = made[moments.get()];
+      if (moments && !one) {
+        auto created = Feedback::create(*moments);
+        if (!created.ok()) return Status(created.status()).at("tensor " + constant.name);
+        one = *std::move(created);
+      }
+      feedback.push_back(one);
+    }
+    constant.data = with_feedback(constant.data, std::move(feedback), options);
+  }
+  return {};
 }
 
 }  // namespace pome

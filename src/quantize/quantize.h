@@ -14,7 +14,9 @@
 #include "base/status.h"
 #include "encoding/encoding.h"
 #include "graph/graph.h"
+#include "quantize/fed_rounding.h"
 #include "quantize/feedback.h"
+#include "quantize/statistics.h"
 
 namespace pome {
 
@@ -49,10 +51,7 @@ struct Quantized {
 // of the indices (smaller groups), or that would not be smaller than f16, is passed over. Groups of
 // stacked experts never straddle two experts. Constants of role kTable below rank 2 (inverse
 // frequencies, scalars) and all scalars stay as they are.
-// With statistics of activations, integers and palettes are rounded with error feedback. kBadInput
-// where those are not finite.
-Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
-                           const ActivationStatistics& statistics = {});
+Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe);
 
 // Encodes `data` tile by tile when read: plain f16, bf16 or f32, kInt, kLut, or the blocks of GGUF
 // that can_fit_blocks(). Values that are not
@@ -62,10 +61,18 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe,
 // encoding must divide the shape (encoded_layout).
 // `weights`, for blocks: how much the error of each column counts; with stacked experts one set of
 // columns for all or one for each. Empty: all the same.
-// `feedback`, for kInt and kLut: one for all rows, or one for each of stacked experts. Empty, or
-// null for an expert: values are rounded to the nearest.
 ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
-                                 std::string name = {}, std::vector<float> weights = {},
-                                 std::vector<FeedbackPtr> feedback = {});
+                                 std::string name = {}, std::vector<float> weights = {});
+
+// The same constant in the same encoding, rounded with error feedback (feedback.h), which then
+// takes the place of `weights`. `feedback`: one for all rows, or one for each of stacked experts;
+// null for an expert: its values are rounded as they were. Null where `data` is not of
+// encoded_constant() or its encoding leaves nothing to choose (f16, bf16, f32).
+ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
+                              const RoundingOptions& options = {});
+// Does that for every constant of a quantised graph that statistics know of. Weights whose
+// statistics are shared share the factor made of them. kBadInput where they are not finite.
+Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
+                      const RoundingOptions& options = {});
 
 }  // namespace pome

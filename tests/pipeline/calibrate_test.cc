@@ -212,11 +212,33 @@ TEST_F(ConvertCalibrated, BadTextsAreNamedAndLeaveNothing) {
   o.calibrate = folder_ / "short.txt";
   std::ofstream(o.calibrate) << "Once upon a time";
   EXPECT_TRUE(run(o).ok());
-  std::filesystem::remove_all(o.output);
-  o.calibrate = kText;
-  o.target = "gguf";
-  o.weights = "q8_0";
-  refused(o, StatusCode::kUsage, "--calibrate is for");
+}
+
+// All that differs between two files is how they were rounded.
+TEST_F(ConvertCalibrated, EveryTargetTakesIt) {
+  for (const auto& [target, scheme] :
+       {std::pair("gguf", "q4_k_m"), std::pair("gguf", "q8_0"), std::pair("mlc", "q4f16_1")}) {
+    SCOPED_TRACE(std::string(target) + " " + scheme);
+    ConvertOptions o = options(scheme, "out");
+    o.target = target;
+    o.chunk = 64;
+    o.force = true;
+    const auto calibrated = run(o);
+    ASSERT_TRUE(calibrated.ok()) << calibrated.status().to_string();
+    EXPECT_EQ(calibrated->calibrated_tokens, 256);
+    o.calibrate.clear();
+    const auto plain = run(o);
+    ASSERT_TRUE(plain.ok()) << plain.status().to_string();
+    EXPECT_EQ(plain->exported.weight_bytes, calibrated->exported.weight_bytes);
+    ASSERT_EQ(plain->errors.size(), calibrated->errors.size());
+    int other = 0;
+    for (size_t i = 0; i < plain->errors.size(); ++i) {
+      // Errors that weights of other columns make up for are larger, but not beyond measure.
+      other += calibrated->errors[i].relative_error > plain->errors[i].relative_error;
+      EXPECT_LE(calibrated->errors[i].relative_error, 3 * plain->errors[i].relative_error + 1e-9);
+    }
+    EXPECT_GT(other, 4);
+  }
 }
 
 }  // namespace

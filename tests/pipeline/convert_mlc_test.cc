@@ -114,7 +114,7 @@ TEST_F(ConvertMlcTest, KnowsBeforehandWhatItWillWrite) {
       ASSERT_TRUE(checkpoint.ok());
       const auto graph = target->build(*checkpoint, options, &report);
       ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-      const auto quantized = target->quantize(*graph, options, {}, &report);
+      const auto quantized = target->quantize(*graph, options, &report);
       ASSERT_TRUE(quantized.ok());
       const auto written = run(options.model, scheme, "out");
       ASSERT_TRUE(written.ok()) << written.status().to_string();

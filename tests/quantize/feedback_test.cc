@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <random>
 
 namespace pome {
@@ -57,18 +58,18 @@ double form(const std::vector<double>& h, const std::vector<float>& e) {
   return sum;
 }
 
-class Steps final : public RowGrid {
- public:
-  Steps(float step, int most) : step_(step), most_(static_cast<float>(most)) {}
-  uint8_t nearest(int64_t, float target, float* value) const override {
-    const float code = std::clamp(std::nearbyint(target / step_), -most_, most_);
-    *value = code * step_;
-    return static_cast<uint8_t>(static_cast<int8_t>(code));
+// Steps on both sides of zero, with codes in two's complement.
+struct Steps {
+  Steps(float size, int most)
+      : grid(std::make_shared<const Levels>(Levels::of_integers(-most, most, 0)), 0, {size}, {}),
+        step(size) {}
+  uint8_t nearest(float target) const {
+    float value = 0;
+    return grid.code(grid.nearest(0, target, &value));
   }
-  float value(uint8_t code) const { return static_cast<float>(static_cast<int8_t>(code)) * step_; }
-
- private:
-  float step_, most_;
+  float value(uint8_t code) const { return static_cast<float>(static_cast<int8_t>(code)) * step; }
+  RowGrid grid;
+  float step;
 };
 
 std::vector<float> some_row(int64_t columns, uint32_t seed) {
@@ -96,6 +97,124 @@ TEST(Feedback, CostIsTheQuadraticForm) {
   }
 }
 
+// The definition, one row and one column at a time in binary64: what rows are rounded against.
+struct Textbook {
+  std::vector<size_t> order;
+  std::vector<double> u, d;  // in that order
+
+  explicit Textbook(const Moments& moments) {
+    const auto n = static_cast<size_t>(moments.columns);
+    order.resize(n);
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+      return moments.second[a * n + a] > moments.second[b * n + b];
+    });
+    const std::vector<double> h = damped(moments);
+    u.resize(n * n);
+    d.resize(n);
+    for (size_t i = 0; i < n; ++i)
+      for (size_t j = 0; j < n; ++j) u[i * n + j] = h[order[i] * n + order[j]];
+    for (size_t j = n; j-- > 0;) {
+      d[j] = u[j * n + j];
+      for (size_t i = 0; i < j; ++i)
+        for (size_t k = 0; k <= i; ++k) u[k * n + i] -= u[k * n + j] * u[i * n + j] / d[j];
+      for (size_t i = 0; i < j; ++i) u[i * n + j] /= d[j];
+    }
+  }
+  std::vector<uint8_t> round(const std::vector<float>& row, const Steps& grid,
+                             bool feedback) const {
+    const size_t n = order.size();
+    std::vector<uint8_t> codes(n);
+    std::vector<double> errors(n);
+    for (size_t j = 0; j < n; ++j) {
+      double target = row[order[j]];
+      for (size_t i = 0; feedback && i < j; ++i) target += errors[i] * u[i * n + j];
+      codes[order[j]] = grid.nearest(static_cast<float>(target));
+      errors[j] = static_cast<double>(row[order[j]]) - grid.value(codes[order[j]]);
+    }
+    return codes;
+  }
+};
+
+TEST(Feedback, TilesAndBlocksGiveTheCodesOfTheDefinition) {
+  for (const int64_t columns : {1, 17, 64, 65, 150}) {
+    SCOPED_TRACE(columns);
+    const Moments moments = some_moments(columns, 400, 11);
+    const auto feedback = Feedback::create(moments);
+    ASSERT_TRUE(feedback.ok());
+    const std::vector<double> h = damped(moments);
+    const Textbook book(moments);
+    const Steps grid(0.4f, 7);
+    constexpr size_t kCount = 150;
+    const std::vector<float> rows = some_row(columns * static_cast<int64_t>(kCount), 12);
+    std::vector<uint8_t> codes(rows.size());
+    (*feedback)->round(rows, std::vector<RowGrid>(kCount, grid.grid), codes);
+    const auto n = static_cast<size_t>(columns);
+    size_t other = 0;
+    for (size_t r = 0; r < kCount; ++r) {
+      const std::vector<float> row(rows.begin() + static_cast<std::ptrdiff_t>(r * n),
+                                   rows.begin() + static_cast<std::ptrdiff_t>((r + 1) * n));
+      std::vector<uint8_t> wanted = book.round(row, grid, true),
+                           nearest = book.round(row, grid, false);
+      if (form(h, errors(row, nearest, grid)) < form(h, errors(row, wanted, grid)))
+        wanted = nearest;
+      other += !std::equal(wanted.begin(), wanted.end(),
+                           codes.begin() + static_cast<std::ptrdiff_t>(r * n));
+    }
+    EXPECT_LE(other, kCount / 50);  // a target in the middle between two values
+  }
+}
+
+TEST(Feedback, ARowIsRoundedTheSameInAnyCompany) {
+  const Moments moments = some_moments(100, 300, 13);
+  const auto feedback = Feedback::create(moments);
+  ASSERT_TRUE(feedback.ok());
+  const Steps grid(0.4f, 7);
+  const std::vector<float> rows = some_row(100 * 140, 14);
+  std::vector<uint8_t> together(rows.size()), alone(rows.size());
+  const std::vector<RowGrid> grids(140, grid.grid);
+  (*feedback)->round(rows, grids, together);
+  for (size_t first = 0, count = 1; first < 140; first += count, ++count) {
+    count = std::min(count, 140 - first);
+    (*feedback)->round(std::span(rows).subspan(first * 100, count * 100),
+                       std::span(grids).first(count),
+                       std::span(alone).subspan(first * 100, count * 100));
+  }
+  EXPECT_EQ(together, alone);
+}
+
+TEST(Factor, GivesTheMatrixBack) {
+  for (const int64_t n : {1, 2, 63, 64, 65, 200}) {
+    SCOPED_TRACE(n);
+    const std::vector<double> h = damped(some_moments(n, 2 * n + 20, 15));
+    Factor factor{n, {}, {}};
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < n; ++j)
+        factor.rows.push_back(
+            static_cast<float>(h[static_cast<size_t>((n - 1 - i) * n + n - 1 - j)]));
+    ASSERT_TRUE(factorise(0, &factor));
+    const auto u = [&](int64_t i, int64_t j) -> double {
+      return i == j ? 1 : factor.rows[static_cast<size_t>(j * n + i)];
+    };
+    for (int64_t i = 0; i < n; ++i) {
+      EXPECT_GT(factor.diagonal[static_cast<size_t>(i)], 0);
+      for (int64_t j = i; j < n; ++j) {
+        double sum = 0;
+        for (int64_t k = j; k < n; ++k)
+          sum += u(i, k) * static_cast<double>(factor.diagonal[static_cast<size_t>(k)]) * u(j, k);
+        const double size =
+            std::sqrt(h[static_cast<size_t>(i * n + i)] * h[static_cast<size_t>(j * n + j)]);
+        EXPECT_NEAR(sum / size, h[static_cast<size_t>(i * n + j)] / size, 1e-5);
+      }
+    }
+  }
+}
+
+TEST(Factor, RefusesWhatIsNotPositive) {
+  Factor factor{2, {1, 2, 2, 1}, {}};
+  EXPECT_FALSE(factorise(0, &factor));
+}
+
 TEST(Feedback, WhatItReportsIsWhatTheCodesCost) {
   const Moments moments = some_moments(32, 300, 3);
   const auto feedback = Feedback::create(moments);
@@ -105,7 +224,7 @@ TEST(Feedback, WhatItReportsIsWhatTheCodesCost) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     const std::vector<float> row = some_row(32, seed);
     std::vector<uint8_t> codes(row.size());
-    const double cost = (*feedback)->round(row, grid, codes);
+    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
     EXPECT_NEAR(cost / form(h, errors(row, codes, grid)), 1, 1e-4);
   }
 }
@@ -119,11 +238,8 @@ TEST(Feedback, NeverCostsMoreThanNearestValuesAndOftenLess) {
   for (uint32_t seed = 0; seed < 50; ++seed) {
     const std::vector<float> row = some_row(48, seed);
     std::vector<uint8_t> codes(row.size()), nearest(row.size());
-    for (size_t i = 0; i < row.size(); ++i) {
-      float value = 0;
-      nearest[i] = grid.nearest(static_cast<int64_t>(i), row[i], &value);
-    }
-    const double cost = (*feedback)->round(row, grid, codes);
+    for (size_t i = 0; i < row.size(); ++i) nearest[i] = grid.nearest(row[i]);
+    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
     const double before = (*feedback)->cost(errors(row, nearest, grid));
     EXPECT_LE(cost, before * (1 + 1e-6));
     fed += cost;
@@ -140,11 +256,8 @@ TEST(Feedback, WithoutCorrelationItRoundsToTheNearest) {
   const Steps grid(0.3f, 7);
   const std::vector<float> row = some_row(16, 5);
   std::vector<uint8_t> codes(16);
-  (*feedback)->round(row, grid, codes);
-  for (size_t i = 0; i < 16; ++i) {
-    float value = 0;
-    EXPECT_EQ(codes[i], grid.nearest(static_cast<int64_t>(i), row[i], &value));
-  }
+  (*feedback)->round(row, std::span(&grid.grid, 1), codes);
+  for (size_t i = 0; i < 16; ++i) EXPECT_EQ(codes[i], grid.nearest(row[i]));
 }
 
 // Three levels, five columns: all 243 choices.
@@ -157,7 +270,7 @@ TEST(Feedback, IsNotBetterThanTheBestAndNearIt) {
   for (uint32_t seed = 0; seed < 40; ++seed) {
     const std::vector<float> row = some_row(5, seed);
     std::vector<uint8_t> codes(5);
-    const double cost = (*feedback)->round(row, grid, codes);
+    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
     double best = std::numeric_limits<double>::infinity();
     for (int choice = 0; choice < 243; ++choice) {
       std::vector<uint8_t> tried(5);

@@ -1,0 +1,33 @@
+// Rows of one way of storing, rounded with error feedback: the grid is fitted for what errors will
+// count, then the codes are found against it (feedback.h).
+//
+// Rows, or groups of rows that share a table, are independent of each other: the result does not
+// depend on how many are given at a time. Thread safety: pure functions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "encoding/encoding.h"
+#include "quantize/feedback.h"
+
+namespace pome {
+
+struct RoundingOptions {};
+
+// `values`: whole rows of feedback.columns() each, finite and at most 65504 in magnitude.
+
+// kInt of 4 or 8 bits: a binary16 scale per block, a code per value.
+void round_integers(const Encoding& encoding, std::span<const float> values,
+                    const Feedback& feedback, const RoundingOptions& options,
+                    std::span<uint16_t> scales, std::span<int8_t> codes);
+// One group of kLut: 2^bits binary16 values, strictly ascending, and an index per value.
+void round_palette(int bits, std::span<const float> values, const Feedback& feedback,
+                   const RoundingOptions& options, std::span<uint16_t> table,
+                   std::span<uint8_t> codes);
+// The blocks of GGUF that can_fit_blocks().
+void round_blocks(EncodingKind kind, std::span<const float> values, const Feedback& feedback,
+                  const RoundingOptions& options, std::byte* out);
+
+}  // namespace pome
