@@ -160,7 +160,8 @@ void add_convert(App& app) {
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
-                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
+                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2, coreml: lut4x2 lut6x2 "
+                      "lut8x2 lut8x4 sparse-int4 and the like (default int4); gguf: a "
                       "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
                       "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
@@ -169,6 +170,11 @@ void add_convert(App& app) {
   command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
       ->capture_default_str()
       ->check(positive());
+  command->add_option("--prune", c.prune,
+                      "coreml: zeros among the weights, such as 0.5 of each row, or 2:4 (of each 4 "
+                      "columns 2 stay)");
+  command->add_option("--prune-below", c.prune_below, "coreml: zero for smaller magnitudes")
+      ->check(CLI::PositiveNumber);
   command->add_option("--activations", c.activations,
                       "coreml: int8 for what int8 weights read (needs --calibrate)");
   command

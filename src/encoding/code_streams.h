@@ -1,10 +1,10 @@
-// Private to src/encoding: kInt and kLut seen as one flat run of codes. Row boundaries do not
-// matter to either: blocks of columns and groups of whole rows are both runs of the flat order.
+// For decoders and portable kernels: kInt and kLut seen as one flat run of codes. Row boundaries do
+// not matter to either: blocks of columns and groups of whole rows are both runs of the flat order.
+// Rows of their relatives stand on their own.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "encoding/encoding.h"
 
@@ -17,12 +17,12 @@ void decode_int_stream(const std::byte* codes, int bits, int64_t count, int64_t 
 void decode_lut_stream(const std::byte* indices, int bits, int64_t count, int64_t per_table,
                        const std::byte* tables, float* out);
 
-// Rows of indices, each of which stands for `vector` rows of values.
-void decode_vectors(const Encoding& encoding, int64_t rows, int64_t columns,
-                    std::span<const std::byte> indices, std::span<const std::byte> tables,
-                    float* out);
-// False where a row of the mask has not as many ones as values are kept.
-bool decode_sparse(const Encoding& encoding, int64_t rows, int64_t columns,
-                   std::span<const std::span<const std::byte>> parts, float* out);
+// One row of kVectorLut.
+void decode_vector_row(const Encoding& encoding, int64_t row, int64_t columns,
+                       const std::byte* const* parts, float* out);
+// One row of kSparse*. False where its mask has not as many ones as values are kept; what is read
+// and written stays within the row all the same.
+bool decode_sparse_row(const Encoding& encoding, int64_t row, int64_t columns,
+                       const std::byte* const* parts, float* out);
 
 }  // namespace pome

@@ -56,7 +56,7 @@ constexpr std::array<EncodingTraits, kEncodingKindCount> kTraits = {{
     of_blocks<BlockQ2_0>(K::kQ2_0, "q2_0", 42, decode_q2_0),
     {K::kInt, "int", -1, 0, 0, nullptr},
     {K::kLut, "lut", -1, 0, 0, nullptr},
-    {K::kVectorLut, "lut", -1, 0, 0, nullptr},
+    {K::kVectorLut, "vector-lut", -1, 0, 0, nullptr},
     {K::kSparseF16, "sparse-f16", -1, 0, 0, nullptr},
     {K::kSparseInt, "sparse-int", -1, 0, 0, nullptr},
     {K::kSparseLut, "sparse-lut", -1, 0, 0, nullptr},
@@ -192,6 +192,7 @@ std::optional<EncodingKind> encoding_from_dtype(DType dtype) {
 std::string to_string(const Encoding& encoding) {
   std::string text(traits(encoding.kind).name);
   const EncodingKind kind = encoding.kind;
+  if (kind == EncodingKind::kVectorLut) text = traits(EncodingKind::kLut).name;
   if (kind >= EncodingKind::kInt && kind != EncodingKind::kSparseF16) {
     text += std::to_string(encoding.bits);
     if (kind == EncodingKind::kVectorLut) text += "x" + std::to_string(encoding.vector);
@@ -318,13 +319,18 @@ Status decode_rows(const Encoding& encoding, int64_t rows, int64_t columns,
     }
   }
   const int64_t count = rows * columns;
-  if (encoding.is_sparse()) {
-    if (!decode_sparse(encoding, rows, columns, parts, out))
-      return bad_input(Refusal::kRange, "a row of the mask of " + to_string(encoding) +
-                                            " does not have " + std::to_string(encoding.keep) +
-                                            " ones");
-  } else if (encoding.kind == EncodingKind::kVectorLut) {
-    decode_vectors(encoding, rows, columns, parts[0], parts[1], out);
+  if (encoding.is_sparse() || encoding.kind == EncodingKind::kVectorLut) {
+    const std::byte* data[kMostParts] = {};
+    for (size_t i = 0; i < parts.size(); ++i) data[i] = parts[i].data();
+    for (int64_t row = 0; row < rows; ++row, out += columns) {
+      if (!encoding.is_sparse()) {
+        decode_vector_row(encoding, row, columns, data, out);
+      } else if (!decode_sparse_row(encoding, row, columns, data, out)) {
+        return bad_input(Refusal::kRange, "row " + std::to_string(row) + " of the mask of " +
+                                              to_string(encoding) + " does not have " +
+                                              std::to_string(encoding.keep) + " ones");
+      }
+    }
   } else if (encoding.kind == EncodingKind::kInt) {
     decode_int_stream(parts[0].data(), encoding.bits, count, encoding.block, parts[1].data(), out);
   } else if (encoding.kind == EncodingKind::kLut) {

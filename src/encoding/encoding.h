@@ -123,6 +123,7 @@ std::string to_string(const Encoding& encoding);
 
 // Sizes of the parts of a [rows, columns] matrix. Refuses (kRange) a shape that the encoding does
 // not divide.
+inline constexpr size_t kMostParts = 3;
 struct EncodedLayout {
   int64_t rows = 0, columns = 0;
   std::vector<uint64_t> part_bytes;

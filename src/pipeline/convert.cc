@@ -17,7 +17,9 @@ namespace pome {
 namespace {
 
 std::string scheme_of(const ConvertOptions& options) {
-  return options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
+  return options.weights + (options.prune.empty() ? "" : "+prune:" + options.prune) +
+         (options.prune_below > 0 ? "+prune-below:" + std::to_string(options.prune_below) : "") +
+         (options.embedding ? "+embedding:" + *options.embedding : "") +
          (options.imatrix.empty() ? "" : "+imatrix") +
          (options.calibrate.empty() ? "" : "+calibrated") +
          (options.activations.empty() ? "" : "+activations:" + options.activations);

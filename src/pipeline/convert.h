@@ -41,6 +41,10 @@ struct ConvertOptions {
   // A text whose activations tell the rounding what matters; "": none. Of coreml and onnx.
   std::string calibrate;
   int64_t calibrate_tokens = 8192;  // of that text, at most
+  // Of coreml, which weights of matrices become zero: "" or "0.5" or "2:4"; or those below a
+  // magnitude.
+  std::string prune;
+  double prune_below = 0;
   // "" or, for coreml, "int8": what int8 weights read is rounded to eight bits, in the range that
   // "minmax", "percentile" or "entropy" finds.
   std::string activations, activation_range = "percentile";

@@ -71,6 +71,7 @@ std::span<const TargetRow> target_rows() {
        .caches = {"fixed", "dynamic"},
        .cache_value_bytes = 2,
        .activations = true,
+       .sparse = true,
        .make = coreml_writer},
       {.target = Target::kOnnx,
        .weights = "int4",
@@ -104,6 +105,11 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
   if (!row->importance && !options.imatrix.empty())
     return usage_error("--imatrix is for --to gguf").in(options.imatrix);
   POME_RETURN_IF_ERROR(check_activations(*row, options));
+  const bool prunes = !options.prune.empty() || options.prune_below > 0;
+  if (!row->sparse && (prunes || options.weights.starts_with("sparse-")))
+    return usage_error("--prune is for --to coreml: other targets store no masks");
+  if (!options.prune.empty() && options.prune_below > 0)
+    return usage_error("--prune and --prune-below exclude each other");
   if (*target != Target::kGguf && options.output.ends_with(".gguf"))
     return usage_error("an output that ends in .gguf is a GGUF file")
         .in(options.output)
@@ -115,7 +121,14 @@ Status TargetWriter::prepare(const ConvertOptions& options, ConvertReport*) {
   std::optional<std::string_view> embedding;
   if (options.embedding) embedding = *options.embedding;
   POME_ASSIGN_OR_RETURN(recipe_, parse_recipe(options.weights, embedding));
-  return {};
+  if (!options.prune.empty()) {
+    POME_ASSIGN_OR_RETURN(recipe_.prune, parse_prune(options.prune));
+  }
+  if (options.prune_below > 0) {
+    recipe_.prune = PruneRule();
+    recipe_.prune->below = options.prune_below;
+  }
+  return recipe_.prune ? check_prunable(recipe_) : Status();
 }
 
 Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOptions& options,

@@ -75,6 +75,7 @@ struct TargetRow {
   bool blocks = false;            // --block
   bool importance = false;        // --imatrix
   bool activations = false;       // --activations
+  bool sparse = false;            // --prune
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();

@@ -22,6 +22,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -42,6 +43,12 @@ class Feedback {
   // D by column: how much an error counts once the columns behind it have made good what they can.
   // What a grid should be fitted for.
   std::span<const float> weights() const { return weights_; }
+  // Mean squares of the activations, by column.
+  std::span<const float> squares() const { return squares_; }
+  // Rows whose values are chosen together: choose(column, wanted, chosen) for one column after the
+  // other, an element per row. Always with feedback.
+  using Chooser = std::function<void(int64_t, std::span<const float>, std::span<float>)>;
+  void round_together(std::span<const float> values, const Chooser& choose) const;
   // The codes of rows, each against its grid; the grids have blocks of one size. Gives the sum of
   // e H e', with H as damped.
   double round(std::span<const float> values, std::span<const RowGrid> grids,
@@ -61,6 +68,7 @@ class Feedback {
   Factor factor_;               // in that order
   std::vector<float> inside_;   // per block of columns U - I by rows, [block, block]
   std::vector<float> weights_;  // D by column
+  std::vector<float> squares_;
 };
 using FeedbackPtr = std::shared_ptr<const Feedback>;
 

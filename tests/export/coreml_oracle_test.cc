@@ -128,7 +128,9 @@ TEST_F(CoremlOracle, TalesInEveryScheme) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
   const auto graph = build_graph(*checkpoint);
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  for (const char* scheme : {"f16", "int8", "int4", "lut8", "lut6", "lut4", "lut3", "lut2"}) {
+  for (const char* scheme :
+       {"f16", "int8", "int4", "lut8", "lut6", "lut4", "lut3", "lut2", "lut4x2", "lut8x4",
+        "sparse-f16", "sparse-int8", "sparse-int4", "sparse-lut4"}) {
     const auto recipe = parse_recipe(scheme);
     ASSERT_TRUE(recipe.ok()) << recipe.status().to_string();
     const auto quantized = quantize(*graph, *recipe);
