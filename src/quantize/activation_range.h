@@ -60,7 +60,7 @@ struct GridError {
 };
 GridError error_of(const ActivationHistogram& histogram, const ActivationGrid& grid);
 // Beyond this in either respect a value stays as it is: 20 dB.
-inline constexpr double kMostGridError = 0.01;
+inline constexpr double kMostGridError = 0.025;
 
 // What becomes of a value: the wished method's grid where it is good enough, else the best other
 // method's that is, else none.

@@ -4,6 +4,7 @@
 
 #include "formats/checkpoint.h"
 #include "models/models.h"
+#include "pipeline/convert.h"
 #include "quantize/quantize.h"
 
 namespace pome {
@@ -61,6 +62,44 @@ TEST(Int8Activations, NeedInt8Weights) {
                                      some_ids(graph, 16), RangeMethod::kMinMax, {});
   ASSERT_FALSE(made.ok());
   EXPECT_EQ(made.status().code(), StatusCode::kUsage);
+}
+
+TEST(Int8Activations, FlagsThatDoNotGoTogether) {
+  ConvertOptions options;
+  options.model = POME_SOURCE_DIR "/models/tales";
+  options.output = "unused";
+  const auto refused = [](const ConvertOptions& given) {
+    return convert(given, {}).status().code() == StatusCode::kUsage;
+  };
+  ConvertOptions one = options;
+  one.activations = "int8";
+  EXPECT_TRUE(refused(one));  // no text
+  one.calibrate = POME_SOURCE_DIR "/data/held-out.txt";
+  one.target = "onnx";
+  EXPECT_TRUE(refused(one));
+  one.target = "coreml";
+  one.activations = "int4";
+  EXPECT_TRUE(refused(one));
+  one.activations = "int8";
+  one.activation_range = "widest";
+  EXPECT_TRUE(refused(one));
+
+  ConvertOptions pruned = options;
+  pruned.prune = "2:4";
+  pruned.weights = "lut4x2";
+  EXPECT_TRUE(refused(pruned));
+  pruned.weights = "int4";
+  pruned.prune_below = 0.01;
+  EXPECT_TRUE(refused(pruned));
+  pruned.prune_below = 0;
+  for (const char* target : {"onnx", "gguf", "mlc"}) {
+    pruned.target = target;
+    EXPECT_TRUE(refused(pruned)) << target;
+  }
+  pruned.prune = "";
+  pruned.weights = "sparse-int4";
+  pruned.target = "onnx";
+  EXPECT_TRUE(refused(pruned));
 }
 
 }  // namespace
