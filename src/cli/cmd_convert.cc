@@ -20,6 +20,41 @@ Json describe_errors(const ConvertReport& report) {
   return out;
 }
 
+Json describe_activations(const ConvertReport& report) {
+  Json out = Json::array();
+  for (const ActivationValue& value : report.activations) {
+    const ActivationChoice& choice = value.choice;
+    out.push_back({{"weights", value.weights},
+                   {"int8", choice.grid.has_value()},
+                   {"range", to_string(choice.method)},
+                   {"scale", choice.grid ? choice.grid->scale : 0},
+                   {"zero_point", choice.grid ? choice.grid->zero_point : 0},
+                   {"affine", choice.grid && choice.grid->is_affine},
+                   {"relative_error", choice.error.all},
+                   {"typical_error", choice.error.typical},
+                   {"reason", choice.reason}});
+  }
+  return out;
+}
+
+// How many values are told in eight bits, and what is special about which.
+std::string describe_activation_lines(const ConvertReport& report) {
+  if (report.activations.empty()) return {};
+  int64_t told = 0;
+  std::string special;
+  for (const ActivationValue& value : report.activations) {
+    const ActivationChoice& choice = value.choice;
+    told += choice.grid ? 1 : 0;
+    if (!choice.reason.empty())
+      special += "  activations      " + value.weights.front() + " reads " +
+                 (choice.grid ? "int8 (" + std::string(to_string(choice.method)) + ")" : "f16") +
+                 ": " + choice.reason + "\n";
+  }
+  return "  activations      " + std::to_string(told) + " of " +
+         std::to_string(report.activations.size()) + " values that int8 weights read are int8\n" +
+         special;
+}
+
 std::string describe_worst(const ConvertReport& report) {
   const auto worst = std::max_element(report.errors.begin(), report.errors.end(),
                                       [](const TensorError& a, const TensorError& b) {
@@ -78,6 +113,7 @@ Status run(App& app, ConvertOptions options) {
                     {"quality", report.quality},
                     {"calibrated_tokens", report.calibrated_tokens},
                     {"calibration_digest", report.calibration_digest},
+                    {"activations", describe_activations(report)},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -105,6 +141,7 @@ Status run(App& app, ConvertOptions options) {
   if (report.calibrated_tokens > 0)
     text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens of " +
             report.calibration_text + ", " + report.quality + " quality\n";
+  text += describe_activation_lines(report);
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
@@ -127,7 +164,8 @@ void add_convert(App& app) {
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
-                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
+                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2, coreml: lut4x2 lut6x2 "
+                      "lut8x2 lut8x4 sparse-int4 and the like (default int4); gguf: a "
                       "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
                       "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
@@ -140,6 +178,17 @@ void add_convert(App& app) {
       ->add_option("--calibrate-tokens", c.calibrate_tokens,
                    "of that text, at most (default: 4096 for good, 8192 for best)")
       ->check(positive());
+  command->add_option("--prune", c.prune,
+                      "coreml: zeros among the weights, such as 0.5 of each row, or 2:4 (of each 4 "
+                      "columns 2 stay)");
+  command->add_option("--prune-below", c.prune_below, "coreml: zero for smaller magnitudes")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--activations", c.activations,
+                      "coreml: int8 for what int8 weights read");
+  command
+      ->add_option("--activation-range", c.activation_range,
+                   "of --activations: minmax, percentile or entropy")
+      ->capture_default_str();
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <span>
+#include <vector>
 
 #include "tensor/half.h"
 #include "tensor/tensor.h"
@@ -38,6 +39,21 @@ void for_each_run(const std::byte* stream, int bits, int64_t count, int64_t peri
   }
 }
 
+// Calls use(i, code) for codes [first, first + count) of a stream.
+template <typename Use>
+void for_each_code(const std::byte* stream, int bits, int64_t first, int64_t count,
+                   const Use& use) {
+  uint8_t codes[kStep];
+  for (int64_t done = 0; done < count; done += kStep) {
+    const int64_t size = std::min(kStep, count - done), at = first + done;
+    // The bytes that these codes touch, and no other.
+    const int64_t byte = at / 8 * bits, rest = at % 8;
+    const auto bytes = static_cast<size_t>(((rest + size) * bits + 7) / 8);
+    unpack_bits({stream + byte, bytes}, bits, rest, {codes, static_cast<size_t>(size)});
+    for (int64_t i = 0; i < size; ++i) use(done + i, codes[i]);
+  }
+}
+
 }  // namespace
 
 void decode_int_stream(const std::byte* codes, int bits, int64_t count, int64_t block,
@@ -66,6 +82,53 @@ void decode_lut_stream(const std::byte* indices, int bits, int64_t count, int64_
         }
         for (int64_t i = 0; i < size; ++i) out[first + i] = table[index[i]];
       });
+}
+
+void decode_vector_row(const Encoding& encoding, int64_t row, int64_t columns,
+                       const std::byte* const* parts, float* out) {
+  const size_t entries = size_t{1} << encoding.bits;
+  const auto width = static_cast<size_t>(encoding.vector);
+  const std::byte* const table =
+      parts[1] + static_cast<size_t>(row / encoding.group) * entries * width * 2;
+  float values[256];
+  for (size_t i = 0; i < entries; ++i)
+    values[i] = half_at(table, static_cast<int64_t>(i) * encoding.vector + row % encoding.vector);
+  const int64_t first = row / encoding.vector * columns;
+  for_each_code(parts[0], encoding.bits, first, columns,
+                [&](int64_t at, uint8_t index) { out[at] = values[index]; });
+}
+
+bool decode_sparse_row(const Encoding& encoding, int64_t row, int64_t columns,
+                       const std::byte* const* parts, float* out) {
+  const auto keep = static_cast<size_t>(encoding.keep);
+  const int64_t first = row * encoding.keep;
+  std::vector<float> values(keep);
+  if (encoding.kind == EncodingKind::kSparseF16) {
+    for (size_t i = 0; i < keep; ++i)
+      values[i] = half_at(parts[1], first + static_cast<int64_t>(i));
+  } else {
+    const int sign = 1 << (encoding.bits - 1);
+    const bool integers = encoding.kind == EncodingKind::kSparseInt;
+    const int64_t table = integers ? 0 : row / encoding.group << encoding.bits;
+    for_each_code(parts[1], encoding.bits, first, encoding.keep, [&](int64_t at, uint8_t code) {
+      values[static_cast<size_t>(at)] =
+          integers ? static_cast<float>((code ^ sign) - sign) : half_at(parts[2], table + code);
+    });
+  }
+  size_t next = 0;
+  bool fits = true;
+  for_each_code(parts[0], 1, row * columns, columns, [&](int64_t at, uint8_t is_one) {
+    out[at] = 0;
+    if (is_one == 0) return;
+    if (next == keep) {
+      fits = false;
+      return;
+    }
+    out[at] = values[next++];
+    if (encoding.kind == EncodingKind::kSparseInt)
+      out[at] *= half_at(parts[2], (row * columns + at) / encoding.block);
+  });
+  return fits && next == keep;
 }
 
 }  // namespace pome

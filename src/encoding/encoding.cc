@@ -56,6 +56,10 @@ constexpr std::array<EncodingTraits, kEncodingKindCount> kTraits = {{
     of_blocks<BlockQ2_0>(K::kQ2_0, "q2_0", 42, decode_q2_0),
     {K::kInt, "int", -1, 0, 0, nullptr},
     {K::kLut, "lut", -1, 0, 0, nullptr},
+    {K::kVectorLut, "vector-lut", -1, 0, 0, nullptr},
+    {K::kSparseF16, "sparse-f16", -1, 0, 0, nullptr},
+    {K::kSparseInt, "sparse-int", -1, 0, 0, nullptr},
+    {K::kSparseLut, "sparse-lut", -1, 0, 0, nullptr},
 }};
 
 constexpr bool table_is_indexed_by_kind() {
@@ -91,10 +95,37 @@ std::optional<uint64_t> stream_bytes(uint64_t count, uint64_t bits) {
   return *total / 8 + (*total % 8 != 0 ? 1 : 0);
 }
 
+// Bits of one stored value: a code, an index, or binary16.
+int value_bits(const Encoding& encoding) {
+  return encoding.kind == EncodingKind::kSparseF16 ? 16 : encoding.bits;
+}
+
 // The layout's part sizes; an empty list when one does not fit 64 bits. The shape divides.
 std::vector<uint64_t> part_sizes(const Encoding& encoding, uint64_t rows, uint64_t columns) {
   const auto count = checked_mul(rows, columns);
   if (!count) return {};
+  if (encoding.is_sparse()) {
+    const auto kept = checked_mul(rows, static_cast<uint64_t>(encoding.keep));
+    const auto mask = stream_bytes(*count, 1);
+    const auto values =
+        kept ? stream_bytes(*kept, static_cast<uint64_t>(value_bits(encoding))) : std::nullopt;
+    if (!mask || !values) return {};
+    std::vector<uint64_t> out = {*mask, *values};
+    if (encoding.kind == EncodingKind::kSparseF16) return out;
+    const std::vector<uint64_t> dense = part_sizes(encoding.dense(), rows, columns);
+    if (dense.empty()) return {};
+    out.push_back(dense[1]);
+    return out;
+  }
+  if (encoding.kind == EncodingKind::kVectorLut) {
+    const auto vector = static_cast<uint64_t>(encoding.vector);
+    const auto codes = stream_bytes(*count / vector, static_cast<uint64_t>(encoding.bits));
+    const auto entries =
+        checked_mul(rows / static_cast<uint64_t>(encoding.group), uint64_t{1} << encoding.bits);
+    const auto tables = entries ? checked_mul(*entries, 2 * vector) : std::nullopt;
+    if (!codes || !tables) return {};
+    return {*codes, *tables};
+  }
   if (encoding.kind == EncodingKind::kInt) {
     const auto codes = stream_bytes(*count, static_cast<uint64_t>(encoding.bits));
     const auto scales = stream_bytes(*count / static_cast<uint64_t>(encoding.block), 16);
@@ -160,12 +191,37 @@ std::optional<EncodingKind> encoding_from_dtype(DType dtype) {
 
 std::string to_string(const Encoding& encoding) {
   std::string text(traits(encoding.kind).name);
-  if (encoding.kind == EncodingKind::kInt) {
-    text += std::to_string(encoding.bits) + "/" + std::to_string(encoding.block);
-  } else if (encoding.kind == EncodingKind::kLut) {
-    text += std::to_string(encoding.bits) + "/" + std::to_string(encoding.group);
+  const EncodingKind kind = encoding.kind;
+  if (kind == EncodingKind::kVectorLut) text = traits(EncodingKind::kLut).name;
+  if (kind >= EncodingKind::kInt && kind != EncodingKind::kSparseF16) {
+    text += std::to_string(encoding.bits);
+    if (kind == EncodingKind::kVectorLut) text += "x" + std::to_string(encoding.vector);
+    const bool integers = kind == EncodingKind::kInt || kind == EncodingKind::kSparseInt;
+    text += "/" + std::to_string(integers ? encoding.block : encoding.group);
   }
+  if (encoding.is_sparse()) text += ":" + std::to_string(encoding.keep);
   return text;
+}
+
+Encoding Encoding::sparse(const Encoding& dense, int64_t keep) {
+  Encoding out = dense;
+  POME_CHECK(dense.kind == EncodingKind::kF16 || dense.kind == EncodingKind::kInt ||
+             dense.kind == EncodingKind::kLut);
+  out.kind = dense.kind == EncodingKind::kF16   ? EncodingKind::kSparseF16
+             : dense.kind == EncodingKind::kInt ? EncodingKind::kSparseInt
+                                                : EncodingKind::kSparseLut;
+  out.keep = keep;
+  return out;
+}
+
+Encoding Encoding::dense() const {
+  if (!is_sparse()) return *this;
+  Encoding out = *this;
+  out.kind = kind == EncodingKind::kSparseF16   ? EncodingKind::kF16
+             : kind == EncodingKind::kSparseInt ? EncodingKind::kInt
+                                                : EncodingKind::kLut;
+  out.keep = 0;
+  return out;
 }
 
 uint64_t EncodedLayout::total_bytes() const {
@@ -176,7 +232,17 @@ Result<EncodedLayout> encoded_layout(const Encoding& encoding, int64_t rows, int
   if (rows < 0 || columns < 0) {
     return does_not_divide(encoding, rows, columns, "a dimension is negative");
   }
-  if (encoding.kind == EncodingKind::kInt) {
+  if (encoding.is_sparse()) {
+    POME_RETURN_IF_ERROR(encoded_layout(encoding.dense(), rows, columns).status());
+    if (encoding.keep < 0 || encoding.keep > columns)
+      return does_not_divide(encoding, rows, columns, "rows do not hold so many values");
+  } else if (encoding.kind == EncodingKind::kVectorLut) {
+    if (!valid_lut(encoding) || encoding.vector < 1 || encoding.group % encoding.vector != 0)
+      return does_not_divide(encoding, rows, columns,
+                             "indices have 1, 2, 3, 4, 6 or 8 bits, and groups are whole vectors");
+    if (rows % encoding.group != 0)
+      return does_not_divide(encoding, rows, columns, "rows must be a multiple of the group");
+  } else if (encoding.kind == EncodingKind::kInt) {
     if (!valid_int(encoding)) {
       return does_not_divide(encoding, rows, columns, "codes have 4 or 8 bits and a block size");
     }
@@ -216,10 +282,20 @@ Result<EncodedLayout> encoded_layout(const Encoding& encoding, int64_t rows, int
 
 int64_t row_granularity(const Encoding& encoding, int64_t columns) {
   POME_CHECK(columns >= 0);
-  if (encoding.kind != EncodingKind::kInt && encoding.kind != EncodingKind::kLut) return 1;
-  POME_CHECK(encoding.kind == EncodingKind::kInt ? valid_int(encoding) : valid_lut(encoding));
-  const int64_t for_bytes = 8 / std::gcd<int64_t>(8, columns % 8 * encoding.bits);
-  if (encoding.kind == EncodingKind::kInt) return for_bytes;
+  if (encoding.kind < EncodingKind::kInt) return 1;
+  const Encoding dense = encoding.dense();
+  POME_CHECK(dense.kind == EncodingKind::kF16 ||
+             (dense.kind == EncodingKind::kInt ? valid_int(dense) : valid_lut(dense)));
+  const auto rows_of_bytes = [](int64_t values, int64_t bits) {
+    return 8 / std::gcd<int64_t>(8, values % 8 * bits);
+  };
+  int64_t for_bytes = rows_of_bytes(columns, encoding.is_sparse() ? 1 : encoding.bits);
+  if (encoding.is_sparse())
+    for_bytes = std::max(for_bytes, rows_of_bytes(encoding.keep, value_bits(encoding)));
+  // Both are powers of two; a vector of rows has one row of indices.
+  if (encoding.kind == EncodingKind::kVectorLut)
+    for_bytes = checked_mul(for_bytes, encoding.vector).value_or(for_bytes);
+  if (dense.kind == EncodingKind::kInt || dense.kind == EncodingKind::kF16) return for_bytes;
   const int64_t factor = for_bytes / std::gcd(for_bytes, encoding.group);
   // A group so large that the product overflows has one tile in any matrix.
   return checked_mul(encoding.group, factor).value_or(std::numeric_limits<int64_t>::max());
@@ -243,7 +319,19 @@ Status decode_rows(const Encoding& encoding, int64_t rows, int64_t columns,
     }
   }
   const int64_t count = rows * columns;
-  if (encoding.kind == EncodingKind::kInt) {
+  if (encoding.is_sparse() || encoding.kind == EncodingKind::kVectorLut) {
+    const std::byte* data[kMostParts] = {};
+    for (size_t i = 0; i < parts.size(); ++i) data[i] = parts[i].data();
+    for (int64_t row = 0; row < rows; ++row, out += columns) {
+      if (!encoding.is_sparse()) {
+        decode_vector_row(encoding, row, columns, data, out);
+      } else if (!decode_sparse_row(encoding, row, columns, data, out)) {
+        return bad_input(Refusal::kRange, "row " + std::to_string(row) + " of the mask of " +
+                                              to_string(encoding) + " does not have " +
+                                              std::to_string(encoding.keep) + " ones");
+      }
+    }
+  } else if (encoding.kind == EncodingKind::kInt) {
     decode_int_stream(parts[0].data(), encoding.bits, count, encoding.block, parts[1].data(), out);
   } else if (encoding.kind == EncodingKind::kLut) {
     // The product may overflow only where there are no rows, and then it is not used.

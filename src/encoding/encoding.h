@@ -11,6 +11,13 @@
 //   kLut  (palettes)         part 0: indices, `bits` wide, one bit stream over the whole matrix
 //                            part 1: f16 tables [rows / group, 2^bits]       value = table[row /
 //                            group][index]
+//   kVectorLut               part 0: indices [rows / vector, columns], as kLut's
+//                            part 1: f16 tables [rows / group, 2^bits, vector]
+//                            value = table[row / group][index of the `vector` rows][row % vector]
+//   kSparse* (every row      part 0: mask, one bit per element of the matrix
+//   has `keep` values, the   part 1: the values at its ones in their order: f16, or codes or
+//   others are zero)                 indices as kInt and kLut have them, one bit stream
+//                            part 2: scales of kInt, tables of kLut (not of kSparseF16)
 //
 // Sources: GGUF block layouts: ggml's specification as tabulated in docs/encodings.md; Core ML's
 // constexpr ops.
@@ -67,17 +74,20 @@ enum class EncodingKind : uint8_t {
   kQ2_0,
   kInt,
   kLut,
+  kVectorLut,
+  kSparseF16,
+  kSparseInt,
+  kSparseLut,
 };
-inline constexpr int kEncodingKindCount = static_cast<int>(EncodingKind::kLut) + 1;
+inline constexpr int kEncodingKindCount = static_cast<int>(EncodingKind::kSparseLut) + 1;
 
 struct EncodingTraits {
   EncodingKind kind;
   std::string_view name;  // "q4_k", "f16"
   int gguf_type;          // ggml type id, -1 when GGUF has none
-  int block_elements;     // 1 for plain types; 0 for kInt and kLut (see Encoding)
+  int block_elements;     // 1 for plain types; 0 from kInt on (see Encoding)
   int block_bytes;
-  // Decodes `blocks` consecutive blocks into block_elements * blocks floats. Null for kInt and
-  // kLut.
+  // Decodes `blocks` consecutive blocks into block_elements * blocks floats. Null from kInt on.
   void (*decode)(const std::byte* in, int64_t blocks, float* out);
 };
 const EncodingTraits& traits(EncodingKind kind);
@@ -86,9 +96,11 @@ std::optional<EncodingKind> encoding_from_dtype(DType dtype);  // plain ones onl
 
 struct Encoding {
   EncodingKind kind = EncodingKind::kF32;
-  int bits = 0;       // kInt: 4 or 8; kLut: 1, 2, 3, 4, 6, 8
-  int64_t block = 0;  // kInt: columns that share a scale
-  int64_t group = 0;  // kLut: rows that share a table
+  int bits = 0;        // kInt: 4 or 8; kLut: 1, 2, 3, 4, 6, 8; the same of their relatives
+  int64_t block = 0;   // kInt: columns that share a scale
+  int64_t group = 0;   // kLut: rows that share a table
+  int64_t keep = 0;    // kSparse*: values of a row that are stored
+  int64_t vector = 0;  // kVectorLut: rows that share an index; divides the group
 
   friend bool operator==(const Encoding&, const Encoding&) = default;
 
@@ -97,11 +109,21 @@ struct Encoding {
     return {EncodingKind::kInt, bits, block, 0};
   }
   static Encoding lut(int bits, int64_t group) { return {EncodingKind::kLut, bits, 0, group}; }
+  static Encoding vector_lut(int bits, int64_t vector, int64_t group) {
+    return {EncodingKind::kVectorLut, bits, 0, group, 0, vector};
+  }
+  // Of kF16, kInt or kLut with so many values per row.
+  static Encoding sparse(const Encoding& dense, int64_t keep);
+  bool is_sparse() const { return kind >= EncodingKind::kSparseF16; }
+  // What a sparse one stores where it stores something; others: itself.
+  Encoding dense() const;
 };
-std::string to_string(const Encoding& encoding);  // "q4_k", "int4/32", "lut4/16"
+// "q4_k", "int4/32", "lut4/16", "lut4x2/16", "sparse-int4/32:128" (128 values per row)
+std::string to_string(const Encoding& encoding);
 
 // Sizes of the parts of a [rows, columns] matrix. Refuses (kRange) a shape that the encoding does
 // not divide.
+inline constexpr size_t kMostParts = 3;
 struct EncodedLayout {
   int64_t rows = 0, columns = 0;
   std::vector<uint64_t> part_bytes;

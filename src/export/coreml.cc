@@ -63,7 +63,8 @@ Result<std::vector<mil::Function>> lower(const Graph& graph, const CacheLayout& 
                                          coreml::WeightStore* weights) {
   std::vector<mil::Function> out;
   for (const Entry& entry : entries(options)) {
-    coreml::Lowering lowering(graph, caches, form_of(options, entry.tokens), weights, entry.name);
+    coreml::Lowering lowering(graph, caches, form_of(options, entry.tokens), weights,
+                              options.activations, entry.name);
     POME_ASSIGN_OR_RETURN(mil::Function function, lowering.run());
     out.push_back(std::move(function));
   }

@@ -15,6 +15,7 @@
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "encoding/activation_grid.h"
 #include "export/report.h"
 #include "graph/graph.h"
 
@@ -31,6 +32,9 @@ struct CoremlOptions {
   std::string scheme;         // for the metadata
   std::string tokenizer_digest;
   std::string model_name;
+  // Grids of eight bits for the values that these weights (names of constants) read. Weights that
+  // read one value have one grid.
+  std::map<std::string, ActivationGrid> activations;
 };
 // Writes the package folder at `package_path` (inside a staged folder of the caller).
 Result<ExportReport> export_coreml(const Graph& graph, const CoremlOptions& options,

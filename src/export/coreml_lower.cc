@@ -98,13 +98,15 @@ Result<CacheLayout> cache_layout(const Graph& graph) {
 }
 
 Lowering::Lowering(const Graph& graph, const CacheLayout& caches, const Form& form,
-                   WeightStore* weights, std::string function)
+                   WeightStore* weights, const std::map<std::string, ActivationGrid>& activations,
+                   std::string function)
     : graph_(graph),
       caches_(caches),
       form_(form),
       places_(form.places),
       tokens_(form.tokens),
       weights_(weights),
+      activations_(activations),
       out_(std::move(function), {"input_ids", "position", "position_ids", "causal_mask", "k_cache",
                                  "v_cache", "logits"}) {}
 
@@ -498,7 +500,7 @@ Result<Val> Lowering::emit(const MatMulOp& op, const Node& node) {
   POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
   POME_ASSIGN_OR_RETURN(const Val y, operand(node, 1));
   if (x.dims.size() < 2 || y.dims.size() < 2) return no_lowering(node, "an operand is a vector");
-  return matmul(result_name(node), x, y, op.transpose_y);
+  return matmul(result_name(node), in_eight_bits(x, node.operands[1]), y, op.transpose_y);
 }
 
 Result<Val> Lowering::emit(const GatherOp&, const Node& node) {
@@ -527,8 +529,9 @@ Result<Val> Lowering::emit(const IotaOp& op, const Node& node) {
 }
 
 Result<Val> Lowering::emit(const LinearOp&, const Node& node) {
-  POME_ASSIGN_OR_RETURN(const Val x, operand(node, 0));
+  POME_ASSIGN_OR_RETURN(Val x, operand(node, 0));
   POME_ASSIGN_OR_RETURN(const Val weight, operand(node, 1));
+  x = in_eight_bits(x, node.operands[1]);
   const bool has_bias = node.operands.size() == 3;
   const bool fixed = constant_of(node.operands[1]) &&
                      (!has_bias || constant_of(node.operands[2])) && x.dims.size() <= 3;

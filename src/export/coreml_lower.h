@@ -43,7 +43,7 @@ class Lowering {
  public:
   // `caches` of states alone.
   Lowering(const Graph& graph, const CacheLayout& caches, const Form& form, WeightStore* weights,
-           std::string function);
+           const std::map<std::string, ActivationGrid>& activations, std::string function);
   Result<mil::Function> run();
 
  private:
@@ -75,6 +75,10 @@ class Lowering {
   Result<Val> emit(const RopeOp& op, const Node& node);
   Result<Val> emit(const KvWriteOp&, const Node& node);
   Result<Val> emit(const AttentionOp& op, const Node& node);
+
+  // As its grid of eight bits tells a value that this weight reads, where it has one:
+  // coreml_activations.cc
+  Val in_eight_bits(const Val& x, ValueId weight);
 
   Status declare_inputs();
   Status declare_states();
@@ -113,6 +117,7 @@ class Lowering {
   const Form form_;
   const int64_t places_, tokens_;
   WeightStore* weights_;
+  const std::map<std::string, ActivationGrid>& activations_;  // by name of the weight
   FunctionBuilder out_;
   std::map<ValueId, Val> values_;
   std::map<ValueId, int32_t> constants_;  // values that are constants
@@ -124,6 +129,7 @@ class Lowering {
   std::map<int64_t, Val> window_masks_;
   std::map<WeightStore::RopeKey, std::pair<Val, Val>> ropes_;
   std::map<int32_t, std::pair<Val, Val>> ranges_;
+  std::map<std::string, std::pair<ActivationGrid, Val>> rounded_;  // by name of the value
 };
 
 // Axis parameters and shapes as MIL takes them.

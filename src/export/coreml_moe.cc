@@ -49,8 +49,9 @@ Result<Val> Lowering::emit(const MoeOp& op, const Node& node) {
   const bool biased = node.operands.size() == op.operands_with_biases();
   const auto project = [&](const Val& in, size_t weight, const std::string& name) -> Result<Val> {
     POME_ASSIGN_OR_RETURN(const Val matrix, operand(node, weight));
-    if (!biased) return matmul(helper(node, name), in, matrix, true);
-    const Val product = matmul(helper(node, name + "_product"), in, matrix, true);
+    const Val read = in_eight_bits(in, node.operands[weight]);
+    if (!biased) return matmul(helper(node, name), read, matrix, true);
+    const Val product = matmul(helper(node, name + "_product"), read, matrix, true);
     POME_ASSIGN_OR_RETURN(const Val bias, operand(node, weight - 2 + op.operands_without_biases()));
     const Val by_expert =
         reshape(helper(node, name + "_bias"), bias, {experts, 1, bias.dims.back()});

@@ -47,8 +47,56 @@ std::optional<Dims> table_dims(const Dims& dims, int64_t rows, const Encoding& e
     out[dims.size() - 2] = dims[dims.size() - 2] / encoding.group;
   }
   out.push_back(int64_t{1} << encoding.bits);
-  out.push_back(1);
+  out.push_back(std::max<int64_t>(encoding.vector, 1));
   return out;
+}
+
+DType code_type(const Encoding& encoding) {
+  if (encoding.kind == EncodingKind::kF16) return DType::kF16;
+  if (encoding.kind == EncodingKind::kInt) return encoding.bits == 4 ? DType::kI4 : DType::kI8;
+  return index_type(encoding.bits);
+}
+
+// Form and parts of a constant that has them; kDense is left to the caller.
+void plan_parts(const Encoding& encoding, int64_t rows, int64_t columns, StoredConstant* out) {
+  using Form = StoredConstant::Form;
+  const Encoding dense = encoding.dense();
+  const bool sparse = encoding.is_sparse();
+  Form form = sparse ? Form::kSparse : Form::kDense;
+  Dims codes = out->dims, more;
+  switch (dense.kind) {
+    case EncodingKind::kF16:
+      if (!sparse) return;
+      break;
+    case EncodingKind::kInt:
+      if (out->dims.empty()) return;
+      form = sparse ? Form::kSparseInt : Form::kInt;
+      more = out->dims;
+      more.back() = columns / dense.block;
+      break;
+    case EncodingKind::kVectorLut:
+    case EncodingKind::kLut: {
+      auto tables = table_dims(out->dims, rows, dense);
+      if (!tables) return;
+      form = sparse ? Form::kSparseLut : Form::kLut;
+      more = std::move(*tables);
+      if (dense.kind == EncodingKind::kLut) break;
+      if (codes.size() < 2 || codes[codes.size() - 2] % dense.vector != 0) return;
+      form = Form::kVectorLut;
+      out->vector = dense.vector;
+      codes[codes.size() - 2] /= dense.vector;
+      break;
+    }
+    default:
+      return;
+  }
+  out->form = form;
+  if (sparse) {
+    out->parts.push_back(tensor_type(DType::kU1, out->dims));
+    codes = {rows * encoding.keep};
+  }
+  out->parts.push_back(tensor_type(code_type(dense), std::move(codes)));
+  if (!more.empty()) out->parts.push_back(tensor_type(DType::kF16, std::move(more)));
 }
 
 bool is_finite_f16(uint16_t bits) { return (bits & 0x7C00u) != 0x7C00u; }
@@ -85,22 +133,8 @@ Result<StoredConstant> WeightStore::plan(int32_t index) const {
   const Encoding& encoding = data.encoding();
   StoredConstant out;
   out.dims = data.shape();
-  if (encoding.kind == EncodingKind::kInt && !out.dims.empty()) {
-    Dims scales = out.dims;
-    scales.back() = data.columns() / encoding.block;
-    out.form = StoredConstant::Form::kInt;
-    out.parts = {tensor_type(encoding.bits == 4 ? DType::kI4 : DType::kI8, out.dims),
-                 tensor_type(DType::kF16, std::move(scales))};
-    return out;
-  }
-  if (encoding.kind == EncodingKind::kLut) {
-    if (auto tables = table_dims(out.dims, data.rows(), encoding)) {
-      out.form = StoredConstant::Form::kLut;
-      out.parts = {tensor_type(index_type(encoding.bits), out.dims),
-                   tensor_type(DType::kF16, std::move(*tables))};
-      return out;
-    }
-  }
+  plan_parts(encoding, data.rows(), data.columns(), &out);
+  if (out.form != StoredConstant::Form::kDense) return out;
   out.parts = {tensor_type(DType::kF16, out.dims)};
   const int64_t count = data.rows() * data.columns();
   if (count < kSmallest) {
@@ -140,11 +174,46 @@ Result<Val> WeightStore::emit(int32_t index, FunctionBuilder* out) {
       return out->op("constexpr_lut_to_dense", name,
                      {{"indices", InlineValue{part(0)}}, {"lut", InlineValue{part(1)}}},
                      DType::kF16, stored.dims);
+    case StoredConstant::Form::kVectorLut:
+      return out->op(
+          "constexpr_lut_to_dense", name,
+          {{"indices", InlineValue{part(0)}},
+           {"lut", InlineValue{part(1)}},
+           {"vector_axis",
+            InlineValue{mil::ValueData::scalar_i32(static_cast<int32_t>(stored.dims.size()) - 2)}}},
+          DType::kF16, stored.dims);
+    case StoredConstant::Form::kSparse:
+    case StoredConstant::Form::kSparseInt:
+    case StoredConstant::Form::kSparseLut: {
+      std::vector<InlineValue> parts;
+      for (size_t i = 0; i < stored.parts.size(); ++i) parts.push_back({part(i)});
+      return emit_sparse(stored, name, parts, out);
+    }
     case StoredConstant::Form::kDense:
       break;
   }
   if (!stored.immediate.empty()) return out->constant(name, {stored.parts[0], stored.immediate});
   return out->constant(name, part(0));
+}
+
+Val WeightStore::emit_sparse(const StoredConstant& stored, const std::string& name,
+                             const std::vector<InlineValue>& parts, FunctionBuilder* out) {
+  const auto dense = [&](Operand values, Operand mask) {
+    return out->op("constexpr_sparse_to_dense", name,
+                   {{"nonzero_data", std::move(values)}, {"mask", std::move(mask)}}, DType::kF16,
+                   stored.dims);
+  };
+  if (stored.form == StoredConstant::Form::kSparse) return dense(parts[1], parts[0]);
+  const bool lut = stored.form == StoredConstant::Form::kSparseLut;
+  const std::vector<Val> both = out->op(
+      lut ? "constexpr_lut_to_sparse" : "constexpr_sparse_blockwise_shift_scale",
+      out->unique(name + "_sparse"),
+      lut ? Operands{{"indices_mask", parts[0]},
+                     {"indices_nonzero_data", parts[1]},
+                     {"lut", parts[2]}}
+          : Operands{{"data_mask", parts[0]}, {"nonzero_data", parts[1]}, {"scale", parts[2]}},
+      {{DType::kU1, stored.dims}, {DType::kF16, stored.parts[1].dims}});
+  return dense(both[1], both[0]);
 }
 
 mil::ValueData WeightStore::zeros(int64_t n) {
@@ -162,6 +231,15 @@ std::pair<mil::ValueData, mil::ValueData> WeightStore::rope_tables(const RopeKey
 
 std::string WeightStore::rope_name(const RopeKey& key, bool sine) const {
   return graph_.constants[static_cast<size_t>(key.constant)].name + (sine ? ".sin" : ".cos");
+}
+
+// What a part is called behind the constant's name.
+const char* part_suffix(StoredConstant::Form form, size_t part) {
+  using Form = StoredConstant::Form;
+  const bool sparse = form >= Form::kSparse;
+  if (sparse && part == 0) return ".mask";
+  if (part == (sparse ? 1u : 0u)) return "";
+  return form == Form::kInt || form == Form::kSparseInt ? ".scale" : ".table";
 }
 
 // ---- writing
@@ -268,18 +346,15 @@ class WeightStore::Stream {
     return advance(written);
   }
 
+  // Tiles start on whole bytes of every part, so what is before one is the layout of its rows.
   static uint64_t part_offset(const ConstantData& data, const StoredConstant& stored, size_t part,
                               int64_t row) {
-    const uint64_t first = static_cast<uint64_t>(row),
-                   columns = static_cast<uint64_t>(data.columns());
-    const Encoding& encoding = data.encoding();
-    if (part == 0) {
-      return first * columns * static_cast<uint64_t>(bits_of(stored.parts[0].dtype)) / 8;
-    }
-    if (stored.form == StoredConstant::Form::kInt) {
-      return first * (columns / static_cast<uint64_t>(encoding.block)) * 2;
-    }
-    return first / static_cast<uint64_t>(encoding.group) * (uint64_t{2} << encoding.bits);
+    const Encoding stored_as = stored.form == StoredConstant::Form::kDense
+                                   ? Encoding::plain(EncodingKind::kF16)
+                                   : data.encoding();
+    const auto before = encoded_layout(stored_as, row, data.columns());
+    POME_CHECK(before.ok());
+    return before->part_bytes[part];
   }
 
   mil::BlobWriter* file_;
@@ -369,10 +444,7 @@ Status WeightStore::write(const std::string& path, const WorkContext& work, Expo
       const uint64_t size = bytes_of(stored->second.parts[part]);
       stored_bytes += size;
       if (stored->second.offsets.empty()) continue;
-      const bool scale = stored->second.form == StoredConstant::Form::kInt;
-      report->tensors.push_back({constant.name + (part == 0 ? ""
-                                                  : scale   ? ".scale"
-                                                            : ".table"),
+      report->tensors.push_back({constant.name + part_suffix(stored->second.form, part),
                                  stored->second.offsets[part] + 64, size});
     }
   }

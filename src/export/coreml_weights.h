@@ -27,11 +27,18 @@ struct StoredConstant {
   enum class Form : uint8_t {
     kDense,  // one fp16 part
     kInt,    // codes, fp16 scales: constexpr_blockwise_shift_scale
-    kLut     // indices, fp16 tables: constexpr_lut_to_dense
+    kLut,    // indices, fp16 tables: constexpr_lut_to_dense
+    kVectorLut,
+    // A mask, then as above for the values at its ones: constexpr_lut_to_sparse or
+    // constexpr_sparse_blockwise_shift_scale, behind them constexpr_sparse_to_dense.
+    kSparse,
+    kSparseInt,
+    kSparseLut
   } form = Form::kDense;
   Dims dims;
   std::vector<mil::Type> parts;
   std::vector<uint64_t> offsets;     // of the records; empty before write() and for immediates
+  int64_t vector = 0;                // rows that share an index
   std::vector<std::byte> immediate;  // dense constants of fewer than 10 elements
 };
 
@@ -62,6 +69,8 @@ class WeightStore {
  private:
   class Stream;
   Result<StoredConstant> plan(int32_t constant) const;
+  static Val emit_sparse(const StoredConstant& stored, const std::string& name,
+                         const std::vector<InlineValue>& parts, FunctionBuilder* out);
   Status write_rope(const RopeKey& key, mil::BlobWriter* file);
 
   const Graph& graph_;

@@ -42,8 +42,8 @@ Status check_graph(const Graph& graph, const OnnxOptions& options) {
     return unsupported("the graph's output is " + to_string(shape) +
                        ", expected logits [B, T, vocab]");
   for (const Constant& constant : graph.constants)
-    if (constant.data->encoding().kind == EncodingKind::kLut)
-      return unsupported("palettes (" + to_string(constant.data->encoding()) +
+    if (constant.data->encoding().kind >= EncodingKind::kLut)
+      return unsupported("palettes and masks (" + to_string(constant.data->encoding()) +
                          ") have no form in ONNX")
           .at(constant.name)
           .hint("use --weights f32, f16, int8 or int4");

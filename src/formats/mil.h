@@ -48,6 +48,7 @@ struct ValueData {
   std::variant<std::vector<std::byte>, std::vector<std::string>, BlobRef> data;
 
   static ValueData scalar_i32(int32_t value);
+  static ValueData scalar_u8(uint8_t value);
   static ValueData scalar_bool(bool value);
   static ValueData scalar_f16(float value);
   static ValueData string(std::string value);

@@ -95,6 +95,9 @@ std::string to_string(const Type& type) {
 ValueData ValueData::scalar_i32(int32_t value) {
   return {{Type::Kind::kTensor, DType::kI32, {}}, raw(std::vector<int32_t>{value})};
 }
+ValueData ValueData::scalar_u8(uint8_t value) {
+  return {{Type::Kind::kTensor, DType::kU8, {}}, std::vector<std::byte>{std::byte{value}}};
+}
 ValueData ValueData::scalar_bool(bool value) {
   return {{Type::Kind::kTensor, DType::kBool, {}},
           std::vector<std::byte>{value ? std::byte{1} : std::byte{0}}};

@@ -13,6 +13,21 @@ using mil_ops::Program;
 using mil_ops::Step;
 using mil_ops::Value;
 
+namespace {
+
+// Instead of rounding a run-time value to eight bits and back. False where the step does not.
+bool hand_on(const Step& step, std::vector<Value>& slots) {
+  const bool forth = step.spec->name == "quantize";
+  if ((!forth && step.spec->name != "dequantize") || step.output_slots.size() != 1) return false;
+  Call call(step, slots, nullptr);
+  if (call.at("input").is_text() || call.at("input").tensor.dtype() != DType::kF32) return false;
+  Value value = call.take("input");
+  slots[static_cast<size_t>(step.output_slots.front())] = std::move(value);
+  return true;
+}
+
+}  // namespace
+
 struct MilProgram::Impl {
   Impl(mil::Package p, const MilOptions& o)
       : package(std::move(p)), options(o), pool(o.threads), constants(package, options, &pool) {}
@@ -32,6 +47,7 @@ struct MilProgram::Impl {
   mil_ops::ConstantPool constants;
   std::vector<Program> programs;
   std::function<void(const std::string&, const Tensor&)> observer;
+  bool round_activations = true;
 };
 
 namespace {
@@ -141,6 +157,8 @@ Status MilProgram::Impl::execute(const Program& program, const Step& step,
       if (binding.constant != nullptr) POME_RETURN_IF_ERROR(constants.hold(binding.constant));
   if (flags & mil_ops::kState) {
     POME_RETURN_IF_ERROR(step_state(program, step, slots, states));
+  } else if (!round_activations && hand_on(step, slots)) {
+    // As it came.
   } else {
     Call call(step, slots, &pool);
     POME_RETURN_IF_ERROR(step.spec->handler(call));
@@ -235,6 +253,8 @@ Result<NamedTensors> MilProgram::run(const std::string& function, const NamedTen
     if (program.name == function) return impl_->run(program, inputs, states);
   return usage_error("there is no function '" + function + "'").in(impl_->package.path);
 }
+
+void MilProgram::round_activations(bool round) { impl_->round_activations = round; }
 
 void MilProgram::set_observer(std::function<void(const std::string&, const Tensor&)> observer) {
   impl_->observer = std::move(observer);

@@ -59,6 +59,10 @@ class MilProgram {
   // Called after each op with its name and value (for "the first value that diverges"); constants
   // are not announced. Who keeps a value makes later updates of it copy. Null switches it off.
   void set_observer(std::function<void(const std::string&, const Tensor&)> observer);
+  // Whether run-time values are rounded where the package says so (default). Otherwise `quantize`
+  // hands its input on, and so does a `dequantize` behind it: what the package computes apart from
+  // that rounding.
+  void round_activations(bool round);
 
  private:
   MilProgram();

@@ -34,11 +34,11 @@ int64_t take_memory(std::vector<ReadValue>* values, uint64_t most_bytes) {
   return left_out;
 }
 
-Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window,
+Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window, const char* stage,
                 const WorkContext& work) {
   const auto vocab = static_cast<size_t>(runner.info().vocab_size);
   std::vector<float> logits(static_cast<size_t>(kPiece) * vocab);
-  if (work.progress) work.progress->begin("calibrate", ids.size(), "tokens");
+  if (work.progress) work.progress->begin(stage, ids.size(), "tokens");
   for (size_t begin = 0; begin < ids.size();) {
     const size_t place = begin % static_cast<size_t>(window);
     if (place == 0) POME_RETURN_IF_ERROR(runner.truncate(0));
@@ -54,27 +54,38 @@ Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window,
   return {};
 }
 
+Status check_length(std::span<const int32_t> ids) {
+  if (ids.size() >= 2) return {};
+  return usage_error("the calibration text has " + std::to_string(ids.size()) +
+                     " tokens, at least 2 are needed");
+}
+
 }  // namespace
+
+Status observe_text(const Graph& graph, std::span<const int32_t> ids, int64_t window,
+                    std::shared_ptr<ActivationObserver> observer, const char* stage,
+                    const WorkContext& work) {
+  POME_RETURN_IF_ERROR(check_length(ids));
+  PlanOptions options;
+  options.threads = work.threads;
+  options.capacity = std::min<int64_t>(window, graph.info.max_position_embeddings);
+  options.chunk = kPiece;
+  options.observer = std::move(observer);
+  POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, options, work));
+  POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
+  return run_text(*runner, ids, options.capacity, stage, work);
+}
 
 Result<Calibration> calibrate(const Graph& graph, std::span<const int32_t> ids,
                               const CalibrationOptions& options, const WorkContext& work) {
-  if (ids.size() < 2)
-    return usage_error("the calibration text has " + std::to_string(ids.size()) +
-                       " tokens, at least 2 are needed");
+  POME_RETURN_IF_ERROR(check_length(ids));
   Calibration out;
   std::vector<ReadValue> values = read_values(graph);
   out.left_out = take_memory(&values, options.most_bytes);
-  PlanOptions plan_options;
-  plan_options.threads = work.threads;
-  plan_options.capacity = std::min<int64_t>(options.window, graph.info.max_position_embeddings);
-  plan_options.chunk = kPiece;
   POME_ASSIGN_OR_RETURN(const Isa isa, selected_isa());
   const auto collector = std::make_shared<MomentCollector>(
       std::move(values), [](const ReadValue&) { return true; }, isa, work.threads);
-  plan_options.observer = collector;
-  POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, plan_options, work));
-  POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
-  POME_RETURN_IF_ERROR(run_text(*runner, ids, plan_options.capacity, work));
+  POME_RETURN_IF_ERROR(observe_text(graph, ids, options.window, collector, "calibrate", work));
   out.tokens = static_cast<int64_t>(ids.size());
   for (const ReadValue& value : collector->values()) {
     const std::vector<MomentsPtr> moments = collector->take(value);

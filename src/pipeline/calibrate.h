@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "base/progress.h"
 #include "base/status.h"
+#include "engine/engine.h"
 #include "graph/graph.h"
 #include "quantize/statistics.h"
 
@@ -26,5 +28,11 @@ struct Calibration {
 // less than two tokens; what compile() says.
 Result<Calibration> calibrate(const Graph& graph, std::span<const int32_t> ids,
                               const CalibrationOptions& options, const WorkContext& work);
+
+// Runs a text through the exact plan of a graph, in windows of so many tokens that see each other,
+// under the eyes of `observer`. kUsage for less than two tokens; what compile() says.
+Status observe_text(const Graph& graph, std::span<const int32_t> ids, int64_t window,
+                    std::shared_ptr<ActivationObserver> observer, const char* stage,
+                    const WorkContext& work);
 
 }  // namespace pome

@@ -1,20 +1,14 @@
 #include "pipeline/convert.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <set>
 
-#include "base/byte_source.h"
-#include "base/cpu_features.h"
 #include "base/io.h"
-#include "base/json.h"
-#include "base/sha256.h"
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
 #include "pipeline/frame.h"
 #include "pipeline/kv_plan.h"
 #include "pipeline/quality.h"
+#include "pipeline/round_weights.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
@@ -23,13 +17,13 @@ namespace pome {
 namespace {
 
 std::string scheme_of(const ConvertOptions& options, Quality quality) {
-  return options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
+  return options.weights + (options.prune.empty() ? "" : "+prune:" + options.prune) +
+         (options.prune_below > 0 ? "+prune-below:" + std::to_string(options.prune_below) : "") +
+         (options.embedding ? "+embedding:" + *options.embedding : "") +
          (options.imatrix.empty() ? "" : "+imatrix") +
-         (quality == Quality::kFast ? "" : "+" + std::string(to_string(quality)));
+         (quality == Quality::kFast ? "" : "+" + std::string(to_string(quality))) +
+         (options.activations.empty() ? "" : "+activations:" + options.activations);
 }
-
-// Where long work leaves what it has finished.
-std::string work_folder(const ConvertOptions& options) { return options.output + ".pome-work"; }
 
 // Null where the checkpoint has none.
 Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& source,
@@ -40,69 +34,6 @@ Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& sou
     return std::shared_ptr<const Tokenizer>();
   }
   return Tokenizer::create(source);
-}
-
-// What work on this model with these options is about, and what its bytes depend on.
-std::string work_key(const Graph& graph, const Graph& quantised, const Checkpoint& checkpoint,
-                     const ConvertOptions& options, const CalibrationText& text,
-                     const StreamOptions& stream) {
-  Json key = {{"pome", kPomeVersion},
-              {"target", options.target},
-              {"graph", to_hex(sha256(print(graph)))},
-              {"text", text.digest},
-              {"window", stream.window},
-              {"behind_quantised", stream.behind_quantised},
-              {"most_bytes", stream.most_bytes},
-              {"rounds", stream.rounding.rounds}};
-  if (const auto isa = selected_isa(); isa.ok()) key["isa"] = std::string(to_string(*isa));
-  std::set<std::string> files;
-  for (const CheckpointTensor& tensor : checkpoint.tensors) files.insert(tensor.source->name());
-  for (const std::string& file : files) {
-    struct stat found = {};
-    if (stat(file.c_str(), &found) != 0) continue;
-    key["files"].push_back({file, found.st_size, found.st_mtim.tv_sec, found.st_mtim.tv_nsec});
-  }
-  for (const Constant& constant : quantised.constants)
-    key["constants"].push_back({constant.name, to_string(constant.data->encoding())});
-  return dump_json(key);
-}
-
-// Replaces the data of `quantised` by what rounding with the statistics of a text gives.
-Status calibrate_weights(const Graph& graph, Graph* quantised, const Checkpoint& checkpoint,
-                         const Tokenizer* tokenizer, const TargetWriter& target,
-                         const ConvertOptions& options, Quality quality, const WorkContext& work,
-                         ConvertReport* report) {
-  StreamOptions stream = stream_options(quality);
-  stream.window = std::min<int64_t>(stream.window, graph.info.max_position_embeddings);
-  const int64_t tokens =
-      options.calibrate_tokens > 0 ? options.calibrate_tokens : default_tokens(quality);
-  POME_ASSIGN_OR_RETURN(const CalibrationText text,
-                        read_calibration_text(options.calibrate, tokenizer, checkpoint.tokenizer,
-                                              tokens, stream.window));
-  stream.scaled = target.scales_weights();
-  stream.folder = work_folder(options);
-  stream.key = work_key(graph, *quantised, checkpoint, options, text, stream);
-  const auto count = static_cast<int64_t>(text.ids.size());
-  if (options.say)
-    options.say(describe(estimate_stream(graph, count, stream), quality, count, work.threads));
-  auto done = round_streamed(graph, quantised, text.ids, stream, work);
-  if (!done.ok())
-    return Status(done.status())
-        .hint("what was finished is kept in " + stream.folder +
-              ": the same command goes on from there");
-  if (options.say && done->resumed > 0)
-    options.say("went on behind " + std::to_string(done->resumed) + " of " +
-                std::to_string(done->parts) + " parts that an earlier run had finished");
-  report->quality = std::string(to_string(quality));
-  report->calibrated_tokens = done->tokens;
-  report->calibration_text = text.name;
-  report->calibration_digest = text.digest;
-  if (done->diagonal > 0)
-    report->warnings.push_back(
-        std::to_string(done->diagonal) +
-        " weights are rounded without error feedback: they are so wide that their second moments "
-        "do not fit in memory");
-  return {};
 }
 
 }  // namespace
@@ -127,7 +58,8 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
-  const std::string digest = tokenizer ? tokenizer->digest() : "";
+  const std::string digest = tokenizer ? tokenizer->digest() : "",
+                    scheme = scheme_of(options, quality);
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
@@ -140,13 +72,29 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
-  // The same encodings, other roundings: long work, so all that can be refused was before it.
-  if (quality != Quality::kFast)
-    POME_RETURN_IF_ERROR(calibrate_weights(graph, &quantized.graph, checkpoint, tokenizer.get(),
-                                           *target, options, quality, work, &report));
+  // Long work, so all that can be refused was before it: the same encodings, other roundings.
+  Int8Activations activations;
+  if (quality != Quality::kFast || !options.activations.empty()) {
+    const int64_t most =
+        options.calibrate_tokens > 0 ? options.calibrate_tokens : default_tokens(quality);
+    POME_ASSIGN_OR_RETURN(const CalibrationText text,
+                          read_calibration_text(options.calibrate, tokenizer.get(),
+                                                checkpoint.tokenizer, most, window_of(graph)));
+    if (quality != Quality::kFast)
+      POME_RETURN_IF_ERROR(round_weights(graph, &quantized.graph, checkpoint, text, quality,
+                                         target->scales_weights(), scheme, options, work, &report));
+    if (!options.activations.empty()) {
+      POME_ASSIGN_OR_RETURN(activations,
+                            int8_activations(graph, quantized.graph, text.ids,
+                                             *parse_range_method(options.activation_range), work));
+    }
+  }
+  report.quality = std::string(to_string(quality));
   report.tensors = std::move(quantized.tensors);
-  const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options, quality),
-                      digest,          report.context, report.chunk,    kv.tokens};
+  report.activations = std::move(activations.values);
+  const Source source{quantized.graph, checkpoint, tokenizer.get(),
+                      scheme,          digest,     report.context,
+                      report.chunk,    kv.tokens,  std::move(activations.grids)};
   POME_ASSIGN_OR_RETURN(const Written written,
                         target->write(source, options, staged->path(), work, &report));
   report.exported = written.exported;

@@ -13,6 +13,7 @@
 #include "export/gguf.h"
 #include "export/onnx.h"
 #include "formats/kv_sidecars.h"
+#include "pipeline/activations.h"
 #include "quantize/quantize.h"
 
 namespace pome {
@@ -44,6 +45,13 @@ struct ConvertOptions {
   int64_t calibrate_tokens = 0;  // of that text, at most; 0: what the quality takes
   // Told what long work is about to begin, and what of earlier work it goes on with.
   std::function<void(const std::string&)> say;
+  // Of coreml, which weights of matrices become zero: "" or "0.5" or "2:4"; or those below a
+  // magnitude.
+  std::string prune;
+  double prune_below = 0;
+  // "" or, for coreml, "int8": what int8 weights read is rounded to eight bits, in the range that
+  // "minmax", "percentile" or "entropy" finds.
+  std::string activations, activation_range = "percentile";
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
@@ -59,7 +67,8 @@ struct ConvertReport {
   PackagingSummary packaging;
   std::string tree_hash;
   std::vector<TensorChoice> tensors;
-  std::vector<TensorError> errors;  // gguf, mlc, onnx: what rounding cost each weight
+  std::vector<ActivationValue> activations;  // what became of the values that int8 weights read
+  std::vector<TensorError> errors;           // gguf, mlc, onnx: what rounding cost each weight
   std::vector<std::string> warnings;
   std::vector<std::string> notes;  // what the target's runtime needs
 };

@@ -23,7 +23,7 @@ struct Row {
   int rounds;
 };
 constexpr Row kRows[] = {
-    {Quality::kFast, "fast", 0, false, 0},
+    {Quality::kFast, "fast", 4096, false, 0},  // for ranges of activations
     {Quality::kGood, "good", 4096, false, 0},
     {Quality::kBest, "best", 8192, true, 2},
 };
@@ -62,8 +62,13 @@ Result<Quality> parse_quality(std::string_view name, bool has_text) {
 std::string_view to_string(Quality quality) { return row_of(quality).name; }
 int64_t default_tokens(Quality quality) { return row_of(quality).tokens; }
 
-StreamOptions stream_options(Quality quality) {
+int64_t window_of(const Graph& graph) {
+  return std::min<int64_t>(512, graph.info.max_position_embeddings);
+}
+
+StreamOptions stream_options(Quality quality, const Graph& graph) {
   StreamOptions out;
+  out.window = window_of(graph);
   out.behind_quantised = row_of(quality).behind_quantised;
   out.rounding.rounds = row_of(quality).rounds;
   return out;

@@ -22,7 +22,8 @@ enum class Quality : uint8_t { kFast, kGood, kBest };
 Result<Quality> parse_quality(std::string_view name, bool has_text);
 std::string_view to_string(Quality quality);
 int64_t default_tokens(Quality quality);
-StreamOptions stream_options(Quality quality);
+int64_t window_of(const Graph& graph);  // tokens of the text that see each other
+StreamOptions stream_options(Quality quality, const Graph& graph);
 
 // The first tokens of a text, `most` at most, in windows that begin as the model's texts do. `path`
 // "": the built-in text. kBadInput where it is not UTF-8.

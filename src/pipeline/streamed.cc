@@ -362,7 +362,8 @@ class Streamer {
     if (!rounding.retarget) return out;
     ConstantDataPtr source = retargeted(graph_.constants[index].data, rounding.retarget);
     if (factor != 1) source = multiply_scalar(std::move(source), factor);
-    return with_source(out, std::move(source));
+    if (auto made = with_source(out, std::move(source))) return made;
+    return out;
   }
 
   // Weight -> bias, where all products with the value have one.

@@ -42,6 +42,17 @@ Status settle_context(const ModelInfo& info, const ConvertOptions& options, int6
   return {};
 }
 
+Status check_activations(const TargetRow& row, const ConvertOptions& options) {
+  if (!parse_range_method(options.activation_range))
+    return usage_error("--activation-range '" + options.activation_range +
+                       "' is none of minmax percentile entropy");
+  if (options.activations.empty()) return {};
+  if (!row.activations) return usage_error("--activations is for --to coreml");
+  if (options.activations != "int8")
+    return usage_error("--activations '" + options.activations + "' must be int8");
+  return {};
+}
+
 }  // namespace
 
 std::string join(const std::vector<std::string>& names) {
@@ -56,6 +67,8 @@ std::span<const TargetRow> target_rows() {
        .weights = "int4",
        .caches = {"fixed", "dynamic"},
        .cache_value_bytes = 2,
+       .activations = true,
+       .sparse = true,
        .make = coreml_writer},
       {.target = Target::kOnnx,
        .weights = "int4",
@@ -88,6 +101,12 @@ Result<const TargetRow*> find_target(const ConvertOptions& options) {
                        ": blocks of 16, 32, 64, 128 or 256 columns, of the target onnx");
   if (!row->importance && !options.imatrix.empty())
     return usage_error("--imatrix is for --to gguf").in(options.imatrix);
+  POME_RETURN_IF_ERROR(check_activations(*row, options));
+  const bool prunes = !options.prune.empty() || options.prune_below > 0;
+  if (!row->sparse && (prunes || options.weights.starts_with("sparse-")))
+    return usage_error("--prune is for --to coreml: other targets store no masks");
+  if (!options.prune.empty() && options.prune_below > 0)
+    return usage_error("--prune and --prune-below exclude each other");
   if (*target != Target::kGguf && options.output.ends_with(".gguf"))
     return usage_error("an output that ends in .gguf is a GGUF file")
         .in(options.output)
@@ -99,7 +118,14 @@ Status TargetWriter::prepare(const ConvertOptions& options, ConvertReport*) {
   std::optional<std::string_view> embedding;
   if (options.embedding) embedding = *options.embedding;
   POME_ASSIGN_OR_RETURN(recipe_, parse_recipe(options.weights, embedding));
-  return {};
+  if (!options.prune.empty()) {
+    POME_ASSIGN_OR_RETURN(recipe_.prune, parse_prune(options.prune));
+  }
+  if (options.prune_below > 0) {
+    recipe_.prune = PruneRule();
+    recipe_.prune->below = options.prune_below;
+  }
+  return recipe_.prune ? check_prunable(recipe_) : Status();
 }
 
 Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOptions& options,

@@ -2,6 +2,7 @@
 // target is one file with a TargetWriter, and one row.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,7 +23,8 @@ struct Source {
   const Tokenizer* tokenizer;  // null where the checkpoint has none
   std::string scheme, tokenizer_digest;
   int64_t context = 0, chunk = 0;
-  int64_t places = 0;  // tokens that the caches hold
+  int64_t places = 0;                                      // tokens that the caches hold
+  std::map<std::string, ActivationGrid> activations = {};  // of int8 weights, by their names
 };
 // What it wrote into the staged folder.
 struct Written {
@@ -74,6 +76,8 @@ struct TargetRow {
   int64_t cache_value_bytes = 2;  // of a number in a cache, where its runtime chooses no other
   bool blocks = false;            // --block
   bool importance = false;        // --imatrix
+  bool activations = false;       // --activations
+  bool sparse = false;            // --prune
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();

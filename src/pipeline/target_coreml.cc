@@ -65,6 +65,7 @@ class CoremlWriter final : public TargetWriter {
     coreml.scheme = source.scheme;
     coreml.tokenizer_digest = source.tokenizer_digest;
     coreml.model_name = source.graph.info.name;
+    coreml.activations = source.activations;
     Written out;
     out.model = kPackageName;
     POME_ASSIGN_OR_RETURN(out.exported,

@@ -14,7 +14,7 @@ class OnnxWriter final : public TargetWriter {
     POME_RETURN_IF_ERROR(TargetWriter::prepare(options, report));
     recipe_.keeps_minima = options.profile != "plain";
     for (Encoding* encoding : {&recipe_.matrices, &recipe_.embedding, &recipe_.head}) {
-      if (encoding->kind == EncodingKind::kLut)
+      if (encoding->kind >= EncodingKind::kLut)
         return usage_error("palettes (" + to_string(*encoding) + ") have no form in ONNX")
             .hint("use --weights f32, f16, int8 or int4");
       if (encoding->kind != EncodingKind::kInt) continue;

@@ -7,6 +7,7 @@
 
 #include "quantize/block_fit.h"
 #include "quantize/fed_rounding.h"
+#include "quantize/grouped_constant.h"
 #include "quantize/int_scale.h"
 #include "quantize/palette.h"
 #include "quantize/quantize.h"
@@ -332,6 +333,8 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
                               const RoundingOptions& options) {
+  if (const auto* grouped = dynamic_cast<const GroupedConstant*>(data.get()))
+    return grouped->with(std::move(feedback));
   const auto* encoded = dynamic_cast<const EncodedConstant*>(data.get());
   if (!encoded || !encoded->has_grid()) return nullptr;
   for (const FeedbackPtr& one : feedback) POME_CHECK(!one || one->columns() == data->columns());

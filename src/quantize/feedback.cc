@@ -58,6 +58,7 @@ Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
   std::iota(out->order_.begin(), out->order_.end(), 0);
   double trace = 0;
   for (const int32_t j : out->order_) trace += diagonal(j);
+  for (const int32_t j : out->order_) out->squares_.push_back(diagonal(j));
   if (!std::isfinite(trace) || !all_finite(moments.second))
     return bad_input(Refusal::kRange, "activations of the calibration text are not finite");
   const double mean = n > 0 && trace > 0 ? trace / static_cast<double>(n) : 1;
@@ -227,6 +228,29 @@ double Feedback::round(std::span<const float> values, std::span<const RowGrid> g
     cost = std::accumulate(tile.costs.begin(), tile.costs.end(), cost);
   }
   return cost;
+}
+
+void Feedback::round_together(std::span<const float> values, const Chooser& choose) const {
+  const int64_t n = columns(), rows = n == 0 ? 0 : static_cast<int64_t>(values.size()) / n;
+  std::vector<float> errors(values.size()), asked(static_cast<size_t>(rows * kBlock)),
+      wanted(static_cast<size_t>(rows)), chosen(static_cast<size_t>(rows));
+  for (int64_t first = 0; first < n; first += kBlock) {
+    ask(first / kBlock, rows, errors.data(), asked.data());
+    for (int64_t j = 0; j < std::min(kBlock, n - first); ++j) {
+      const int64_t column = order_[static_cast<size_t>(first + j)];
+      for (int64_t row = 0; row < rows; ++row)
+        wanted[static_cast<size_t>(row)] = values[static_cast<size_t>(row * n + column)] +
+                                           asked[static_cast<size_t>(row * kBlock + j)];
+      choose(column, wanted, chosen);
+      for (int64_t row = 0; row < rows; ++row) {
+        const float error =
+            values[static_cast<size_t>(row * n + column)] - chosen[static_cast<size_t>(row)];
+        errors[static_cast<size_t>(row * n + first + j)] = error;
+        add_scaled(error, inside_.data() + (first + j) * kBlock, j, kBlock,
+                   asked.data() + row * kBlock);
+      }
+    }
+  }
 }
 
 double Feedback::cost(std::span<const float> errors) const {

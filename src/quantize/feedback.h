@@ -22,6 +22,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -46,6 +47,12 @@ class Feedback {
   // D by column: how much an error counts once the columns behind it have made good what they can.
   // What a grid should be fitted for.
   std::span<const float> weights() const { return weights_; }
+  // Mean squares of the activations, by column.
+  std::span<const float> squares() const { return squares_; }
+  // Rows whose values are chosen together: choose(column, wanted, chosen) for one column after the
+  // other, an element per row. Always with feedback.
+  using Chooser = std::function<void(int64_t, std::span<const float>, std::span<float>)>;
+  void round_together(std::span<const float> values, const Chooser& choose) const;
   // The levels of rows, each against its grid; the grids have blocks of one size. Gives the sum of
   // e H e', with H as damped.
   double round(std::span<const float> values, std::span<const RowGrid> grids,
@@ -74,6 +81,7 @@ class Feedback {
   std::vector<float> weights_;  // D by column
   std::optional<QuadraticForm> form_;
   double shrink_ = 0, damping_ = 0;
+  std::vector<float> squares_;
 };
 using FeedbackPtr = std::shared_ptr<const Feedback>;
 

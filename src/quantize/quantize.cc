@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "encoding/affine_blocks.h"
 #include "quantize/repack.h"
+#include "quantize/vector_palette.h"
 
 namespace pome {
 namespace {
@@ -19,7 +20,7 @@ struct Scheme {
   std::string_view name;
   Encoding encoding;
 };
-const std::array<Scheme, 9> kSchemes = {{
+const std::array<Scheme, 13> kSchemes = {{
     {"f16", Encoding::plain(EncodingKind::kF16)},
     {"f32", Encoding::plain(EncodingKind::kF32)},
     {"int8", Encoding::int_blocks(8, 0)},
@@ -29,6 +30,10 @@ const std::array<Scheme, 9> kSchemes = {{
     {"lut4", Encoding::lut(4, kGroup)},
     {"lut3", Encoding::lut(3, kGroup)},
     {"lut2", Encoding::lut(2, kGroup)},
+    {"lut4x2", Encoding::vector_lut(4, 2, kGroup)},
+    {"lut6x2", Encoding::vector_lut(6, 2, kGroup)},
+    {"lut8x2", Encoding::vector_lut(8, 2, kGroup)},
+    {"lut8x4", Encoding::vector_lut(8, 4, kGroup)},
 }};
 
 Result<Encoding> parse_scheme(std::string_view name) {
@@ -37,7 +42,8 @@ Result<Encoding> parse_scheme(std::string_view name) {
     if (scheme.name == name) return scheme.encoding;
     known += (known.empty() ? "" : " ") + std::string(scheme.name);
   }
-  return usage_error("unknown scheme \"" + escape_for_terminal(name) + "\"; known are " + known);
+  return usage_error("unknown scheme \"" + escape_for_terminal(name) + "\"; known are " + known +
+                     ", and sparse-f16 sparse-int4 and the like");
 }
 
 // ---- the ladder
@@ -119,6 +125,30 @@ Choice choose_lut(const Matrix& matrix, const Encoding& wished) {
   return choose_int8(matrix, why);
 }
 
+// The smallest number of rows whose tables cost no more than an eighth of their indices, up to one
+// table for all.
+Choice choose_vectors(const Matrix& matrix, const Encoding& wished) {
+  std::string why;
+  const int64_t most = matrix.rows_of_one;
+  for (int64_t group = wished.group; most % wished.vector == 0; group = std::min(2 * group, most)) {
+    const Encoding tried = Encoding::vector_lut(wished.bits, wished.vector, group);
+    const auto indices = checked_mul<int64_t>(group / wished.vector, matrix.columns);
+    const bool pays =
+        !indices || (int64_t{16} * wished.vector << wished.bits) <= *indices / 8 * wished.bits;
+    if (most % group == 0 && group % wished.vector == 0 && pays) return {tried, why};
+    why = "groups of " + std::to_string(std::min(2 * group, most)) +
+          " rows: smaller ones do not divide the rows, or their tables cost too much";
+    if (group >= most) break;
+  }
+  why = "tables of vectors cost more than an eighth of the indices";
+  if (most % wished.vector != 0)
+    why = std::to_string(most) + " rows are not whole vectors of " + std::to_string(wished.vector);
+  Choice out =
+      choose_lut(matrix, Encoding::lut(wished.bits / static_cast<int>(wished.vector), kGroup));
+  out.fallback = why + (out.fallback.empty() ? "" : "; " + out.fallback);
+  return out;
+}
+
 Choice choose(const Encoding& wished, const Matrix& matrix) {
   if (matrix.rows == 0 || matrix.columns == 0) {
     return {Encoding::plain(EncodingKind::kF16), "no elements"};
@@ -129,6 +159,8 @@ Choice choose(const Encoding& wished, const Matrix& matrix) {
                                : choose_blocks(wished.bits, matrix, wished.block);
     case EncodingKind::kLut:
       return choose_lut(matrix, wished);
+    case EncodingKind::kVectorLut:
+      return choose_vectors(matrix, wished);
     default:
       return {wished, {}};
   }
@@ -157,6 +189,39 @@ std::optional<Encoding> wished_for(const Constant& constant, const QuantRecipe& 
   return std::nullopt;
 }
 
+// The same with a mask, where that is smaller.
+Status choose_sparse(const PruneRule& rule, const Constant& constant, const Matrix& matrix,
+                     Choice* chosen) {
+  const EncodingKind kind = chosen->encoding.kind;
+  if (kind != EncodingKind::kF16 && kind != EncodingKind::kInt && kind != EncodingKind::kLut)
+    return {};
+  if (matrix.rows == 0 || matrix.columns == 0) return {};
+  const auto keep = values_kept(rule, *constant.data);
+  if (!keep.ok()) return Status(keep.status()).at("tensor " + constant.name);
+  const auto add = [&](const std::string& why) {
+    chosen->fallback += (chosen->fallback.empty() ? "" : "; ") + why;
+  };
+  if (rule.m > 0 && matrix.columns % rule.m != 0)
+    add(std::to_string(matrix.columns) + " columns are not a multiple of " +
+        std::to_string(rule.m) + ": the same share of each row");
+  const Encoding sparse = Encoding::sparse(chosen->encoding, *keep);
+  const auto bytes = bytes_of(sparse, matrix), dense = bytes_of(chosen->encoding, matrix);
+  if (bytes && dense && *bytes < *dense)
+    chosen->encoding = sparse;
+  else
+    add("not pruned: with its mask it would be no smaller than dense");
+  return {};
+}
+
+ConstantDataPtr make(const Constant& constant, const Encoding& encoding,
+                     const QuantRecipe& recipe) {
+  if (encoding.is_sparse())
+    return pruned_constant(constant.data, encoding, *recipe.prune, constant.name);
+  if (encoding.kind == EncodingKind::kVectorLut)
+    return vector_constant(constant.data, encoding, constant.name);
+  return encoded_constant(constant.data, encoding, constant.name);
+}
+
 bool stays_with_minima(const Constant& constant, const Encoding& chosen) {
   return is_affine4(constant.data->encoding().kind) &&
          chosen == Encoding::int_blocks(4, kAffineGroup) && constant.data->shape().size() == 2;
@@ -164,14 +229,28 @@ bool stays_with_minima(const Constant& constant, const Encoding& chosen) {
 
 }  // namespace
 
+Status check_prunable(const QuantRecipe& recipe) {
+  const EncodingKind kind = recipe.matrices.kind;
+  if (kind == EncodingKind::kF16 || kind == EncodingKind::kInt || kind == EncodingKind::kLut)
+    return {};
+  return usage_error("pruned matrices cannot be stored as " + recipe.scheme)
+      .hint("choose f16, int8, int4 or a palette without vectors");
+}
+
 Result<QuantRecipe> parse_recipe(std::string_view weights,
                                  std::optional<std::string_view> embedding) {
   QuantRecipe recipe;
   recipe.scheme = std::string(weights);
+  constexpr std::string_view kSparse = "sparse-";
+  if (weights.starts_with(kSparse)) {
+    weights.remove_prefix(kSparse.size());
+    recipe.prune = PruneRule();
+  }
   POME_ASSIGN_OR_RETURN(recipe.matrices, parse_scheme(weights));
   POME_ASSIGN_OR_RETURN(recipe.embedding, parse_scheme(embedding.value_or(weights)));
   recipe.head = recipe.embedding;
   if (recipe.matrices.kind == EncodingKind::kF32) recipe.small = EncodingKind::kF32;
+  if (recipe.prune) POME_RETURN_IF_ERROR(check_prunable(recipe));
   return recipe;
 }
 
@@ -185,6 +264,8 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
       const Matrix matrix = {data.rows(), data.columns(),
                              shape.size() >= 3 ? shape[shape.size() - 2] : data.rows()};
       Choice chosen = choose(*wished, matrix);
+      if (recipe.prune && constant.role == Constant::Role::kMatrix && shape.size() >= 2)
+        POME_RETURN_IF_ERROR(choose_sparse(*recipe.prune, constant, matrix, &chosen));
       // Refuses sizes that overflow before anything is read.
       const auto layout = encoded_layout(chosen.encoding, data.rows(), data.columns());
       if (!layout.ok()) return Status(layout.status()).at("tensor " + constant.name);
@@ -195,7 +276,7 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
         constant.data = std::move(kept);
         choice.kept_integers = true;
       } else {
-        constant.data = encoded_constant(constant.data, chosen.encoding, constant.name);
+        constant.data = make(constant, chosen.encoding, recipe);
       }
       choice.used = chosen.encoding;
       choice.fallback = std::move(chosen.fallback);

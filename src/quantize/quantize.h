@@ -16,6 +16,7 @@
 #include "graph/graph.h"
 #include "quantize/fed_rounding.h"
 #include "quantize/feedback.h"
+#include "quantize/prune.h"
 #include "quantize/statistics.h"
 
 namespace pome {
@@ -29,9 +30,12 @@ struct QuantRecipe {
   // The target can say a minimum for each block: matrices that are stored in q4_1 or q4_k and shall
   // be int4 in blocks of 32 stay as they are.
   bool keeps_minima = false;
+  std::optional<PruneRule> prune;  // of matrices
 };
-// "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2"; an unknown name is kUsage and lists the known ones.
-// The head follows the embedding.
+// "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2", palettes of vectors "lut4x2 lut6x2 lut8x2 lut8x4",
+// and, for pruned matrices, "sparse-" in front of f16, an integer or a palette; an unknown name is
+// kUsage and lists the known ones. The head follows the embedding, which is never pruned.
+Status check_prunable(const QuantRecipe& recipe);
 Result<QuantRecipe> parse_recipe(std::string_view weights,
                                  std::optional<std::string_view> embedding = std::nullopt);
 

@@ -87,6 +87,9 @@ class CoremlModel final : public ExportedModel {
     return {};
   }
 
+  void round_activations(bool round) override {
+    if (program_) program_->round_activations(round);
+  }
   Result<std::unique_ptr<Runner>> runner(CachePolicy policy) override {
     return package_runner(program_, std::move(policy));
   }

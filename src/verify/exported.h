@@ -47,6 +47,9 @@ class ExportedModel {
   virtual Status prepare(int threads, bool round_f16) = 0;
 
   // All below: after prepare().
+  // Whether run-time values are rounded where the model says so (default). The graph does not round
+  // them: it is held against the model without.
+  virtual void round_activations(bool) {}
   // Caches of a decode step are held as `policy` says.
   virtual Result<std::unique_ptr<Runner>> runner(CachePolicy policy) = 0;
   // Bytes of decoded weights that are kept, and whether that is all of them.

@@ -163,6 +163,7 @@ class Verifier {
     if (!options_.original.empty()) {
       POME_RETURN_IF_ERROR(read_original());
       POME_RETURN_IF_ERROR(judged(semantics()));
+      program_->round_activations(true);
       const bool finite = report_.functions.size() == 2 && report_.functions[0].tokens > 0 &&
                           report_.functions[1].tokens > 0;
       if (finite) POME_RETURN_IF_ERROR(judged(against_original()));
@@ -202,6 +203,7 @@ class Verifier {
 
   Status semantics() {
     POME_RETURN_IF_ERROR(program_->prepare(options_.threads, false));
+    program_->round_activations(false);
     std::vector<std::string> missing_constants;
     POME_ASSIGN_OR_RETURN(Graph rebuilt, rebuild(graph_, program_, &missing_constants));
     for (const std::string& problem : missing_constants)

@@ -75,7 +75,7 @@ TEST(Encoding, TraitsAreConsistent) {
     const EncodingTraits& type = traits(kind);
     EXPECT_EQ(type.kind, kind);
     EXPECT_TRUE(names.insert(type.name).second) << type.name;
-    if (kind == EncodingKind::kInt || kind == EncodingKind::kLut) {
+    if (kind >= EncodingKind::kInt) {
       EXPECT_EQ(type.gguf_type, -1);
       EXPECT_EQ(type.decode, nullptr);
     } else {
@@ -135,6 +135,10 @@ TEST(Encoding, Names) {
   EXPECT_EQ(to_string(Encoding::plain(EncodingKind::kQ4_K)), "q4_k");
   EXPECT_EQ(to_string(Encoding::int_blocks(4, 32)), "int4/32");
   EXPECT_EQ(to_string(Encoding::lut(6, 16)), "lut6/16");
+  EXPECT_EQ(to_string(Encoding::vector_lut(4, 2, 16)), "lut4x2/16");
+  EXPECT_EQ(to_string(Encoding::sparse(Encoding::plain(EncodingKind::kF16), 5)), "sparse-f16:5");
+  EXPECT_EQ(to_string(Encoding::sparse(Encoding::int_blocks(4, 32), 64)), "sparse-int4/32:64");
+  EXPECT_EQ(to_string(Encoding::sparse(Encoding::lut(3, 16), 64)), "sparse-lut3/16:64");
 }
 
 TEST(Encoding, LayoutSizes) {
@@ -149,6 +153,10 @@ TEST(Encoding, LayoutSizes) {
   EXPECT_EQ(sizes(Encoding::lut(3, 2), 4, 7), (Sizes{11, 32}));
   EXPECT_EQ(sizes(Encoding::lut(8, 1), 2, 3), (Sizes{6, 1024}));
   EXPECT_EQ(sizes(Encoding::lut(1, 4), 0, 7), (Sizes{0, 0}));
+  EXPECT_EQ(sizes(Encoding::vector_lut(3, 2, 4), 8, 7), (Sizes{11, 64}));
+  EXPECT_EQ(sizes(Encoding::sparse(Encoding::plain(EncodingKind::kF16), 2), 3, 5), (Sizes{2, 12}));
+  EXPECT_EQ(sizes(Encoding::sparse(Encoding::int_blocks(4, 5), 7), 3, 15), (Sizes{6, 11, 18}));
+  EXPECT_EQ(sizes(Encoding::sparse(Encoding::lut(3, 2), 3), 4, 7), (Sizes{4, 5, 32}));
   EXPECT_EQ(encoded_layout(Encoding::lut(3, 2), 4, 7).value().total_bytes(), 43u);
 }
 
@@ -169,7 +177,15 @@ TEST(Encoding, LayoutRefusesWhatDoesNotDivide) {
   for (const int bits : {-1, 0, 5, 7, 9, 64}) {
     EXPECT_EQ(refusal(Encoding::lut(bits, 8), 24, 8), Refusal::kRange) << bits;
   }
+  EXPECT_EQ(refusal(Encoding::vector_lut(4, 4, 6), 24, 8), Refusal::kRange);
+  EXPECT_EQ(refusal(Encoding::vector_lut(4, 0, 6), 24, 8), Refusal::kRange);
+  EXPECT_EQ(refusal(Encoding::vector_lut(4, 2, 16), 24, 8), Refusal::kRange);
+  EXPECT_EQ(refusal(Encoding::sparse(Encoding::int_blocks(4, 16), 49), 1, 48), Refusal::kRange);
+  EXPECT_EQ(refusal(Encoding::sparse(Encoding::int_blocks(4, 16), -1), 1, 48), Refusal::kRange);
+  EXPECT_EQ(refusal(Encoding::sparse(Encoding::int_blocks(4, 32), 4), 1, 48), Refusal::kRange);
   const int64_t huge = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(refusal(Encoding::sparse(Encoding::plain(EncodingKind::kF16), 1), huge, huge),
+            Refusal::kOverflow);
   EXPECT_EQ(refusal(Encoding::plain(EncodingKind::kF32), huge, huge), Refusal::kOverflow);
   EXPECT_EQ(refusal(Encoding::plain(EncodingKind::kF64), huge, 1), Refusal::kOverflow);
   EXPECT_EQ(refusal(Encoding::lut(8, 1), huge, 1), Refusal::kOverflow);
@@ -216,6 +232,76 @@ TEST(Encoding, LutByHand) {
   const std::vector<Bytes> parts = {indices, table};
   ASSERT_TRUE(decode_rows(Encoding::lut(3, 2), 2, 3, spans(parts), out.data()).ok());
   EXPECT_EQ(out, (std::vector<float>{2.5f, -1.0f, -0.5f, 0.0f, 0.5f, 2.0f}));
+}
+
+TEST(Encoding, RowGranularityOfMasksAndVectors) {
+  for (const int64_t columns : {5, 8, 12, 33}) {
+    for (const int64_t keep : {0, 1, 4, 5}) {
+      for (const Encoding& dense : {Encoding::plain(EncodingKind::kF16), Encoding::int_blocks(4, 1),
+                                    Encoding::lut(3, 2), Encoding::lut(6, 12)}) {
+        const Encoding encoding = Encoding::sparse(dense, keep);
+        const int64_t step = std::max<int64_t>(1, dense.group),
+                      bits = dense.bits == 0 ? 16 : dense.bits;
+        int64_t expected = step;
+        while (expected * columns % 8 != 0 || expected * keep * bits % 8 != 0) expected += step;
+        EXPECT_EQ(row_granularity(encoding, columns), expected) << to_string(encoding);
+      }
+    }
+    for (const int bits : {3, 4, 8}) {
+      const Encoding encoding = Encoding::vector_lut(bits, 2, 6);
+      int64_t expected = 6;
+      while (expected / 2 * columns * bits % 8 != 0) expected += 6;
+      EXPECT_EQ(row_granularity(encoding, columns), expected) << to_string(encoding);
+    }
+  }
+}
+
+TEST(Encoding, SparseByHand) {
+  // Rows . 1 . 2 | -3 . . 0.5: the mask from the low end is 1010 then 1001.
+  const Bytes mask = testing::from_hex("9a");
+  Bytes halves(8);
+  const float values[] = {1, 2, -3, 0.5f};
+  for (size_t i = 0; i < 4; ++i) testing::put_u16(halves, 2 * i, f32_to_f16(values[i]));
+  std::vector<float> out(8, 9.0f);
+  std::vector<Bytes> parts = {mask, halves};
+  const Encoding f16 = Encoding::sparse(Encoding::plain(EncodingKind::kF16), 2);
+  ASSERT_TRUE(decode_rows(f16, 2, 4, spans(parts), out.data()).ok());
+  EXPECT_EQ(out, (std::vector<float>{0, 1, 0, 2, -3, 0, 0, 0.5f}));
+
+  // Codes 7 -8 | -1 2 with scales 1, 2 | 0.5, 4 of blocks of two columns.
+  Bytes scales(8);
+  const float steps[] = {1, 2, 0.5f, 4};
+  for (size_t i = 0; i < 4; ++i) testing::put_u16(scales, 2 * i, f32_to_f16(steps[i]));
+  parts = {mask, testing::from_hex("872f"), scales};
+  const Encoding int4 = Encoding::sparse(Encoding::int_blocks(4, 2), 2);
+  ASSERT_TRUE(decode_rows(int4, 2, 4, spans(parts), out.data()).ok());
+  EXPECT_EQ(out, (std::vector<float>{0, 7, 0, -16, -0.5f, 0, 0, 8}));
+
+  // Indices 3 0 | 1 2 of a table for both rows.
+  parts = {mask, testing::from_hex("93"), halves};
+  const Encoding lut = Encoding::sparse(Encoding::lut(2, 2), 2);
+  ASSERT_TRUE(decode_rows(lut, 2, 4, spans(parts), out.data()).ok());
+  EXPECT_EQ(out, (std::vector<float>{0, 0.5f, 0, 1, 2, 0, 0, -3}));
+}
+
+TEST(Encoding, AMaskThatDoesNotFitItsValuesIsRefused) {
+  const Encoding f16 = Encoding::sparse(Encoding::plain(EncodingKind::kF16), 2);
+  std::vector<float> out(8);
+  for (const char* mask : {"ba", "98", "ff", "00"}) {
+    const std::vector<Bytes> parts = {testing::from_hex(mask), Bytes(8)};
+    EXPECT_EQ(decode_rows(f16, 2, 4, spans(parts), out.data()).refusal(), Refusal::kRange) << mask;
+  }
+}
+
+TEST(Encoding, VectorsByHand) {
+  // Points (1, 2) (3, 4) (5, 6) (7, 8); indices 2 0 1 for rows 0 and 1, 3 3 0 for rows 2 and 3.
+  Bytes table(16);
+  for (size_t i = 0; i < 8; ++i)
+    testing::put_u16(table, 2 * i, f32_to_f16(static_cast<float>(i + 1)));
+  const std::vector<Bytes> parts = {testing::from_hex("d203"), table};
+  std::vector<float> out(12);
+  ASSERT_TRUE(decode_rows(Encoding::vector_lut(2, 2, 4), 4, 3, spans(parts), out.data()).ok());
+  EXPECT_EQ(out, (std::vector<float>{5, 1, 3, 6, 2, 4, 7, 7, 1, 8, 8, 2}));
 }
 
 TEST(Encoding, AwkwardShapesEqualTheDefinition) {

@@ -1,4 +1,5 @@
 // coremltools' own rules about our packages: structure, types and weights.
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -6,6 +7,7 @@
 #include "export/tiny_graph.h"
 #include "graph/passes.h"
 #include "models/models.h"
+#include "support/npy.h"
 
 namespace pome {
 namespace {
@@ -41,8 +43,10 @@ class CoremlOracle : public ::testing::Test {
   }
 
   void check(const Graph& graph, const std::string& name, int64_t context = 24, int64_t chunk = 8,
-             CoremlOptions::Caches caches = CoremlOptions::Caches::kState) {
+             CoremlOptions::Caches caches = CoremlOptions::Caches::kState,
+             std::map<std::string, ActivationGrid> activations = {}) {
     CoremlOptions options;
+    options.activations = std::move(activations);
     options.caches = caches;
     options.places = context / 2;
     options.context = context;
@@ -83,6 +87,62 @@ TEST_F(CoremlOracle, TinyModels) {
   check(decompose(tiny_graph(options)), "primitives");
 }
 
+// coremltools' own expansion of masks and vectors, number by number.
+TEST_F(CoremlOracle, MasksAndVectorsExpandToWhatTheyEncode) {
+  int compared = 0;
+  for (const Encoding& encoding :
+       {Encoding::vector_lut(3, 4, 32), Encoding::sparse(Encoding::plain(EncodingKind::kF16), 35),
+        Encoding::sparse(Encoding::int_blocks(4, 32), 48),
+        Encoding::sparse(Encoding::lut(3, 8), 40)}) {
+    SCOPED_TRACE(to_string(encoding));
+    TinyOptions tiny;
+    tiny.layers = 1;
+    tiny.encoding = encoding;
+    const Graph graph = tiny_graph(tiny);
+    CoremlOptions options;
+    options.context = 24;
+    options.chunk = 8;
+    const std::string path = export_folder("oracle_expanded");
+    ASSERT_TRUE(export_coreml(graph, options, path, {}).ok());
+    const std::string folder = fs::path(path).parent_path().string() + "/values";
+    int status = 0;
+    const std::string out = run(
+        "python3 " + script_ + " " + path + " " + tools_ + " --strict --expand " + folder, &status);
+    ASSERT_EQ(status, 0) << out;
+    for (const Constant& constant : graph.constants) {
+      if (constant.data->encoding() != encoding) continue;
+      std::string name = constant.name;
+      std::replace(name.begin(), name.end(), '.', '_');
+      const auto theirs = test::read_npy(folder + "/decode." + name + ".npy");
+      ASSERT_TRUE(theirs) << name;
+      ASSERT_EQ(theirs->shape(), constant.data->shape());
+      const Tensor wide = theirs->to(DType::kF32);
+      std::vector<float> ours(wide.f32().size());
+      ASSERT_TRUE(constant.data->read_f32(0, constant.data->rows(), ours.data()).ok());
+      for (size_t i = 0; i < ours.size(); ++i)
+        ASSERT_EQ(wide.f32()[i], round_to_f16(ours[i])) << name << " " << i;
+      ++compared;
+    }
+    fs::remove_all(fs::path(path).parent_path());
+  }
+  EXPECT_EQ(compared, 4 * 8);
+}
+
+TEST_F(CoremlOracle, Int8Activations) {
+  TinyOptions options;
+  options.bias = true;
+  options.encoding = Encoding::int_blocks(8, 32);
+  const Graph graph = tiny_graph(options);
+  std::map<std::string, ActivationGrid> grids;
+  for (const Constant& constant : graph.constants)
+    grids[constant.name] = constant.name.ends_with("down.weight")
+                               ? ActivationGrid{0.03125f, 40, true}
+                               : ActivationGrid{0.0625f, 0, false};
+  using Caches = CoremlOptions::Caches;
+  check(graph, "w8a8", 24, 8, Caches::kState, grids);
+  check(graph, "w8a8_step", 24, 1, Caches::kFixed, grids);
+}
+
 TEST_F(CoremlOracle, DecodeSteps) {
   TinyOptions options;
   options.bias = true;
@@ -111,7 +171,8 @@ TEST_F(CoremlOracle, TalesInEveryScheme) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
   const auto graph = build_graph(*checkpoint);
   ASSERT_TRUE(graph.ok()) << graph.status().to_string();
-  for (const char* scheme : {"f16", "int8", "int4", "lut8", "lut6", "lut4", "lut3", "lut2"}) {
+  for (const char* scheme :
+       {"f16", "int8", "int4", "lut8", "lut6", "lut4", "lut3", "lut2", "lut4x2", "sparse-int4"}) {
     const auto recipe = parse_recipe(scheme);
     ASSERT_TRUE(recipe.ok()) << recipe.status().to_string();
     const auto quantized = quantize(*graph, *recipe);

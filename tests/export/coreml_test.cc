@@ -214,7 +214,14 @@ TEST(Coreml, EveryEncodingRunsLikeTheGraph) {
       {"lut4", Encoding::lut(4, 16)},
       {"lut3", Encoding::lut(3, 16)},
       {"lut2", Encoding::lut(2, 8)},
-      {"lut1", Encoding::lut(1, 8)}};
+      {"lut1", Encoding::lut(1, 8)},
+      {"lut4x2", Encoding::vector_lut(4, 2, 16)},
+      {"lut6x4", Encoding::vector_lut(6, 4, 32)},
+      {"sparse_f16", Encoding::sparse(Encoding::plain(EncodingKind::kF16), 35)},
+      {"sparse_int4", Encoding::sparse(Encoding::int_blocks(4, 32), 48)},
+      {"sparse_int8", Encoding::sparse(Encoding::int_blocks(8, 32), 41)},
+      {"sparse_lut4", Encoding::sparse(Encoding::lut(4, 16), 48)},
+      {"sparse_lut3", Encoding::sparse(Encoding::lut(3, 8), 40)}};
   for (const auto& [name, encoding] : encodings) {
     TinyOptions options;
     options.encoding = encoding;

@@ -13,6 +13,7 @@
 #include "graph/builder.h"
 #include "models/moe.h"
 #include "quantize/quantize.h"
+#include "quantize/vector_palette.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -84,8 +85,10 @@ class TinyBuilder {
     constant.name = name;
     constant.hf_name = "model." + name;
     constant.role = role;
-    constant.data = encoded_constant(
-        inline_constant(Tensor::from_f32(std::move(shape), std::move(values))), encoding);
+    ConstantDataPtr data = inline_constant(Tensor::from_f32(std::move(shape), std::move(values)));
+    constant.data = encoding.is_sparse() ? pruned_constant(data, encoding, {})
+                    : encoding.kind == EncodingKind::kVectorLut ? vector_constant(data, encoding)
+                                                                : encoded_constant(data, encoding);
     return b_.constant(std::move(constant));
   }
   ValueId matrix(const std::string& name, int64_t rows, int64_t columns,

@@ -82,6 +82,28 @@ TEST_F(VerifyTest, WhatConvertWroteIsInOrder) {
   }
 }
 
+// The graph does not round activations: the package is held against it without that, and against
+// the original with.
+TEST_F(VerifyTest, Int8ActivationsAndMasksAreInOrderToo) {
+  ConvertOptions options;
+  options.model = kTales;
+  options.output = folder_ / "w8a8";
+  options.weights = "int8";
+  options.activations = "int8";
+  options.calibrate = POME_SOURCE_DIR "/data/held-out.txt";
+  options.calibrate_tokens = 64;
+  options.context = 128;
+  const auto made = convert(options, {});
+  ASSERT_TRUE(made.ok()) << made.status().to_string();
+  EXPECT_EQ(made->activations.size(), 33u);
+  const auto report = run(options.output);
+  ASSERT_TRUE(report.ok()) << report.status().to_string();
+  EXPECT_TRUE(report->ok) << problems(*report);
+  for (const FunctionReport& function : report->functions) EXPECT_LT(function.mean_kld, 1e-5);
+  EXPECT_GT(report->against_original.mean_kld, 5e-4);
+  EXPECT_LT(report->against_original.mean_kld, 0.1);
+}
+
 TEST_F(VerifyTest, OneFunctionForAllIsInOrderToo) {
   const std::string path = folder_ / "one";
   ASSERT_TRUE(make_artefact(path, "int8", 128, 2, kTales, true).ok());

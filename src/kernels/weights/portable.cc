@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "encoding/code_streams.h"
 #include "kernels/weights/weights.h"
 #include "tensor/half.h"
 #include "tensor/tensor.h"
@@ -59,6 +60,10 @@ void decode_portable(const WeightView& w, int64_t row, int64_t rows, float* out)
       decode_int_row(w, row + r, to);
     } else if (w.encoding.kind == EncodingKind::kLut) {
       decode_lut_row(w, row + r, to);
+    } else if (w.encoding.kind == EncodingKind::kVectorLut) {
+      decode_vector_row(w.encoding, row + r, w.columns, w.parts, to);
+    } else if (w.encoding.is_sparse()) {
+      decode_sparse_row(w.encoding, row + r, w.columns, w.parts, to);
     } else {
       t.decode(w.parts[0] + (row + r) * w.row_bytes, w.columns / t.block_elements, to);
     }

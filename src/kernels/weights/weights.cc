@@ -44,7 +44,7 @@ WeightView weight_view(const Encoding& encoding, int64_t rows, int64_t columns,
   view.encoding = encoding;
   view.rows = rows;
   view.columns = columns;
-  for (size_t i = 0; i < parts.size() && i < 2; ++i) view.parts[i] = parts[i];
+  for (size_t i = 0; i < parts.size() && i < kMostParts; ++i) view.parts[i] = parts[i];
   const EncodingTraits& t = traits(encoding.kind);
   if (t.block_elements > 0) view.row_bytes = columns / t.block_elements * t.block_bytes;
   return view;

@@ -22,8 +22,8 @@ namespace pome::kernels {
 struct WeightView {
   Encoding encoding;
   int64_t rows = 0, columns = 0;
-  const std::byte* parts[2] = {nullptr, nullptr};
-  int64_t row_bytes = 0;  // of part 0; 0 where rows are not whole bytes (kInt, kLut)
+  const std::byte* parts[kMostParts] = {};
+  int64_t row_bytes = 0;  // of part 0; 0 where rows are not whole bytes (from kInt on)
 };
 // Fills row_bytes. The caller has checked the shape with encoded_layout().
 WeightView weight_view(const Encoding& encoding, int64_t rows, int64_t columns,
