@@ -96,6 +96,7 @@ class EncodedConstant final : public ConstantData {
         feedback_(std::move(feedback)) {}
 
   const ConstantData& canonical() const override { return source_->canonical(); }
+  const ConstantData& unrounded() const override { return source_->unrounded(); }
 
   std::optional<std::span<const std::byte>> view() const override {
     return source_->encoding() == encoding() ? source_->view() : std::nullopt;
