@@ -20,6 +20,17 @@ Json describe_errors(const ConvertReport& report) {
   return out;
 }
 
+Json describe_transforms(const ConvertReport& report) {
+  Json out = Json::array();
+  for (const TransformChoice& choice : report.transforms)
+    out.push_back({{"name", choice.name},
+                   {"used", choice.used},
+                   {"places", choice.places},
+                   {"predicted_loss", choice.loss},
+                   {"obstacle", choice.obstacle}});
+  return out;
+}
+
 std::string describe_worst(const ConvertReport& report) {
   const auto worst = std::max_element(report.errors.begin(), report.errors.end(),
                                       [](const TensorError& a, const TensorError& b) {
@@ -75,6 +86,7 @@ Status run(App& app, ConvertOptions options) {
                     {"tensors", describe_errors(report)},
                     {"kept_integers", kept},
                     {"calibrated_tokens", report.calibrated_tokens},
+                    {"transforms", describe_transforms(report)},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -101,6 +113,10 @@ Status run(App& app, ConvertOptions options) {
   text += describe_worst(report);
   if (report.calibrated_tokens > 0)
     text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens\n";
+  for (const TransformChoice& choice : report.transforms)
+    if (choice.used || options.transforms != "auto")
+      text += "  transform        " + choice.name + " in " + std::to_string(choice.places) +
+              " places" + (choice.obstacle.empty() ? "" : "; " + choice.obstacle) + "\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
@@ -132,6 +148,11 @@ void add_convert(App& app) {
   command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
       ->capture_default_str()
       ->check(positive());
+  command
+      ->add_option("--transforms", c.transforms,
+                   "exact changes before rounding: none, auto (those that are foretold to pay), or "
+                   "a list of norms residual values order scale with commas")
+      ->capture_default_str();
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");

@@ -16,10 +16,13 @@ namespace pome {
 
 namespace {
 
-std::string scheme_of(const ConvertOptions& options) {
+std::string scheme_of(const ConvertOptions& options, const ConvertReport& report) {
+  std::string transforms;
+  for (const TransformChoice& choice : report.transforms)
+    if (choice.used) transforms += "+" + choice.name;
   return options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
          (options.imatrix.empty() ? "" : "+imatrix") +
-         (options.calibrate.empty() ? "" : "+calibrated");
+         (options.calibrate.empty() ? "" : "+calibrated") + transforms;
 }
 
 // Null where the checkpoint has none.
@@ -56,6 +59,21 @@ Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* 
   return std::move(made->statistics);
 }
 
+// Changes the graph, and what is known of its activations, as the options say.
+Status transform(const ConvertOptions& options, bool may_insert, const Graph& quantized,
+                 Graph* graph, ActivationStatistics* statistics, ConvertReport* report) {
+  std::vector<Encoding> encodings;
+  for (const Constant& constant : quantized.constants)
+    encodings.push_back(constant.data->encoding());
+  POME_ASSIGN_OR_RETURN(ChosenTransforms chosen,
+                        choose_transforms(*graph, encodings, *statistics,
+                                          {options.transforms, may_insert, kTransformSeed}));
+  *graph = std::move(chosen.graph);
+  *statistics = std::move(chosen.statistics);
+  report->transforms = std::move(chosen.tried);
+  return {};
+}
+
 }  // namespace
 
 Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& work) {
@@ -64,6 +82,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   if (!is_semver(options.version))
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
+  POME_RETURN_IF_ERROR(check_transforms(options.transforms));
   if (options.weights.empty()) options.weights = row->weights;
   if (options.chunk == 0) options.chunk = row->chunk;
   POME_RETURN_IF_ERROR(settle_kv(*row, &options));
@@ -73,7 +92,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_RETURN_IF_ERROR(target->prepare(options, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   report.warnings = checkpoint.warnings;
-  POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
+  POME_ASSIGN_OR_RETURN(Graph graph, target->build(checkpoint, options, &report));
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   const std::string digest = tokenizer ? tokenizer->digest() : "";
@@ -89,14 +108,19 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
+  // The same encodings, other roundings: long work, so all that can be refused was before it.
+  ActivationStatistics statistics;
   if (!options.calibrate.empty()) {
-    // The same encodings, other roundings: long work, so all that can be refused was before it.
-    POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
+    POME_ASSIGN_OR_RETURN(statistics,
                           statistics_of(graph, tokenizer.get(), options, work, &report));
+  }
+  POME_RETURN_IF_ERROR(
+      transform(options, row->inserts, quantized.graph, &graph, &statistics, &report));
+  if (!statistics.empty() || !report.transforms.empty()) {
     POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, statistics, &report));
   }
   report.tensors = std::move(quantized.tensors);
-  const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options),
+  const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options, report),
                       digest,          report.context, report.chunk,    kv.tokens};
   POME_ASSIGN_OR_RETURN(const Written written,
                         target->write(source, options, staged->path(), work, &report));

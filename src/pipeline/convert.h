@@ -13,6 +13,7 @@
 #include "export/onnx.h"
 #include "formats/kv_sidecars.h"
 #include "quantize/quantize.h"
+#include "quantize/transform.h"
 
 namespace pome {
 
@@ -40,6 +41,7 @@ struct ConvertOptions {
   // A text whose activations tell the rounding what matters; "": none. Of coreml and onnx.
   std::string calibrate;
   int64_t calibrate_tokens = 8192;  // of that text, at most
+  std::string transforms = "none";  // quantize/transform.h: "auto", "none", or names
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
@@ -47,6 +49,7 @@ struct ConvertOptions {
 struct ConvertReport {
   std::string output;
   int64_t calibrated_tokens = 0;
+  std::vector<TransformChoice> transforms;  // that were tried
   ExportReport exported;
   uint64_t bytes = 0;  // of the whole artefact
   int64_t context = 0, chunk = 0;

@@ -73,6 +73,7 @@ struct TargetRow {
   bool blocks = false;            // --block
   bool importance = false;        // --imatrix
   bool calibrates = false;        // --calibrate
+  bool inserts = false;           // takes products that the source has not (--transforms)
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();
