@@ -55,6 +55,17 @@ std::string describe_activation_lines(const ConvertReport& report) {
          special;
 }
 
+Json describe_transforms(const ConvertReport& report) {
+  Json out = Json::array();
+  for (const TransformChoice& choice : report.transforms)
+    out.push_back({{"name", choice.name},
+                   {"used", choice.used},
+                   {"places", choice.places},
+                   {"predicted_loss", choice.loss},
+                   {"obstacle", choice.obstacle}});
+  return out;
+}
+
 std::string describe_worst(const ConvertReport& report) {
   const auto worst = std::max_element(report.errors.begin(), report.errors.end(),
                                       [](const TensorError& a, const TensorError& b) {
@@ -114,6 +125,7 @@ Status run(App& app, ConvertOptions options) {
                     {"calibrated_tokens", report.calibrated_tokens},
                     {"calibration_digest", report.calibration_digest},
                     {"activations", describe_activations(report)},
+                    {"transforms", describe_transforms(report)},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -142,6 +154,10 @@ Status run(App& app, ConvertOptions options) {
     text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens of " +
             report.calibration_text + ", " + report.quality + " quality\n";
   text += describe_activation_lines(report);
+  for (const TransformChoice& choice : report.transforms)
+    if (choice.used || options.transforms != "auto")
+      text += "  transform        " + choice.name + " in " + std::to_string(choice.places) +
+              " places" + (choice.obstacle.empty() ? "" : "; " + choice.obstacle) + "\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
@@ -183,11 +199,15 @@ void add_convert(App& app) {
                       "columns 2 stay)");
   command->add_option("--prune-below", c.prune_below, "coreml: zero for smaller magnitudes")
       ->check(CLI::PositiveNumber);
-  command->add_option("--activations", c.activations,
-                      "coreml: int8 for what int8 weights read");
+  command->add_option("--activations", c.activations, "coreml: int8 for what int8 weights read");
   command
       ->add_option("--activation-range", c.activation_range,
                    "of --activations: minmax, percentile or entropy")
+      ->capture_default_str();
+  command
+      ->add_option("--transforms", c.transforms,
+                   "exact changes before rounding: none, auto (those that are foretold to pay), or "
+                   "a list of norms residual values order scale with commas")
       ->capture_default_str();
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },

@@ -11,7 +11,7 @@ double RoundingError::relative() const { return all > 0 ? std::sqrt(lost / all) 
 Result<RoundingError> rounding_error(const ConstantData& data, float factor,
                                      const EncodedTile& tile, RoundingScratch* scratch) {
   RoundingError out;
-  const ConstantData& source = data.canonical();
+  const ConstantData& source = data.unrounded();
   if (&source == &data || source.encoding() == data.encoding()) return out;
   const size_t count = static_cast<size_t>(tile.rows * data.columns());
   scratch->stored.resize(count);

@@ -19,6 +19,7 @@ class PaddedColumns final : public ConstantData {
       : ConstantData(with_columns(in->shape(), columns), Encoding::plain(EncodingKind::kF32)),
         in_(std::move(in)) {}
   const ConstantData& canonical() const override { return in_->canonical(); }
+  const ConstantData& unrounded() const override { return in_->unrounded(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     float* out = f32_part(tile, row, rows, columns());
     std::fill_n(out, rows * columns(), 0.0f);
@@ -38,6 +39,10 @@ class CutColumns final : public ConstantData {
         in_(std::move(in)) {}
   const ConstantData& canonical() const override {
     const ConstantData& whole = in_->canonical();
+    return whole.columns() == columns() ? whole : *this;
+  }
+  const ConstantData& unrounded() const override {
+    const ConstantData& whole = in_->unrounded();
     return whole.columns() == columns() ? whole : *this;
   }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {

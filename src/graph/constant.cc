@@ -227,6 +227,7 @@ class MultipliedScalar final : public ConstantData {
         in_(std::move(in)),
         value_(value) {}
   const ConstantData& canonical() const override { return in_->canonical(); }
+  const ConstantData& unrounded() const override { return in_->unrounded(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     float* out = f32_part(tile, row, rows, columns());
     POME_RETURN_IF_ERROR(in_->read_f32(row, rows, out));

@@ -57,6 +57,9 @@ class ConstantData {
   // What the canonical (unquantised) data of this constant is: itself unless it was made from
   // another one.
   virtual const ConstantData& canonical() const { return *this; }
+  // The same, but where a change of basis stands between (quantize/transform.h): the values behind
+  // it, which rounding is measured against.
+  virtual const ConstantData& unrounded() const { return canonical(); }
 
  protected:
   ConstantData(Shape shape, Encoding encoding);

@@ -265,6 +265,9 @@ struct Constant {
     kBias,
     kTable
   } role = Role::kMatrix;
+  // Not of the stored model: a pass added it. The product that reads it stands for what it
+  // multiplies, and the source hash leaves both out.
+  bool inserted = false;
 };
 
 struct CachePair {  // one layer's cache: graph input -> graph output

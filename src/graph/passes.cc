@@ -41,6 +41,8 @@ void Rewriter::replace(ValueId old_id, ValueId new_id) {
   out_.values[static_cast<size_t>(new_id)].name = from_.name(old_id);
 }
 
+void Rewriter::redirect(ValueId old_id, ValueId new_id) { map_[old_id] = new_id; }
+
 ValueId Rewriter::emit(Op op, std::vector<ValueId> operands, std::string name) {
   std::vector<ValueType> types;
   for (const ValueId id : operands) types.push_back(out_.type(id));
@@ -147,6 +149,39 @@ Result<Graph> cut(const Graph& graph, ValueId start, ValueId output, std::vector
 
 Result<Graph> part_of(const Graph& graph, ValueId start, ValueId output) {
   return cut(graph, start, output, {});
+}
+
+std::string inserted_weight_name(const std::string& value_name) {
+  return value_name + ".basis.weight";
+}
+
+Graph insert_product(const Graph& graph, ValueId value, Constant weight) {
+  weight.inserted = true;
+  Rewriter out(graph);
+  for (const Node& node : graph.nodes) {
+    out.copy(node);
+    if (node.result != value) continue;
+    const ValueId matrix = out.constant(weight);
+    const ValueId product =
+        out.emit(LinearOp{}, {out.mapped(value), matrix}, graph.name(value) + ".basis");
+    out.redirect(value, product);
+  }
+  return out.finish();
+}
+
+Graph remove_inserted(const Graph& graph) {
+  Rewriter out(graph);
+  for (const Node& node : graph.nodes) {
+    const auto* const constant = std::get_if<ConstantOp>(&node.op);
+    if (constant && graph.constants[static_cast<size_t>(constant->constant)].inserted) continue;
+    const bool stands_for = std::any_of(node.operands.begin(), node.operands.end(),
+                                        [&](ValueId id) { return !out.has(id); });
+    if (stands_for)
+      out.redirect(node.result, out.mapped(node.operands[0]));
+    else
+      out.copy(node);
+  }
+  return out.finish();
 }
 
 Result<std::vector<Graph>> cut_layers(const Graph& graph, std::span<const int32_t> cuts) {

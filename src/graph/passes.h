@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <vector>
 
 #include "graph/graph.h"
@@ -20,5 +21,12 @@ Result<Graph> part_of(const Graph& graph, ValueId start, ValueId output);
 // Parts [0, cuts[0]), [cuts[0], cuts[1]) ... of the layers; each later part takes the hidden state
 // of the one before. kUsage when the cuts are not increasing layer numbers inside the model.
 Result<std::vector<Graph>> cut_layers(const Graph& graph, std::span<const int32_t> cuts);
+
+// Whatever reads `value` reads its product with `weight` [K, K], which is marked as inserted.
+Graph insert_product(const Graph& graph, ValueId value, Constant weight);
+// The graph before: products with inserted weights stand for what they multiply.
+Graph remove_inserted(const Graph& graph);
+// The name such a weight has.
+std::string inserted_weight_name(const std::string& value_name);
 
 }  // namespace pome

@@ -1,8 +1,10 @@
 // The printed form of a graph, and its hash: both walk the same attribute text, so that what is
 // hashed can be read.
+#include <algorithm>
 #include <cstdio>
 
 #include "graph/graph.h"
+#include "graph/passes.h"
 
 namespace pome {
 
@@ -112,6 +114,13 @@ std::string print(const Graph& graph) {
 std::string structure_hash(const Graph& graph, std::span<const Digest> constant_digests,
                            bool canonical) {
   POME_CHECK(constant_digests.size() == graph.constants.size());
+  const auto inserted = [](const Constant& constant) { return constant.inserted; };
+  if (canonical && std::any_of(graph.constants.begin(), graph.constants.end(), inserted)) {
+    std::vector<Digest> stored;
+    for (size_t i = 0; i < constant_digests.size(); ++i)
+      if (!graph.constants[i].inserted) stored.push_back(constant_digests[i]);
+    return structure_hash(remove_inserted(graph), stored, true);
+  }
   Sha256 hash;
   hash.update(canonical ? "pome source graph 1\n" : "pome graph 1\n");
   for (size_t i = 0; i < graph.constants.size(); ++i) {

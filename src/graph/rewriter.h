@@ -19,8 +19,9 @@ class Rewriter {
   std::vector<ValueId> mapped(const std::vector<ValueId>& old_ids) const;
   bool has(ValueId old_id) const { return map_.count(old_id) != 0; }
 
-  void copy(const Node& node);                   // same op, same name; its constant comes along
-  void replace(ValueId old_id, ValueId new_id);  // new_id takes the old value's name
+  void copy(const Node& node);                    // same op, same name; its constant comes along
+  void replace(ValueId old_id, ValueId new_id);   // new_id takes the old value's name
+  void redirect(ValueId old_id, ValueId new_id);  // both keep their names
   ValueId emit(Op op, std::vector<ValueId> operands,
                std::string name = {});  // operands are new ids
   ValueId input(std::string name, ValueType type);

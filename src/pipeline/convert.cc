@@ -1,6 +1,7 @@
 #include "pipeline/convert.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/io.h"
 #include "formats/checkpoint.h"
@@ -16,11 +17,14 @@ namespace pome {
 
 namespace {
 
-std::string scheme_of(const ConvertOptions& options, Quality quality) {
+std::string scheme_of(const ConvertOptions& options, Quality quality, const ConvertReport& report) {
+  std::string transforms;
+  for (const TransformChoice& choice : report.transforms)
+    if (choice.used) transforms += "+" + choice.name;
   return options.weights + (options.prune.empty() ? "" : "+prune:" + options.prune) +
          (options.prune_below > 0 ? "+prune-below:" + std::to_string(options.prune_below) : "") +
          (options.embedding ? "+embedding:" + *options.embedding : "") +
-         (options.imatrix.empty() ? "" : "+imatrix") +
+         (options.imatrix.empty() ? "" : "+imatrix") + transforms +
          (quality == Quality::kFast ? "" : "+" + std::string(to_string(quality))) +
          (options.activations.empty() ? "" : "+activations:" + options.activations);
 }
@@ -44,6 +48,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   if (!is_semver(options.version))
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
+  POME_RETURN_IF_ERROR(check_transforms(options.transforms));
   if (options.weights.empty()) options.weights = row->weights;
   if (options.chunk == 0) options.chunk = row->chunk;
   POME_RETURN_IF_ERROR(settle_kv(*row, &options));
@@ -55,11 +60,10 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_RETURN_IF_ERROR(target->prepare(options, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   report.warnings = checkpoint.warnings;
-  POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
+  POME_ASSIGN_OR_RETURN(Graph graph, target->build(checkpoint, options, &report));
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
-  const std::string digest = tokenizer ? tokenizer->digest() : "",
-                    scheme = scheme_of(options, quality);
+  const std::string digest = tokenizer ? tokenizer->digest() : "";
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
@@ -73,21 +77,28 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
   // Long work, so all that can be refused was before it: the same encodings, other roundings.
-  Int8Activations activations;
+  std::optional<CalibrationText> text;
   if (quality != Quality::kFast || !options.activations.empty()) {
     const int64_t most =
         options.calibrate_tokens > 0 ? options.calibrate_tokens : default_tokens(quality);
-    POME_ASSIGN_OR_RETURN(const CalibrationText text,
-                          read_calibration_text(options.calibrate, tokenizer.get(),
-                                                checkpoint.tokenizer, most, window_of(graph)));
-    if (quality != Quality::kFast)
-      POME_RETURN_IF_ERROR(round_weights(graph, &quantized.graph, checkpoint, text, quality,
-                                         target->scales_weights(), scheme, options, work, &report));
-    if (!options.activations.empty()) {
-      POME_ASSIGN_OR_RETURN(activations,
-                            int8_activations(graph, quantized.graph, text.ids,
-                                             *parse_range_method(options.activation_range), work));
-    }
+    POME_ASSIGN_OR_RETURN(
+        text, read_calibration_text(options.calibrate, tokenizer.get(), checkpoint.tokenizer, most,
+                                    window_of(graph)));
+  }
+  if (options.transforms != "none") {
+    POME_RETURN_IF_ERROR(transform_weights(quantized.graph, text ? &*text : nullptr, row->inserts,
+                                           options, work, &graph, &report));
+    POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, &report));
+  }
+  const std::string scheme = scheme_of(options, quality, report);
+  if (quality != Quality::kFast)
+    POME_RETURN_IF_ERROR(round_weights(graph, &quantized.graph, checkpoint, *text, quality,
+                                       target->scales_weights(), scheme, options, work, &report));
+  Int8Activations activations;
+  if (!options.activations.empty()) {
+    POME_ASSIGN_OR_RETURN(activations,
+                          int8_activations(graph, quantized.graph, text->ids,
+                                           *parse_range_method(options.activation_range), work));
   }
   report.quality = std::string(to_string(quality));
   report.tensors = std::move(quantized.tensors);

@@ -15,6 +15,7 @@
 #include "formats/kv_sidecars.h"
 #include "pipeline/activations.h"
 #include "quantize/quantize.h"
+#include "quantize/transform.h"
 
 namespace pome {
 
@@ -52,6 +53,7 @@ struct ConvertOptions {
   // "" or, for coreml, "int8": what int8 weights read is rounded to eight bits, in the range that
   // "minmax", "percentile" or "entropy" finds.
   std::string activations, activation_range = "percentile";
+  std::string transforms = "none";  // quantize/transform.h: "auto", "none", or names
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
@@ -61,6 +63,7 @@ struct ConvertReport {
   std::string quality;
   int64_t calibrated_tokens = 0;
   std::string calibration_text, calibration_digest;
+  std::vector<TransformChoice> transforms;  // that were tried
   ExportReport exported;
   uint64_t bytes = 0;  // of the whole artefact
   int64_t context = 0, chunk = 0;

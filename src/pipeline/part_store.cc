@@ -32,6 +32,7 @@ class StoredConstant final : public ConstantData {
         file_(std::move(file)) {}
 
   const ConstantData& canonical() const override { return source_->canonical(); }
+  const ConstantData& unrounded() const override { return source_->unrounded(); }
   std::optional<std::span<const std::byte>> view() const override { return parts_[0]; }
 
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {

@@ -7,6 +7,8 @@
 #include "base/cpu_features.h"
 #include "base/json.h"
 #include "base/sha256.h"
+#include "formats/manifest.h"
+#include "pipeline/calibrate.h"
 
 namespace pome {
 
@@ -40,6 +42,27 @@ std::string work_key(const Graph& graph, const Graph& quantised, const Checkpoin
 }  // namespace
 
 std::string work_folder(const ConvertOptions& options) { return options.output + ".pome-work"; }
+
+Status transform_weights(const Graph& quantised, const CalibrationText* text, bool may_insert,
+                         const ConvertOptions& options, const WorkContext& work, Graph* graph,
+                         ConvertReport* report) {
+  ActivationStatistics statistics;
+  // Named ones need to know nothing.
+  if (text && options.transforms == "auto") {
+    POME_ASSIGN_OR_RETURN(Calibration made,
+                          calibrate(*graph, text->ids, {window_of(*graph)}, work));
+    statistics = std::move(made.statistics);
+  }
+  std::vector<Encoding> encodings;
+  for (const Constant& constant : quantised.constants)
+    encodings.push_back(constant.data->encoding());
+  POME_ASSIGN_OR_RETURN(ChosenTransforms chosen,
+                        choose_transforms(*graph, encodings, statistics,
+                                          {options.transforms, may_insert, kTransformSeed}));
+  *graph = std::move(chosen.graph);
+  report->transforms = std::move(chosen.tried);
+  return {};
+}
 
 Status round_weights(const Graph& graph, Graph* quantised, const Checkpoint& checkpoint,
                      const CalibrationText& text, Quality quality, bool scaled,

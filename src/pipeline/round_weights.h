@@ -16,6 +16,13 @@ namespace pome {
 // Where the work leaves what it has finished: beside the output.
 std::string work_folder(const ConvertOptions& options);
 
+// Changes the graph by the transforms that the options name (quantize/transform.h), for the
+// encodings of `quantised`. `text` may be null. `may_insert`: whether the target takes products
+// that the model has not.
+Status transform_weights(const Graph& quantised, const CalibrationText* text, bool may_insert,
+                         const ConvertOptions& options, const WorkContext& work, Graph* graph,
+                         ConvertReport* report);
+
 // Replaces the data of `quantised` by what rounding `graph` with the statistics of a text gives.
 // `scaled`: StreamOptions::scaled; `scheme`: all that was chosen of how weights are stored.
 Status round_weights(const Graph& graph, Graph* quantised, const Checkpoint& checkpoint,

@@ -16,6 +16,7 @@ class Shifted final : public ConstantData {
         bias_(std::move(bias)),
         shift_(std::move(shift)) {}
   const ConstantData& canonical() const override { return bias_->canonical(); }
+  const ConstantData& unrounded() const override { return bias_->unrounded(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     const auto first = static_cast<size_t>(row * columns()),
                count = static_cast<size_t>(rows * columns());

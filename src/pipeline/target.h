@@ -78,6 +78,7 @@ struct TargetRow {
   bool importance = false;        // --imatrix
   bool activations = false;       // --activations
   bool sparse = false;            // --prune
+  bool inserts = false;           // takes products that the source has not (--transforms)
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();

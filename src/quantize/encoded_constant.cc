@@ -60,16 +60,15 @@ class EncodedConstant final : public ConstantData {
         options_(options) {}
 
   EncodedConstant(const EncodedConstant& other, ConstantDataPtr source) : EncodedConstant(other) {
+    if (!origin_) origin_ = other.source_;
     source_ = std::move(source);
-    canonical_ = other.canonical_ ? other.canonical_ : other.source_;
   }
 
   // Whether there is a choice that one column's error could make another column take.
   bool has_grid() const { return !is_plain(); }
 
-  const ConstantData& canonical() const override {
-    return canonical_ ? canonical_->canonical() : source_->canonical();
-  }
+  const ConstantData& canonical() const override { return origin().canonical(); }
+  const ConstantData& unrounded() const override { return origin().unrounded(); }
 
   std::optional<std::span<const std::byte>> view() const override {
     return source_->encoding() == encoding() ? source_->view() : std::nullopt;
@@ -97,6 +96,7 @@ class EncodedConstant final : public ConstantData {
   }
 
  private:
+  const ConstantData& origin() const { return origin_ ? *origin_ : *source_; }
   bool is_plain() const {
     return encoding().kind == EncodingKind::kF16 || encoding().kind == EncodingKind::kF32 ||
            encoding().kind == EncodingKind::kBF16;
@@ -312,7 +312,7 @@ class EncodedConstant final : public ConstantData {
   }
 
   ConstantDataPtr source_;
-  ConstantDataPtr canonical_;  // where the source is no more what it was made of
+  ConstantDataPtr origin_;  // where what is rounded is another target than that
   std::string name_;
   std::vector<float> weights_;
   std::vector<FeedbackPtr> feedback_;

@@ -20,6 +20,7 @@ namespace pome {
 class GroupedConstant : public ConstantData {
  public:
   const ConstantData& canonical() const override { return source_->canonical(); }
+  const ConstantData& unrounded() const override { return source_->unrounded(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override;
   // The same rounded with feedback: one for all rows, or one for each of stacked experts; null for
   // an expert: as without.

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "engine/engine.h"
+#include "graph/passes.h"
 #include "interp/graph_eval.h"
 #include "models/models.h"
 #include "verify/model.h"
@@ -51,13 +52,31 @@ class PackageConstant final : public ConstantData {
   Tensor kept_;
 };
 
+// The original's graph with the products that convert put into the package.
+Graph with_inserted(const Graph& original, ExportedModel& program) {
+  for (const Value& value : original.values) {
+    const std::string name = inserted_weight_name(value.name);
+    const std::optional<Shape> shape = program.weight_shape(name);
+    if (!shape || shape->size() != 2 || value.type.shape.empty() ||
+        Dim((*shape)[0]) != value.type.shape.back() || (*shape)[0] != (*shape)[1])
+      continue;
+    Constant weight;
+    weight.name = name;
+    weight.data = inline_constant(Tensor::zeros(DType::kF32, *shape));  // rebuild() fills it
+    return insert_product(original, static_cast<ValueId>(&value - original.values.data()),
+                          std::move(weight));
+  }
+  return original;
+}
+
 // The original's graph with the weights that the package holds. Tables that the package stores in
 // another form (inverse frequencies) stay.
 Result<Graph> rebuild(const Graph& original, const std::shared_ptr<ExportedModel>& program,
                       std::vector<std::string>* problems) {
-  Graph graph = original;
+  Graph graph = with_inserted(original, *program);
   for (Constant& constant : graph.constants) {
-    if (constant.role == Constant::Role::kTable) continue;
+    const bool table = constant.role == Constant::Role::kTable;
+    if (table && constant.data->shape().size() != 2) continue;
     const std::string& name = constant.name;
     Tensor kept;
     std::optional<Shape> shape;
@@ -67,6 +86,7 @@ Result<Graph> rebuild(const Graph& original, const std::shared_ptr<ExportedModel
     } else {
       shape = program->weight_shape(name);
     }
+    if (!shape && table) continue;
     if (!shape) {
       problems->push_back("the package has no constant " + program->value_name(name));
       continue;

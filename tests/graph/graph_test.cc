@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/thread_pool.h"
 #include "graph/builder.h"
 #include "graph/passes.h"
 
@@ -181,6 +182,21 @@ TEST(Passes, RemoveDeadDropsWhatNobodyNeeds) {
   EXPECT_TRUE(validate(lean).ok());
   EXPECT_EQ(lean.constants.size(), 1u);
   EXPECT_EQ(lean.nodes.size() + 2, graph.nodes.size());
+}
+
+TEST(Passes, AnInsertedProductIsNotOfTheSource) {
+  const Graph graph = tiny();
+  const ValueId last = graph.layer_outputs.back();
+  const Graph with = insert_product(graph, last, weight("output.basis.weight", {8, 8}));
+  ASSERT_TRUE(validate(with).ok()) << validate(with).to_string();
+  EXPECT_EQ(with.nodes.size(), graph.nodes.size() + 2);
+  EXPECT_NE(print(with).find("output.basis.weight"), std::string::npos);
+  EXPECT_EQ(print(remove_inserted(with)), print(graph));
+  ThreadPool pool(1);
+  const auto before = hash_graph(graph, &pool), after = hash_graph(with, &pool);
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_EQ(after->source_hash, before->source_hash);
+  EXPECT_NE(after->graph_hash, before->graph_hash);
 }
 
 TEST(Passes, CutLayersMakesAChain) {

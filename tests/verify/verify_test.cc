@@ -112,6 +112,34 @@ TEST_F(VerifyTest, OneFunctionForAllIsInOrderToo) {
   EXPECT_TRUE(report->ok) << problems(*report);
 }
 
+// Another basis everywhere, and a product that the model does not have: of a model with positions,
+// means that are taken away, and a tied head.
+TEST_F(VerifyTest, WhatWasTransformedIsInOrderToo) {
+  for (const char* target : {"coreml", "onnx"}) {
+    SCOPED_TRACE(target);
+    ConvertOptions convert_options;
+    convert_options.model = POME_SOURCE_DIR "/models/zoo/gpt2";
+    convert_options.output = folder_ / target;
+    convert_options.target = target;
+    convert_options.weights = "f16";
+    convert_options.context = 128;
+    convert_options.transforms = "norms,residual,values,order,scale";
+    const auto made = convert(convert_options, {});
+    ASSERT_TRUE(made.ok()) << made.status().to_string();
+    ASSERT_EQ(made->transforms.size(), 5u);
+    EXPECT_TRUE(made->transforms[1].used) << made->transforms[1].obstacle;
+    VerifyOptions options;
+    options.artefact = convert_options.output;
+    options.original = convert_options.model;
+    options.text = text();
+    options.max_tokens = 72;
+    const auto report = verify(options, {});
+    ASSERT_TRUE(report.ok()) << report.status().to_string();
+    EXPECT_TRUE(report->ok) << problems(*report);
+    EXPECT_LT(report->against_original.mean_kld, 1e-3);
+  }
+}
+
 TEST_F(VerifyTest, ABarePackageHasNoManifestButItsNumbersCount) {
   const auto report = run(artefact("int4") + "/model.mlpackage");
   ASSERT_TRUE(report.ok());
