@@ -17,8 +17,9 @@ namespace {
 // A weight's sample: a sixteenth of its rows, and no fewer than these.
 constexpr int64_t kLeastRows = 256, kOneRowIn = 16;
 constexpr size_t kWeightsOfAKind = 3;
-// In parts of the loss without: a transform that gains less is not worth another basis.
-constexpr double kLeastGain = 0.005;
+// What "auto" asks for, in parts of the loss without: the sample of rows is another one in another
+// basis, so what it says of small differences there is chance.
+constexpr double kLeastGainOfBasis = 0.01, kLeastGainOfUnits = 0.005;
 
 bool rounds(const Encoding& encoding) {
   return encoding.kind == EncodingKind::kInt || encoding.kind == EncodingKind::kLut ||
@@ -92,6 +93,7 @@ using Step = Result<Transformed> (*)(const Graph&, const ActivationStatistics&,
                                      const TransformOptions&);
 struct Transform {
   std::string_view name;
+  double least_gain = 0;
   bool without_statistics = false;  // whether "auto" tries it without them
   Step make = nullptr;
 };
@@ -105,21 +107,21 @@ Result<Transformed> with_residual(const Graph& graph, const ActivationStatistics
 constexpr std::array<std::string_view, 5> kNames = {"norms", "residual", "values", "order",
                                                     "scale"};
 constexpr std::array<Transform, 5> kTransforms = {{
-    {kNames[0], false,
+    {kNames[0], kLeastGainOfBasis, false,
      [](const Graph& graph, const ActivationStatistics& statistics, const TransformOptions&) {
        return fold_norm_gains(graph, statistics);
      }},
-    {kNames[1], false, with_residual},
-    {kNames[2], false,
+    {kNames[1], kLeastGainOfBasis, false, with_residual},
+    {kNames[2], kLeastGainOfBasis, false,
      [](const Graph& graph, const ActivationStatistics& statistics,
         const TransformOptions& options) {
        return rotate_values(graph, statistics, options.seed + 1);
      }},
-    {kNames[3], true,
+    {kNames[3], kLeastGainOfUnits, true,
      [](const Graph& graph, const ActivationStatistics& statistics, const TransformOptions&) {
        return order_units(graph, statistics);
      }},
-    {kNames[4], false,
+    {kNames[4], kLeastGainOfUnits, false,
      [](const Graph& graph, const ActivationStatistics& statistics, const TransformOptions&) {
        return scale_units(graph, statistics);
      }},
@@ -227,7 +229,7 @@ Result<ChosenTransforms> choose_transforms(const Graph& graph, std::span<const E
             const double with,
             predict_loss(made.graph, encodings_for(made.graph, graph, encodings), made.statistics));
         choice.loss = with / plain;
-        choice.used = with < (1 - kLeastGain) * loss;
+        choice.used = with < (1 - transform.least_gain) * loss;
         if (choice.used) loss = with;
       }
     }

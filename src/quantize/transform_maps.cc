@@ -179,6 +179,8 @@ MomentsPtr mapped_moments(const Moments& moments, const BasisMap& map, int64_t s
   }
   for (int64_t i = 0; i < n; ++i)
     map.activations(set, half.data() + i * n, out->second.data() + i * n);
+  out->diagonal.clear();
+  if (!moments.mean.empty()) map.activations(set, moments.mean.data(), out->mean.data());
   return out;
 }
 
