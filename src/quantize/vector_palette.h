@@ -1,9 +1,9 @@
 // Palettes of vectors: 2^bits points that stand for the weights of `vector` neighbouring rows of
 // one column (kVectorLut).
 //
-// Weighted k-means in R^d: seeds far from each other (k-means++ with a
-// fixed sequence of numbers), Lloyd's iteration on a sample, then on all points. Deterministic for
-// one instruction set; thread safety: pure functions.
+// Weighted k-means in R^d: seeds far from each other (k-means++ with a fixed sequence of numbers),
+// Lloyd's iteration on a sample, then on all points. Deterministic for one instruction set; thread
+// safety: pure functions.
 #pragma once
 
 #include <cstdint>
