@@ -59,7 +59,7 @@ struct GridError {
   double all = 0, typical = 0;
 };
 GridError error_of(const ActivationHistogram& histogram, const ActivationGrid& grid);
-// Beyond this in either respect a value stays as it is: 20 dB.
+// Beyond this in either respect a value stays as it is: 16 dB.
 inline constexpr double kMostGridError = 0.025;
 
 // What becomes of a value: the wished method's grid where it is good enough, else the best other

@@ -35,9 +35,10 @@ struct QuantRecipe {
 // "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2", palettes of vectors "lut4x2 lut6x2 lut8x2 lut8x4",
 // and, for pruned matrices, "sparse-" in front of f16, an integer or a palette; an unknown name is
 // kUsage and lists the known ones. The head follows the embedding, which is never pruned.
-Status check_prunable(const QuantRecipe& recipe);
 Result<QuantRecipe> parse_recipe(std::string_view weights,
                                  std::optional<std::string_view> embedding = std::nullopt);
+// kUsage where what is not pruned cannot be stored beside a mask.
+Status check_prunable(const QuantRecipe& recipe);
 
 struct TensorChoice {
   std::string name;

@@ -149,40 +149,47 @@ class VectorConstant final : public GroupedConstant {
 
 }  // namespace
 
+// Padded to whole runs with points that are infinitely far.
 VectorIndex::VectorIndex(std::span<const float> points, int64_t d)
-    : d_(d),
-      entries_(static_cast<int64_t>(points.size()) / d),
+    : d_(static_cast<size_t>(d)),
+      entries_((points.size() / d_ + kRun - 1) / kRun * kRun),
       points_(points.begin(), points.end()),
-      coordinates_(points.size()),
-      halves_(static_cast<size_t>(entries_)),
-      scores_(static_cast<size_t>(entries_)) {
-  for (int64_t e = 0; e < entries_; ++e) {
+      coordinates_(d_ * entries_),
+      halves_(entries_, std::numeric_limits<float>::infinity()),
+      scores_(entries_) {
+  for (size_t e = 0; e < points_.size() / d_; ++e) {
     float sum = 0;
-    for (int64_t v = 0; v < d; ++v) {
-      const float x = points_[static_cast<size_t>(e * d + v)];
-      coordinates_[static_cast<size_t>(v * entries_ + e)] = x;
+    for (size_t v = 0; v < d_; ++v) {
+      const float x = points_[e * d_ + v];
+      coordinates_[v * entries_ + e] = x;
       sum += x * x;
     }
-    halves_[static_cast<size_t>(e)] = sum / 2;
+    halves_[e] = sum / 2;
   }
 }
 
 // |x - c|^2 / 2 without the half of |x|^2, which is the same for all.
 int64_t VectorIndex::nearest(const float* x) {
-  std::copy(halves_.begin(), halves_.end(), scores_.begin());
-  float* const scores = scores_.data();
-  for (int64_t v = 0; v < d_; ++v) {
-    const float by = x[v];
-    const float* const from = coordinates_.data() + v * entries_;
-    for (int64_t e = 0; e < entries_; ++e) scores[e] -= by * from[e];
+  float least[kRun];  // of each place of a run
+  std::fill_n(least, kRun, std::numeric_limits<float>::infinity());
+  for (size_t first = 0; first < entries_; first += kRun) {
+    float* const scores = scores_.data() + first;
+    std::copy_n(halves_.data() + first, kRun, scores);
+    for (size_t v = 0; v < d_; ++v) {
+      const float by = x[v];
+      const float* const from = coordinates_.data() + v * entries_ + first;
+      for (size_t i = 0; i < kRun; ++i) scores[i] -= by * from[i];
+    }
+    for (size_t i = 0; i < kRun; ++i) least[i] = scores[i] < least[i] ? scores[i] : least[i];
   }
-  const int64_t best = std::min_element(scores_.begin(), scores_.end()) - scores_.begin();
+  const float best = *std::min_element(least, least + kRun);
+  const auto found = std::find(scores_.begin(), scores_.end(), best) - scores_.begin();
   distance_ = 0;
-  for (int64_t v = 0; v < d_; ++v) {
-    const double off = static_cast<double>(x[v]) - static_cast<double>(point(best)[v]);
+  for (size_t v = 0; v < d_; ++v) {
+    const double off = static_cast<double>(x[v]) - static_cast<double>(point(found)[v]);
     distance_ += off * off;
   }
-  return best;
+  return found;
 }
 
 std::vector<uint16_t> fit_vectors(std::span<const float> points, std::span<const float> weights,

@@ -1,9 +1,9 @@
 // Palettes of vectors: 2^bits points that stand for the weights of `vector` neighbouring rows of
 // one column (kVectorLut).
 //
-// Weighted k-means in R^d: seeds far from each other (k-means++ with a
-// fixed sequence of numbers), Lloyd's iteration on a sample, then on all points. Deterministic for
-// one instruction set; thread safety: pure functions.
+// Weighted k-means in R^d: seeds far from each other (k-means++ with a fixed sequence of numbers),
+// Lloyd's iteration on a sample, then on all points. Deterministic for one instruction set; thread
+// safety: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,13 @@ class VectorIndex {
   int64_t nearest(const float* x);
   // Squared distance of the last one found.
   double distance() const { return distance_; }
-  const float* point(int64_t index) const { return points_.data() + index * d_; }
+  const float* point(int64_t index) const {
+    return points_.data() + static_cast<size_t>(index) * d_;
+  }
 
  private:
-  int64_t d_, entries_;
+  static constexpr size_t kRun = 16;  // a count that compilers make vectors of
+  size_t d_, entries_;
   std::vector<float> points_;
   std::vector<float> coordinates_;  // [d, entries]
   std::vector<float> halves_;       // half of the squared length

@@ -112,6 +112,10 @@ std::vector<TinyConfig> configs() {
   encoded("int8_by_16", Encoding::int_blocks(8, 16));
   encoded("lut4", Encoding::lut(4, 16));
   encoded("lut3", Encoding::lut(3, 8));
+  encoded("lut4x2", Encoding::vector_lut(4, 2, 8));
+  encoded("sparse_f16", Encoding::sparse(Encoding::plain(EncodingKind::kF16), 13));
+  encoded("sparse_int4", Encoding::sparse(Encoding::int_blocks(4, 32), 16));
+  encoded("sparse_lut3", Encoding::sparse(Encoding::lut(3, 8), 20));
   return out;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graph/builder.h"
+#include "quantize/prune.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -139,8 +140,12 @@ class TinyGraph {
   ValueId weight(Shape shape, std::optional<Encoding> encoding = std::nullopt) {
     Constant made;
     made.name = next();
-    made.data =
-        std::make_shared<RandomConstant>(std::move(shape), encoding.value_or(c_.encoding), count_);
+    const Encoding stored = encoding.value_or(c_.encoding);
+    // A mask is no row of random bits.
+    made.data = std::make_shared<RandomConstant>(
+        std::move(shape), stored.is_sparse() ? Encoding::plain(EncodingKind::kF16) : stored,
+        count_);
+    if (stored.is_sparse()) made.data = pruned_constant(made.data, stored, {});
     return b_.constant(std::move(made));
   }
   ValueId vector(int64_t n, float mean) {
