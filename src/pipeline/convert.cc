@@ -33,9 +33,13 @@ Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& sou
   return Tokenizer::create(source);
 }
 
-Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* tokenizer,
-                                           const ConvertOptions& options, const WorkContext& work,
-                                           ConvertReport* report) {
+struct Calibrated {
+  ActivationStatistics statistics;
+  std::vector<int32_t> ids;
+};
+Result<Calibrated> statistics_of(const Graph& graph, const Tokenizer* tokenizer,
+                                 const ConvertOptions& options, const WorkContext& work,
+                                 ConvertReport* report) {
   if (!tokenizer)
     return usage_error("--calibrate needs a tokenizer, which the checkpoint does not have")
         .in(options.calibrate);
@@ -53,7 +57,7 @@ Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* 
     report->warnings.push_back(std::to_string(made->left_out) +
                                " weights are rounded without calibration: they are so wide that "
                                "their statistics do not fit in memory");
-  return std::move(made->statistics);
+  return Calibrated{std::move(made->statistics), std::move(ids)};
 }
 
 }  // namespace
@@ -91,9 +95,9 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
   if (!options.calibrate.empty()) {
     // The same encodings, other roundings: long work, so all that can be refused was before it.
-    POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
+    POME_ASSIGN_OR_RETURN(const Calibrated calibrated,
                           statistics_of(graph, tokenizer.get(), options, work, &report));
-    POME_RETURN_IF_ERROR(apply_feedback(&quantized.graph, statistics));
+    POME_RETURN_IF_ERROR(apply_feedback(&quantized.graph, calibrated.statistics, calibrated.ids));
   }
   report.tensors = std::move(quantized.tensors);
   const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options),

@@ -242,8 +242,18 @@ Moments moments_of_tied(const Moments& head) {
   return out;
 }
 
+std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows) {
+  constexpr float kUnseen = 0.5f;  // of a token
+  std::vector<float> out(static_cast<size_t>(rows), kUnseen);
+  for (const int32_t id : ids)
+    if (id >= 0 && id < rows) out[static_cast<size_t>(id)] += 1;
+  const float all = kUnseen * static_cast<float>(rows) + static_cast<float>(ids.size());
+  for (float& weight : out) weight *= static_cast<float>(rows) / all;
+  return out;
+}
+
 Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
-                      const RoundingOptions& options) {
+                      std::span<const int32_t> ids, const RoundingOptions& options) {
   std::map<const Moments*, FeedbackPtr> made;  // one of all weights that read one value
   for (Constant& constant : graph->constants) {
     const auto found = statistics.find(constant.name);
@@ -263,7 +273,12 @@ Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
       }
       feedback.push_back(one);
     }
-    constant.data = with_feedback(constant.data, std::move(feedback), options);
+    std::vector<float> row_weights;
+    const bool tokens =
+        constant.role == Constant::Role::kEmbedding || constant.role == Constant::Role::kHead;
+    if (tokens && !ids.empty()) row_weights = token_weights(ids, constant.data->rows());
+    constant.data =
+        with_feedback(constant.data, std::move(feedback), options, std::move(row_weights));
   }
   return {};
 }
