@@ -93,7 +93,7 @@ function(pome_tests module)
 endfunction()
 
 # Embeds a file as `std::string_view <function>()` in `namespace pome::cli`.
-function(pome_embed_text target file header function)
+function(pome_embed_text target file header namespace function)
   set(generated "${CMAKE_BINARY_DIR}/generated/${function}.cc")
   file(READ "${file}" bytes HEX)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${file}")
@@ -102,7 +102,7 @@ function(pome_embed_text target file header function)
   file(CONFIGURE OUTPUT "${generated}" CONTENT [[
 #include "@header@"
 
-namespace pome::cli {
+namespace @namespace@ {
 
 namespace {
 constexpr unsigned char kBytes[] = {
@@ -112,7 +112,7 @@ constexpr unsigned char kBytes[] = {
 
 std::string_view @function@() { return {reinterpret_cast<const char*>(kBytes), sizeof kBytes}; }
 
-}  // namespace pome::cli
+}  // namespace @namespace@
 ]] @ONLY)
   target_sources(${target} PRIVATE "${generated}")
 endfunction()

@@ -93,6 +93,7 @@ App::App()
   add_tokenize(*this);
   add_graph(*this);
   add_convert(*this);
+  add_calibrate(*this);
   add_verify(*this);
   add_eval(*this);
   add_run(*this);

@@ -61,6 +61,7 @@ void add_inspect(App& app);
 void add_tokenize(App& app);
 void add_graph(App& app);
 void add_convert(App& app);
+void add_calibrate(App& app);
 void add_verify(App& app);
 void add_eval(App& app);
 void add_run(App& app);

@@ -41,6 +41,7 @@ std::string describe_step(const ConvertReport& report) {
 
 Status run(App& app, ConvertOptions options) {
   POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
+  options.say = [&app](const std::string& text) { app.note(text); };
   const Stopwatch watch;
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds = watch.seconds();
@@ -74,7 +75,9 @@ Status run(App& app, ConvertOptions options) {
                     {"fallbacks", fallbacks},
                     {"tensors", describe_errors(report)},
                     {"kept_integers", kept},
+                    {"quality", report.quality},
                     {"calibrated_tokens", report.calibrated_tokens},
+                    {"calibration_digest", report.calibration_digest},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},
@@ -100,7 +103,8 @@ Status run(App& app, ConvertOptions options) {
             "\n";
   text += describe_worst(report);
   if (report.calibrated_tokens > 0)
-    text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens\n";
+    text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens of " +
+            report.calibration_text + ", " + report.quality + " quality\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
@@ -127,10 +131,14 @@ void add_convert(App& app) {
                       "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
                       "q4f16_2 q0f16 q0f32");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
-  command->add_option("--calibrate", c.calibrate,
-                      "a text whose activations tell the rounding what matters");
-  command->add_option("--calibrate-tokens", c.calibrate_tokens, "of that text, at most")
-      ->capture_default_str()
+  command->add_option("--quality", c.quality,
+                      "fast: round to the nearest (default); good: with error feedback for the "
+                      "activations of a text (default with --calibrate); best: behind quantised "
+                      "layers, and refined");
+  command->add_option("--calibrate", c.calibrate, "that text (default: one is built in)");
+  command
+      ->add_option("--calibrate-tokens", c.calibrate_tokens,
+                   "of that text, at most (default: 4096 for good, 8192 for best)")
       ->check(positive());
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },

@@ -154,7 +154,7 @@ class Compiler {
 
   Status lower(const InputOp&, const Node& node) {
     Slot& at = slot(node.result);
-    if (node.result == graph_.token_ids) {
+    if (node.result == graph_.token_ids || node.result == graph_.hidden_in) {
       at.place = Slot::Place::kTokens;
     } else if (node.result == graph_.position) {
       at.place = Slot::Place::kPosition;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,18 @@ struct PlanOptions {
   std::shared_ptr<ActivationObserver> observer;
 };
 
+// Runs a part of a cut graph (graph/passes.h), or a whole one by rows: one context, one thread.
+class PartRunner {
+ public:
+  virtual ~PartRunner() = default;
+  // The next tokens: ids of a part that begins with them, rows of its hidden_in [T, columns]
+  // otherwise. `out` takes the rows of its output, [T, columns].
+  virtual Status run(std::span<const int32_t> ids, std::span<float> out) = 0;
+  virtual Status run(std::span<const float> hidden, std::span<float> out) = 0;
+  virtual void restart() = 0;  // with an empty context
+  virtual void set_cancel(const CancelToken* token) = 0;
+};
+
 class Plan {
  public:
   virtual ~Plan() = default;
@@ -88,9 +101,12 @@ class Plan {
   virtual Isa isa() const = 0;
   // Of one call of `tokens` tokens behind `past` others, logits of the last one included.
   virtual Work work(int64_t tokens, int64_t past) const = 0;
+  // kUnsupported for a part of a cut graph.
   virtual Result<std::unique_ptr<Runner>> new_session() const = 0;
+  virtual Result<std::unique_ptr<PartRunner>> new_part() const = 0;
 };
-// kUnsupported names an op the engine cannot run. Reads all weights.
+// A whole graph, or a part of a cut one. kUnsupported names an op the engine cannot run. Reads all
+// weights.
 Result<std::shared_ptr<const Plan>> compile(const Graph& graph, const PlanOptions& options,
                                             const WorkContext& work = {});
 

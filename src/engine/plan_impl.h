@@ -25,7 +25,7 @@ struct Slot {
     kArena,     // work memory, shared with values of other times
     kConstant,  // decoded
     kCache,     // rows of a cache: its graph input (P rows) or what kv_write gives (P + T rows)
-    kTokens,    // the ids of the call
+    kTokens,    // the ids of the call, or the rows of the hidden state that a part takes
     kPosition,
     kOutput,  // the caller's logits
     kAlias    // another shape of `alias_of`
@@ -53,7 +53,9 @@ struct PlanData {
   KvKind kv = KvKind::kF32;  // of caches that attention alone reads; others are f32
   Graph graph;               // as compiled: what a saved context belongs to is told from it
   int64_t capacity = 0, chunk = 0, tail_rows = 0, vocab_size = 0;
-  std::vector<Slot> slots;  // by ValueId; added values behind the graph's
+  int64_t output_columns = 0;  // vocab_size of a whole graph
+  int64_t hidden_columns = 0;  // of the rows that a part takes; 0: ids
+  std::vector<Slot> slots;     // by ValueId; added values behind the graph's
   std::vector<std::string> names;
   std::vector<CacheSlot> caches;
   std::vector<PlannedStep> body, tail;
@@ -83,6 +85,7 @@ void profile_steps(PlanData* plan, const std::shared_ptr<StepProfile>& profile);
 
 class PlanImpl;
 Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan);
+Result<std::unique_ptr<PartRunner>> make_part(std::shared_ptr<const PlanImpl> plan);
 
 class PlanImpl final : public Plan, public std::enable_shared_from_this<PlanImpl> {
  public:
@@ -94,6 +97,9 @@ class PlanImpl final : public Plan, public std::enable_shared_from_this<PlanImpl
   Work work(int64_t tokens, int64_t past) const override { return work_of(*data_, tokens, past); }
   Result<std::unique_ptr<Runner>> new_session() const override {
     return make_session(shared_from_this());
+  }
+  Result<std::unique_ptr<PartRunner>> new_part() const override {
+    return make_part(shared_from_this());
   }
   const PlanData& data() const { return *data_; }
 

@@ -16,13 +16,18 @@ constexpr int kMostThreads = 1024;
 
 Status check_graph(const Graph& graph) {
   POME_RETURN_IF_ERROR(validate(graph));
-  if (graph.token_ids == kNoValue)
-    return unsupported("the engine runs whole graphs, not a later part of a cut one");
-  const ValueType wanted{DType::kF32, {Symbol::kBatch, Symbol::kTokens, graph.info.vocab_size}};
-  if (!(graph.type(graph.output) == wanted)) {
-    return unsupported("the engine needs logits " + to_string(wanted.shape) + " as output, not " +
+  const auto rows_of = [&](ValueId id) {
+    const ValueType& type = graph.type(id);
+    return type.dtype == DType::kF32 && type.shape.size() == 3 &&
+           type.shape[0] == Dim(Symbol::kBatch) && type.shape[1] == Dim(Symbol::kTokens) &&
+           type.shape[2].is_static();
+  };
+  if (graph.hidden_in != kNoValue && !rows_of(graph.hidden_in))
+    return unsupported("the engine needs rows [B, T, columns] to go on from, not " +
+                       to_string(graph.type(graph.hidden_in).shape));
+  if (!rows_of(graph.output))
+    return unsupported("the engine needs rows [B, T, columns] as output, not " +
                        to_string(graph.type(graph.output).shape));
-  }
   return {};
 }
 
@@ -54,6 +59,8 @@ Status read_options(const PlanOptions& options, const Graph& graph, PlanData* pl
   plan->chunk = std::min(options.chunk, plan->capacity);
   plan->tail_rows = std::min(plan->chunk, kTailRows);
   plan->vocab_size = graph.info.vocab_size;
+  plan->output_columns = graph.type(graph.output).shape[2].size;
+  if (graph.hidden_in != kNoValue) plan->hidden_columns = graph.type(graph.hidden_in).shape[2].size;
   plan->name = graph.info.name;
   return {};
 }

@@ -22,7 +22,8 @@ class Session final : public Runner {
         cache_(std::move(cache)),
         scratch_(std::move(scratch)),
         workspace_(std::move(workspace)),
-        ids_(static_cast<size_t>(data_.chunk)) {
+        input_(static_cast<size_t>(data_.chunk * std::max<int64_t>(1, data_.hidden_columns)) *
+               sizeof(float)) {
     info_ = {"engine", data_.vocab_size, data_.capacity, data_.chunk};
     // No token should wait for memory; a context of more than this grows as it goes.
     history_.reserve(static_cast<size_t>(std::min<int64_t>(data_.capacity, 1 << 20)));
@@ -41,27 +42,35 @@ class Session final : public Runner {
            (position == position_ || cache_.can_cut(position));
   }
 
-  // An error or an interruption leaves the context as it was.
   Status prefill(std::span<const int32_t> ids, LogitsOf which, std::span<float> logits) override {
     POME_RETURN_IF_ERROR(check_prefill(info_, position_, ids, which, logits.size()));
+    return advance(std::as_bytes(ids), static_cast<int64_t>(ids.size()), ids, which, logits.data());
+  }
+
+  // `input`: of `count` tokens, what the graph takes of each. An error or an interruption leaves
+  // the context as it was.
+  Status advance(std::span<const std::byte> input, int64_t count, std::span<const int32_t> ids,
+                 LogitsOf which, float* out) {
     const int64_t start = position_;
-    const auto count = static_cast<int64_t>(ids.size());
+    const size_t token_bytes = input.size() / static_cast<size_t>(std::max<int64_t>(1, count));
     for (int64_t done = 0; done < count; done += data_.chunk) {
       const int64_t tokens = std::min(data_.chunk, count - done);
       const bool last = done + tokens == count;
       const LogitsOf wanted = which == LogitsOf::kLast && !last ? LogitsOf::kNone : which;
-      float* to = which == LogitsOf::kAll ? logits.data() + done * data_.vocab_size : logits.data();
-      Status status = run_chunk(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(tokens)),
-                                wanted, to);
+      float* to = which == LogitsOf::kAll ? out + done * data_.output_columns : out;
+      Status status = run_chunk(input.subspan(static_cast<size_t>(done) * token_bytes,
+                                              static_cast<size_t>(tokens) * token_bytes),
+                                tokens, wanted, to);
       if (!status.ok()) {
         // Windows may have slid past what the old context needs: then nothing is left of it.
         position_ = can_truncate(start) ? start : 0;
-        history_.resize(static_cast<size_t>(position_));
+        history_.resize(std::min(history_.size(), static_cast<size_t>(position_)));
         cache_.set_used(position_);
         return status;
       }
       position_ += tokens;
-      history_.insert(history_.end(), ids.begin() + done, ids.begin() + done + tokens);
+      if (!ids.empty())
+        history_.insert(history_.end(), ids.begin() + done, ids.begin() + done + tokens);
       cache_.set_used(position_);
     }
     return {};
@@ -97,7 +106,7 @@ class Session final : public Runner {
                          std::to_string(position) + " are gone")
           .hint("truncate to 0 and prefill again");
     position_ = position;
-    history_.resize(static_cast<size_t>(position));
+    history_.resize(std::min(history_.size(), static_cast<size_t>(position)));
     cache_.set_used(position);
     return {};
   }
@@ -108,9 +117,9 @@ class Session final : public Runner {
     history_.clear();
   }
 
-  Status run_chunk(std::span<const int32_t> ids, LogitsOf which, float* logits) {
-    const auto tokens = static_cast<int64_t>(ids.size());
-    std::copy(ids.begin(), ids.end(), ids_.begin());
+  Status run_chunk(std::span<const std::byte> input, int64_t tokens, LogitsOf which,
+                   float* logits) {
+    std::copy(input.begin(), input.end(), input_.begin());
     rope_position_ = static_cast<int32_t>(position_);
     frame_.bindings = {1, tokens, position_};
     frame_.cancel = cancel_;
@@ -120,18 +129,18 @@ class Session final : public Runner {
     const int64_t first = which == LogitsOf::kLast ? tokens - 1 : 0;
     if (!data_.slots[static_cast<size_t>(data_.output)].tail) {
       const float* from = frame_.view(data_.output).as<const float>();
-      std::copy(from + first * data_.vocab_size, from + tokens * data_.vocab_size, logits);
+      std::copy(from + first * data_.output_columns, from + tokens * data_.output_columns, logits);
       return {};
     }
     for (int64_t row = first; row < tokens; row += data_.tail_rows) {
       const int64_t rows = std::min(data_.tail_rows, tokens - row);
-      float* to = logits + (row - first) * data_.vocab_size;
+      float* to = logits + (row - first) * data_.output_columns;
       frame_.bindings.tokens = rows;
       bind_tail(row, rows, tokens, to);
       POME_RETURN_IF_ERROR(run_steps(data_.tail));
       const View& output = frame_.view(data_.output);
       if (!data_.slots[static_cast<size_t>(data_.output)].external)
-        std::copy_n(output.as<const float>(), rows * data_.vocab_size, to);
+        std::copy_n(output.as<const float>(), rows * data_.output_columns, to);
     }
     return {};
   }
@@ -191,7 +200,7 @@ class Session final : public Runner {
         view.data = reinterpret_cast<std::byte*>(const_cast<float*>(slot.constant));
         break;
       case Slot::Place::kTokens:
-        view.data = reinterpret_cast<std::byte*>(ids_.data());
+        view.data = input_.data();
         break;
       case Slot::Place::kPosition:
         view.data = reinterpret_cast<std::byte*>(&rope_position_);
@@ -232,7 +241,7 @@ class Session final : public Runner {
   AlignedBuffer arena_;
   KvCache cache_;
   AlignedBuffer scratch_, workspace_;
-  std::vector<int32_t> ids_;
+  std::vector<std::byte> input_;  // of a chunk: ids, or rows of a hidden state
   int32_t rope_position_ = 0;
   int64_t position_ = 0;
   std::vector<int32_t> history_;
@@ -242,9 +251,7 @@ class Session final : public Runner {
   bool frontier_moved_ = false;
 };
 
-}  // namespace
-
-Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan) {
+Result<std::unique_ptr<Session>> new_session_of(std::shared_ptr<const PlanImpl> plan) {
   const PlanData& data = plan->data();
   const uint64_t wanted = plan->session_bytes(), available = available_memory();
   if (wanted > available)
@@ -261,9 +268,60 @@ Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> pla
                         AlignedBuffer::allocate(data.scratch_bytes, "scratch"));
   POME_ASSIGN_OR_RETURN(AlignedBuffer workspace,
                         AlignedBuffer::allocate(data.workspace_bytes, "work"));
-  return std::unique_ptr<Runner>(std::make_unique<Session>(std::move(plan), std::move(arena),
-                                                           std::move(cache), std::move(scratch),
-                                                           std::move(workspace)));
+  return std::make_unique<Session>(std::move(plan), std::move(arena), std::move(cache),
+                                   std::move(scratch), std::move(workspace));
+}
+
+class Part final : public PartRunner {
+ public:
+  Part(std::unique_ptr<Session> session, const PlanData& data)
+      : session_(std::move(session)), data_(data) {}
+
+  Status run(std::span<const int32_t> ids, std::span<float> out) override {
+    POME_CHECK(data_.hidden_columns == 0);
+    for (const int32_t id : ids)
+      if (id < 0 || id >= data_.vocab_size)
+        return usage_error("token id " + std::to_string(id) + " is outside the vocabulary of " +
+                           std::to_string(data_.vocab_size));
+    return advance(std::as_bytes(ids), static_cast<int64_t>(ids.size()), ids, out);
+  }
+  Status run(std::span<const float> hidden, std::span<float> out) override {
+    POME_CHECK(data_.hidden_columns > 0);
+    const auto count = static_cast<int64_t>(hidden.size()) / data_.hidden_columns;
+    POME_CHECK(count * data_.hidden_columns == static_cast<int64_t>(hidden.size()));
+    return advance(std::as_bytes(hidden), count, {}, out);
+  }
+  void restart() override { POME_CHECK(session_->truncate(0).ok()); }
+  void set_cancel(const CancelToken* token) override { session_->set_cancel(token); }
+
+ private:
+  Status advance(std::span<const std::byte> input, int64_t count, std::span<const int32_t> ids,
+                 std::span<float> out) {
+    POME_CHECK(static_cast<int64_t>(out.size()) == count * data_.output_columns);
+    if (count > data_.capacity - session_->position())
+      return usage_error(std::to_string(session_->position() + count) +
+                         " tokens do not fit the context of " + std::to_string(data_.capacity));
+    return session_->advance(input, count, ids, LogitsOf::kAll, out.data());
+  }
+
+  std::unique_ptr<Session> session_;
+  const PlanData& data_;  // the session keeps its plan alive
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Runner>> make_session(std::shared_ptr<const PlanImpl> plan) {
+  const PlanData& data = plan->data();
+  if (data.hidden_columns > 0 || data.output_columns != data.vocab_size)
+    return unsupported("sessions run whole graphs, not a part of a cut one");
+  POME_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, new_session_of(std::move(plan)));
+  return std::unique_ptr<Runner>(std::move(session));
+}
+
+Result<std::unique_ptr<PartRunner>> make_part(std::shared_ptr<const PlanImpl> plan) {
+  const PlanData& data = plan->data();
+  POME_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, new_session_of(std::move(plan)));
+  return std::unique_ptr<PartRunner>(std::make_unique<Part>(std::move(session), data));
 }
 
 }  // namespace pome

@@ -1,7 +1,9 @@
 #include "formats/imatrix.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/io.h"
 #include "formats/gguf.h"
 
 namespace pome {
@@ -103,12 +105,72 @@ Result<ImportanceMatrix> read_gguf_form(const ByteSourcePtr& source) {
       entry.mean_squares[i] = count > 0 ? entry.mean_squares[i] / count : 0;
     }
     for (const float count : times) entry.calls = std::max<double>(entry.calls, count);
+    if (times.size() > 1) entry.counts = times;
     POME_RETURN_IF_ERROR(check_values(entry.mean_squares, tensor.name, source->name()));
     out.entries.emplace(name, std::move(entry));
   }
   if (out.entries.empty())
     return bad_input(Refusal::kRange, "no tensor *.in_sum2").in(source->name());
   return out;
+}
+
+std::vector<float> counts_of(const ImportanceEntry& entry) {
+  return entry.counts.empty() ? std::vector<float>{static_cast<float>(entry.calls)} : entry.counts;
+}
+
+Status write_gguf_form(const ImportanceMatrix& matrix, const ImatrixText& text,
+                       const std::string& path) {
+  const std::vector<std::pair<std::string, GgufValue>> metadata = {
+      {"general.type", GgufValue::string("imatrix")},
+      {"imatrix.datasets", GgufValue::strings({text.name})},
+      {"imatrix.chunk_count", GgufValue::u32(static_cast<uint32_t>(text.chunks))},
+      {"imatrix.chunk_size", GgufValue::u32(static_cast<uint32_t>(text.chunk))},
+  };
+  std::vector<GgufWriter::Declared> declared;
+  for (const auto& [name, entry] : matrix.entries) {
+    const auto experts = static_cast<int64_t>(counts_of(entry).size());
+    const auto columns = static_cast<int64_t>(entry.mean_squares.size()) / experts;
+    declared.push_back({name + std::string(kSums), {experts, columns}, EncodingKind::kF32});
+    declared.push_back({name + std::string(kCounts), {experts, 1}, EncodingKind::kF32});
+  }
+  POME_ASSIGN_OR_RETURN(const auto file, GgufWriter::create(path, metadata, declared));
+  for (const auto& [name, entry] : matrix.entries) {
+    const std::vector<float> counts = counts_of(entry);
+    std::vector<float> sums = entry.mean_squares;
+    const size_t columns = sums.size() / counts.size();
+    for (size_t i = 0; i < sums.size(); ++i) sums[i] *= counts[i / columns];
+    POME_RETURN_IF_ERROR(file->begin_tensor());
+    POME_RETURN_IF_ERROR(file->write(std::as_bytes(std::span(sums))));
+    POME_RETURN_IF_ERROR(file->begin_tensor());
+    POME_RETURN_IF_ERROR(file->write(std::as_bytes(std::span(counts))));
+  }
+  return file->finish();
+}
+
+Status write_dat(const ImportanceMatrix& matrix, const ImatrixText& text, const std::string& path) {
+  POME_ASSIGN_OR_RETURN(const auto file, io::OutputFile::create(path));
+  const auto number = [&](int64_t value) {
+    const auto narrow = static_cast<int32_t>(value);
+    return file->write(std::as_bytes(std::span(&narrow, 1)));
+  };
+  const auto calls = static_cast<int32_t>(std::max<int64_t>(1, text.chunks));
+  POME_RETURN_IF_ERROR(number(static_cast<int64_t>(matrix.entries.size())));
+  for (const auto& [name, entry] : matrix.entries) {
+    const std::vector<float> counts = counts_of(entry);
+    const size_t columns = entry.mean_squares.size() / counts.size();
+    std::vector<float> values = entry.mean_squares;
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = (counts[i / columns] > 0 ? values[i] : 1.0f) * static_cast<float>(calls);
+    POME_RETURN_IF_ERROR(number(static_cast<int64_t>(name.size())));
+    POME_RETURN_IF_ERROR(file->write(name));
+    POME_RETURN_IF_ERROR(number(calls));
+    POME_RETURN_IF_ERROR(number(static_cast<int64_t>(values.size())));
+    POME_RETURN_IF_ERROR(file->write(std::as_bytes(std::span(values))));
+  }
+  POME_RETURN_IF_ERROR(number(calls));
+  POME_RETURN_IF_ERROR(number(static_cast<int64_t>(text.name.size())));
+  POME_RETURN_IF_ERROR(file->write(text.name));
+  return file->close();
 }
 
 }  // namespace
@@ -125,6 +187,13 @@ Result<ImportanceMatrix> read_imatrix(ByteSourcePtr source) {
 Result<ImportanceMatrix> read_imatrix(const std::string& path) {
   POME_ASSIGN_OR_RETURN(ByteSourcePtr source, open_for_reading(path));
   return read_imatrix(std::move(source));
+}
+
+Status write_imatrix(const ImportanceMatrix& matrix, const ImatrixText& text, ImatrixForm form,
+                     const std::string& path) {
+  POME_CHECK(!matrix.entries.empty());
+  return form == ImatrixForm::kGguf ? write_gguf_form(matrix, text, path)
+                                    : write_dat(matrix, text, path);
 }
 
 }  // namespace pome

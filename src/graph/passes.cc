@@ -118,6 +118,37 @@ Graph remove_dead(const Graph& graph) {
   return out.finish();
 }
 
+namespace {
+
+Result<Graph> cut(const Graph& graph, ValueId start, ValueId output, std::vector<ValueId> targets) {
+  targets.push_back(output);
+  const std::vector<bool> needed = needed_values(graph, targets, start);
+  Rewriter out(graph);
+  ValueId hidden = kNoValue;
+  if (start != kNoValue) {
+    hidden = out.input("hidden_in", graph.type(start));
+    out.replace(start, hidden);
+  }
+  for (const Node& node : graph.nodes)
+    if (needed[static_cast<size_t>(node.result)] && node.result != start) out.copy(node);
+  Graph part = out.finish(output);
+  if (hidden != kNoValue) {
+    part.hidden_in = hidden;
+    // The boundary belongs to the part before.
+    part.layer_outputs.erase(
+        std::remove(part.layer_outputs.begin(), part.layer_outputs.end(), hidden),
+        part.layer_outputs.end());
+  }
+  POME_RETURN_IF_ERROR(validate(part));
+  return part;
+}
+
+}  // namespace
+
+Result<Graph> part_of(const Graph& graph, ValueId start, ValueId output) {
+  return cut(graph, start, output, {});
+}
+
 Result<std::vector<Graph>> cut_layers(const Graph& graph, std::span<const int32_t> cuts) {
   const int32_t layers = static_cast<int32_t>(graph.layer_outputs.size());
   int32_t last = 0;
@@ -134,27 +165,10 @@ Result<std::vector<Graph>> cut_layers(const Graph& graph, std::span<const int32_
         begin == 0 ? kNoValue : graph.layer_outputs[static_cast<size_t>(begin - 1)];
     const ValueId output =
         end == layers ? graph.output : graph.layer_outputs[static_cast<size_t>(end - 1)];
-    std::vector<ValueId> targets = {output};
+    std::vector<ValueId> caches;
     for (const CachePair& cache : graph.caches)
-      if (cache.layer >= begin && cache.layer < end) targets.push_back(cache.output);
-    const std::vector<bool> needed = needed_values(graph, targets, start);
-    Rewriter out(graph);
-    ValueId hidden = kNoValue;
-    if (start != kNoValue) {
-      hidden = out.input("hidden_in", graph.type(start));
-      out.replace(start, hidden);
-    }
-    for (const Node& node : graph.nodes)
-      if (needed[static_cast<size_t>(node.result)] && node.result != start) out.copy(node);
-    Graph part = out.finish(output);
-    if (hidden != kNoValue) {
-      part.hidden_in = hidden;
-      // The boundary belongs to the part before.
-      part.layer_outputs.erase(
-          std::remove(part.layer_outputs.begin(), part.layer_outputs.end(), hidden),
-          part.layer_outputs.end());
-    }
-    POME_RETURN_IF_ERROR(validate(part));
+      if (cache.layer >= begin && cache.layer < end) caches.push_back(cache.output);
+    POME_ASSIGN_OR_RETURN(Graph part, cut(graph, start, output, std::move(caches)));
     parts.push_back(std::move(part));
   }
   return parts;

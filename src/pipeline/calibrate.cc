@@ -1,145 +1,36 @@
 #include "pipeline/calibrate.h"
 
 #include <algorithm>
-#include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
-#include "base/thread_pool.h"
-#include "engine/engine.h"
-#include "kernels/gemm/gemm.h"
+#include "pipeline/moments.h"
 
 namespace pome {
 
 namespace {
 
-constexpr int64_t kPiece = 64;       // tokens per call: bounds the logits
-constexpr int64_t kMomentRows = 32;  // of second moments that a thread takes at a time
+constexpr int64_t kPiece = 64;  // tokens per call: bounds the logits
 
-// Sums over the rows of one value that weights read.
-class Sums {
- public:
-  explicit Sums(int64_t columns)
-      : columns_(columns), second_(static_cast<size_t>(columns * columns), 0.0f) {}
-
-  void add(const float* x, int64_t rows, kernels::PanelKernel panel, ThreadPool* pool) {
-    if (rows == 0) return;
-    tokens_ += rows;
-    turned_.resize(static_cast<size_t>(columns_ * rows));
-    for (int64_t t = 0; t < rows; ++t)
-      for (int64_t k = 0; k < columns_; ++k)
-        turned_[static_cast<size_t>(k * rows + t)] = x[t * columns_ + k];
-    pool->parallel_for(columns_, kMomentRows, [&](int64_t begin, int64_t end) {
-      std::vector<float> products(static_cast<size_t>((end - begin) * columns_));
-      const float* x_rows = turned_.data() + begin * rows;
-      panel({x_rows, rows, end - begin, turned_.data(), rows, columns_, rows, products.data(),
-             columns_});
-      float* to = second_.data() + begin * columns_;
-      for (size_t i = 0; i < products.size(); ++i) to[i] += products[i];
-    });
-  }
-
-  // Once: the memory of the sums becomes that of the moments.
-  MomentsPtr take() {
-    if (tokens_ == 0) return nullptr;
-    auto out = std::make_shared<Moments>();
-    out->columns = columns_;
-    out->tokens = tokens_;
-    const double by = 1.0 / static_cast<double>(tokens_);
-    for (float& sum : second_) sum = static_cast<float>(static_cast<double>(sum) * by);
-    out->second = std::move(second_);
-    return out;
-  }
-
- private:
-  int64_t columns_, tokens_ = 0;
-  std::vector<float> second_, turned_;
-};
-
-// The value that several weights read, and whose sums they share.
-struct Slot {
-  std::string first;  // the weight that counts
-  int64_t columns = 0, experts = 1;
-  std::vector<std::string> weights;
-  std::vector<Sums> sums;  // by expert; empty: left out
-  uint64_t bytes() const {
-    return static_cast<uint64_t>(columns * columns * experts) * sizeof(float);
-  }
-};
-
-std::vector<Slot> find_slots(const Graph& graph) {
-  std::vector<const Node*> producer(graph.values.size(), nullptr);
-  for (const Node& node : graph.nodes) producer[static_cast<size_t>(node.result)] = &node;
-  const auto constant = [&](ValueId id) -> const Constant* {
-    const Node* const node = producer[static_cast<size_t>(id)];
-    const auto* op = node ? std::get_if<ConstantOp>(&node->op) : nullptr;
-    return op ? &graph.constants[static_cast<size_t>(op->constant)] : nullptr;
-  };
-  std::vector<Slot> out;
-  enum class Reader { kProduct, kExpertsIn, kExpertsOut };
-  std::map<std::pair<ValueId, Reader>, size_t> of_value;
-  const auto add = [&](ValueId value, Reader reader, ValueId weight) {
-    const Constant* const found = constant(weight);
-    if (!found) return;
-    const auto [at, made] = of_value.try_emplace({value, reader}, out.size());
-    const Shape& shape = found->data->shape();
-    if (made)
-      out.push_back(
-          {found->name, found->data->columns(), shape.size() == 3 ? shape[0] : 1, {}, {}});
-    out[at->second].weights.push_back(found->name);
-  };
-  for (const Node& node : graph.nodes) {
-    if (std::holds_alternative<LinearOp>(node.op))
-      add(node.operands[0], Reader::kProduct, node.operands[1]);
-    if (const auto* matmul = std::get_if<MatMulOp>(&node.op);
-        matmul && matmul->transpose_y && graph.type(node.operands[1]).shape.size() == 2)
-      add(node.operands[0], Reader::kProduct, node.operands[1]);
-    if (const auto* moe = std::get_if<MoeOp>(&node.op)) {
-      for (size_t i = 2; i < moe->down(); ++i)
-        add(node.result, Reader::kExpertsIn, node.operands[i]);
-      add(node.result, Reader::kExpertsOut, node.operands[moe->down()]);
-    }
-  }
-  return out;
-}
-
-class Collector final : public ActivationObserver {
- public:
-  Collector(std::vector<Slot> slots, kernels::PanelKernel panel, int threads)
-      : slots_(std::move(slots)), panel_(panel), pool_(threads) {
-    for (Slot& slot : slots_)
-      if (!slot.sums.empty()) by_first_[slot.first] = &slot;
-  }
-  void see(const std::string& weight, int64_t expert, const float* x, int64_t rows) override {
-    const auto found = by_first_.find(weight);
-    if (found != by_first_.end())
-      found->second->sums[static_cast<size_t>(expert)].add(x, rows, panel_, &pool_);
-  }
-  std::vector<Slot>& slots() { return slots_; }
-
- private:
-  std::vector<Slot> slots_;
-  std::map<std::string, Slot*> by_first_;
-  kernels::PanelKernel panel_;
-  ThreadPool pool_;
-};
-
-// Narrow ones first, as many as fit.
-int64_t take_memory(std::vector<Slot>* slots, uint64_t most_bytes) {
-  std::vector<Slot*> order;
-  for (Slot& slot : *slots) order.push_back(&slot);
+// Narrow ones first, as many as fit; how many weights have to do without.
+int64_t take_memory(std::vector<ReadValue>* values, uint64_t most_bytes) {
+  std::vector<const ReadValue*> order;
+  for (const ReadValue& value : *values) order.push_back(&value);
   std::stable_sort(order.begin(), order.end(),
-                   [](const Slot* a, const Slot* b) { return a->bytes() < b->bytes(); });
+                   [](const ReadValue* a, const ReadValue* b) { return a->bytes() < b->bytes(); });
   int64_t left_out = 0;
   uint64_t taken = 0;
-  for (Slot* slot : order) {
-    if (slot->bytes() > most_bytes - taken) {
-      left_out += static_cast<int64_t>(slot->weights.size());
+  std::set<std::string> without;
+  for (const ReadValue* value : order) {
+    if (value->bytes() <= most_bytes - taken) {
+      taken += value->bytes();
       continue;
     }
-    taken += slot->bytes();
-    for (int64_t e = 0; e < slot->experts; ++e) slot->sums.emplace_back(slot->columns);
+    left_out += static_cast<int64_t>(value->weights.size());
+    without.insert(value->first);
   }
+  std::erase_if(*values, [&](const ReadValue& value) { return without.count(value.first) > 0; });
   return left_out;
 }
 
@@ -171,25 +62,23 @@ Result<Calibration> calibrate(const Graph& graph, std::span<const int32_t> ids,
     return usage_error("the calibration text has " + std::to_string(ids.size()) +
                        " tokens, at least 2 are needed");
   Calibration out;
-  std::vector<Slot> slots = find_slots(graph);
-  out.left_out = take_memory(&slots, options.most_bytes);
+  std::vector<ReadValue> values = read_values(graph);
+  out.left_out = take_memory(&values, options.most_bytes);
   PlanOptions plan_options;
   plan_options.threads = work.threads;
   plan_options.capacity = std::min<int64_t>(options.window, graph.info.max_position_embeddings);
   plan_options.chunk = kPiece;
   POME_ASSIGN_OR_RETURN(const Isa isa, selected_isa());
-  const auto collector =
-      std::make_shared<Collector>(std::move(slots), kernels::choose_panel(isa), work.threads);
+  const auto collector = std::make_shared<MomentCollector>(
+      std::move(values), [](const ReadValue&) { return true; }, isa, work.threads);
   plan_options.observer = collector;
   POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, plan_options, work));
   POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
   POME_RETURN_IF_ERROR(run_text(*runner, ids, plan_options.capacity, work));
   out.tokens = static_cast<int64_t>(ids.size());
-  for (Slot& slot : collector->slots()) {
-    std::vector<MomentsPtr> moments;
-    for (Sums& sums : slot.sums) moments.push_back(sums.take());
-    if (moments.empty()) continue;
-    for (const std::string& weight : slot.weights) out.statistics[weight] = moments;
+  for (const ReadValue& value : collector->values()) {
+    const std::vector<MomentsPtr> moments = collector->take(value);
+    for (const std::string& weight : value.weights) out.statistics[weight] = moments;
   }
   return out;
 }

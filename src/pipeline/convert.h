@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,16 +38,21 @@ struct ConvertOptions {
   bool one_function = false;
   int64_t block = 0;    // onnx: columns that share a scale; 0 = 32, or a whole row for plain int8
   std::string imatrix;  // gguf: an importance matrix of llama.cpp
-  // A text whose activations tell the rounding what matters; "": none. Of coreml and onnx.
+  std::string quality;  // fast, good, best (pipeline/quality.h); "": good with `calibrate`
+  // A text whose activations tell the rounding what matters; "": the built-in one.
   std::string calibrate;
-  int64_t calibrate_tokens = 8192;  // of that text, at most
+  int64_t calibrate_tokens = 0;  // of that text, at most; 0: what the quality takes
+  // Told what long work is about to begin, and what of earlier work it goes on with.
+  std::function<void(const std::string&)> say;
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
 };
 struct ConvertReport {
   std::string output;
+  std::string quality;
   int64_t calibrated_tokens = 0;
+  std::string calibration_text, calibration_digest;
   ExportReport exported;
   uint64_t bytes = 0;  // of the whole artefact
   int64_t context = 0, chunk = 0;

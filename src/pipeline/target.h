@@ -55,6 +55,8 @@ class TargetWriter {
 
   // Whether the output is the model file itself, without a manifest.
   virtual bool one_file(const ConvertOptions&) const { return false; }
+  // Whether quantize() multiplies weights by their gguf_place.factor.
+  virtual bool scales_weights() const { return false; }
   // Whether tokenizer files lie beside the model.
   virtual bool tokenizer_beside() const { return true; }
 

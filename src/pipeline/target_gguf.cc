@@ -101,6 +101,7 @@ class GgufTarget final : public TargetWriter {
     return options.output.ends_with(".gguf");
   }
   bool tokenizer_beside() const override { return false; }
+  bool scales_weights() const override { return true; }
 
  private:
   ColumnWeights importance_;

@@ -59,10 +59,17 @@ class EncodedConstant final : public ConstantData {
         options_(options),
         row_weights_(std::move(row_weights)) {}
 
+  EncodedConstant(const EncodedConstant& other, ConstantDataPtr source) : EncodedConstant(other) {
+    source_ = std::move(source);
+    canonical_ = other.canonical_ ? other.canonical_ : other.source_;
+  }
+
   // Whether there is a choice that one column's error could make another column take.
   bool has_grid() const { return !is_plain(); }
 
-  const ConstantData& canonical() const override { return source_->canonical(); }
+  const ConstantData& canonical() const override {
+    return canonical_ ? canonical_->canonical() : source_->canonical();
+  }
 
   std::optional<std::span<const std::byte>> view() const override {
     return source_->encoding() == encoding() ? source_->view() : std::nullopt;
@@ -308,6 +315,7 @@ class EncodedConstant final : public ConstantData {
   }
 
   ConstantDataPtr source_;
+  ConstantDataPtr canonical_;  // where the source is no more what it was made of
   std::string name_;
   std::vector<float> weights_;
   std::vector<FeedbackPtr> feedback_;
@@ -336,6 +344,13 @@ ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackP
   POME_CHECK(feedback.empty() || data->rows() % static_cast<int64_t>(feedback.size()) == 0);
   return std::make_shared<EncodedConstant>(*encoded, std::move(feedback), options,
                                            std::move(row_weights));
+}
+
+ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source) {
+  const auto* encoded = dynamic_cast<const EncodedConstant*>(data.get());
+  if (!encoded) return nullptr;
+  POME_CHECK(source->shape() == data->shape());
+  return std::make_shared<EncodedConstant>(*encoded, std::move(source));
 }
 
 }  // namespace pome

@@ -20,8 +20,7 @@ void round_levels(const Feedback& feedback, std::span<const float> values,
                   std::span<const RowGrid> grids, const RoundingOptions& options,
                   std::span<uint8_t> levels) {
   feedback.round(values, grids, levels);
-  POME_CHECK(options.rounds == 0 || feedback.form());
-  for (int round = 0; round < options.rounds; ++round)
+  for (int round = 0; round < options.rounds && feedback.form(); ++round)
     if (!(refine_levels(*feedback.form(), values, grids, levels) > 0)) break;
 }
 
@@ -93,8 +92,7 @@ void round_palettes(const Encoding& encoding, std::span<const float> values,
   }
   // Levels are codes.
   feedback.round(values, grids_of(tables, entries, group), codes);
-  POME_CHECK(options.rounds == 0 || feedback.form());
-  for (int round = 0; round < options.rounds; ++round) {
+  for (int round = 0; round < options.rounds && feedback.form(); ++round) {
     refine_tables(*feedback.form(), feedback.weights(), row_weights, values, group, codes, tables);
     refine_levels(*feedback.form(), values, grids_of(tables, entries, group), codes);
   }

@@ -16,7 +16,7 @@ namespace pome {
 
 struct RoundingOptions {
   // Of refinement after rounding (refine.h), each about twice as long as the rounding, and with
-  // tables eight times. They need feedback that was created with its form.
+  // tables eight times. None without the form (Feedback::create_with_form).
   int rounds = 0;
 };
 

@@ -48,7 +48,11 @@ Result<std::shared_ptr<const Feedback>> Feedback::create_with_form(const Moments
 
 Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
   const int64_t n = moments.columns;
-  const auto diagonal = [&](int32_t i) { return moments.second[static_cast<size_t>(i * n + i)]; };
+  const bool whole = !moments.second.empty();
+  const auto diagonal = [&](int32_t i) {
+    return whole ? moments.second[static_cast<size_t>(i * n + i)]
+                 : moments.diagonal[static_cast<size_t>(i)];
+  };
   std::shared_ptr<Feedback> out(new Feedback);
   out->order_.resize(static_cast<size_t>(n));
   std::iota(out->order_.begin(), out->order_.end(), 0);
@@ -62,11 +66,17 @@ Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
   const double shrink =
       std::min(kMostShrinking, static_cast<double>(n) /
                                    static_cast<double>(std::max<int64_t>(1, n + moments.tokens)));
+  out->shrink_ = shrink;
   out->factor_.n = n;
-  out->factor_.rows.resize(static_cast<size_t>(n * n));
+  out->factor_.rows.resize(whole ? static_cast<size_t>(n * n) : 0);
   // No pivot is smaller than the damping, were it not for rounding.
   constexpr double kSmallest = 0.1;
-  for (double damping = kDamping;; damping *= 10) {
+  if (!whole) {
+    out->damping_ = kDamping * mean;
+    for (const int32_t j : out->order_)
+      out->factor_.diagonal.push_back(diagonal(j) + static_cast<float>(out->damping_));
+  }
+  for (double damping = kDamping; whole; damping *= 10) {
     if (damping > kMostDamping)
       return bad_input(Refusal::kRange, "second moments of the calibration text have no factor");
     fill_reversed(moments, out->order_, shrink, damping * mean, &out->factor_.rows);
@@ -78,7 +88,7 @@ Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
   for (size_t i = 0; i < out->order_.size(); ++i)
     out->weights_[static_cast<size_t>(out->order_[i])] = out->factor_.diagonal[i];
   out->inside_.assign(static_cast<size_t>((n + kBlock - 1) / kBlock * kBlock * kBlock), 0.0f);
-  for (int64_t j = 0; j < n; ++j)
+  for (int64_t j = 0; whole && j < n; ++j)
     for (int64_t i = j / kBlock * kBlock; i < j; ++i)
       out->inside_[static_cast<size_t>(i * kBlock + j % kBlock)] =
           out->factor_.rows[static_cast<size_t>(j * n + i)];
@@ -101,7 +111,7 @@ struct Feedback::Tile {
 void Feedback::ask(int64_t block, int64_t rows, const float* errors, float* asked) const {
   const int64_t n = columns(), first = block * kBlock;
   std::fill_n(asked, rows * kBlock, 0.0f);
-  if (first > 0)
+  if (first > 0 && !factor_.rows.empty())
     multiply({errors, n, rows, factor_.rows.data() + first * n, n, std::min(kBlock, n - first),
               first, asked, kBlock});
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <utility>
 
 #include "base/checked.h"
@@ -205,40 +204,16 @@ Result<Quantized> quantize(const Graph& graph, const QuantRecipe& recipe) {
   return result;
 }
 
-Result<std::vector<float>> output_shift(const ConstantData& exact, const ConstantData& stored,
-                                        std::span<const float> mean) {
-  const int64_t n = exact.columns(),
-                sets = static_cast<int64_t>(mean.size()) / std::max<int64_t>(1, n);
-  POME_CHECK(exact.shape() == stored.shape() && sets > 0 && exact.rows() % sets == 0);
-  const int64_t rows_of_one = exact.rows() / sets, step = tile_rows(stored);
-  std::vector<float> out, before, after;
-  for (int64_t first = 0; first < exact.rows(); first += step) {
-    const int64_t rows = std::min(step, exact.rows() - first);
-    before.resize(static_cast<size_t>(rows * n));
-    after.resize(before.size());
-    POME_RETURN_IF_ERROR(exact.read_f32(first, rows, before.data()));
-    POME_RETURN_IF_ERROR(stored.read_f32(first, rows, after.data()));
-    for (int64_t row = 0; row < rows; ++row) {
-      const float* const x = mean.data() + (first + row) / rows_of_one * n;
-      double sum = 0;
-      for (int64_t j = 0; j < n; ++j) {
-        const auto at = static_cast<size_t>(row * n + j);
-        sum += (static_cast<double>(before[at]) - static_cast<double>(after[at])) * x[j];
-      }
-      out.push_back(static_cast<float>(sum));
-    }
-  }
-  return out;
-}
-
 Moments moments_of_tied(const Moments& head) {
   constexpr double kShare = 0.3;  // of the mean square of what the head reads; measured, and flat
   Moments out = head;
   const auto n = static_cast<size_t>(out.columns);
   double trace = 0;
-  for (size_t j = 0; j < n; ++j) trace += head.second[j * n + j];
   for (size_t j = 0; j < n; ++j)
-    out.second[j * n + j] += static_cast<float>(kShare * trace / static_cast<double>(n));
+    trace += head.second.empty() ? head.diagonal[j] : head.second[j * n + j];
+  const auto more = static_cast<float>(kShare * trace / static_cast<double>(n));
+  for (float& one : out.diagonal) one += more;
+  for (size_t j = 0; j < n && !out.second.empty(); ++j) out.second[j * n + j] += more;
   return out;
 }
 
@@ -250,37 +225,6 @@ std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows) {
   const float all = kUnseen * static_cast<float>(rows) + static_cast<float>(ids.size());
   for (float& weight : out) weight *= static_cast<float>(rows) / all;
   return out;
-}
-
-Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
-                      std::span<const int32_t> ids, const RoundingOptions& options) {
-  std::map<const Moments*, FeedbackPtr> made;  // one of all weights that read one value
-  for (Constant& constant : graph->constants) {
-    const auto found = statistics.find(constant.name);
-    if (found == statistics.end() || !with_feedback(constant.data, {})) continue;
-    std::vector<FeedbackPtr> feedback;
-    for (const MomentsPtr& known : found->second) {
-      FeedbackPtr& one = made[known.get()];
-      if (known && !one) {
-        // An embedding is in a product where the head is the same table.
-        const MomentsPtr moments = constant.role == Constant::Role::kEmbedding
-                                       ? std::make_shared<const Moments>(moments_of_tied(*known))
-                                       : known;
-        auto created =
-            options.rounds > 0 ? Feedback::create_with_form(moments) : Feedback::create(*moments);
-        if (!created.ok()) return Status(created.status()).at("tensor " + constant.name);
-        one = *std::move(created);
-      }
-      feedback.push_back(one);
-    }
-    std::vector<float> row_weights;
-    const bool tokens =
-        constant.role == Constant::Role::kEmbedding || constant.role == Constant::Role::kHead;
-    if (tokens && !ids.empty()) row_weights = token_weights(ids, constant.data->rows());
-    constant.data =
-        with_feedback(constant.data, std::move(feedback), options, std::move(row_weights));
-  }
-  return {};
 }
 
 }  // namespace pome

@@ -76,17 +76,11 @@ ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackP
 // Row weights of a table with a row for each token, mean 1: how often a text uses it, and half a
 // time more.
 std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows);
-// (exact - stored) mean, by row: what a bias takes on to make up for rounding, on average over the
-// tokens whose mean that is. `mean`: one of the columns, or one after the other of stacked experts.
-Result<std::vector<float>> output_shift(const ConstantData& exact, const ConstantData& stored,
-                                        std::span<const float> mean);
 // For a table that is both embedding and head, from what the head reads: a row's error also stays
 // in the residual of its own token, where no direction is known to count more than another.
 Moments moments_of_tied(const Moments& head);
-// Does that for every constant of a quantised graph that statistics know of. Weights whose
-// statistics are shared share the factor made of them. `ids`: of the text; embedding and head get
-// their token_weights(). kBadInput where statistics are not finite.
-Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
-                      std::span<const int32_t> ids = {}, const RoundingOptions& options = {});
+// The same constant, with other values to be rounded: `source` has its shape, and canonical() stays
+// what it was. Null where `data` is not of encoded_constant().
+ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source);
 
 }  // namespace pome

@@ -11,10 +11,13 @@ namespace pome {
 
 struct Moments {
   int64_t columns = 0, tokens = 0;
-  std::vector<float> second;  // [K, K]: mean of x x', symmetric
-  // [K]: mean of x, or empty where it was not noted. With a bias that makes up for the mean
-  // (output_shift), `second` is better the covariance.
-  std::vector<float> mean = {};
+  std::vector<float> second =
+      {};  // [K, K]: mean of x x', symmetric; empty: only the diagonal is known
+  std::vector<float> diagonal = {};  // [K]: of it; may be empty where `second` is not
+  std::vector<float> mean = {};      // [K]: of x; may be empty
+
+  // Of x - mean: what is left to make good where a bias takes the mean error.
+  Moments centred() const;
 };
 using MomentsPtr = std::shared_ptr<const Moments>;
 

@@ -439,12 +439,50 @@ TEST(Compile, RefusesACacheBeyondAnyMachine) {
   EXPECT_EQ(status.code(), StatusCode::kDoesNotFit) << status.to_string();
 }
 
-TEST(Compile, RefusesPartsOfACutGraph) {
-  const int32_t cuts[] = {1};
-  auto parts = cut_layers(TinyGraph({}).build(), cuts);
-  ASSERT_TRUE(parts.ok()) << parts.status().to_string();
-  for (const Graph& part : *parts)
-    EXPECT_EQ(compile(part, {}).status().code(), StatusCode::kUnsupported);
+TEST(Parts, AChainGivesTheLogitsOfTheWholeGraph) {
+  TinyConfig config;
+  config.layers = 3;
+  const Graph graph = TinyGraph(config).build();
+  const std::vector<int32_t> ids = {1, 5, 2, 7, 3, 3, 0};
+  PlanOptions options;
+  options.chunk = 3;
+  const auto whole = compile(graph, options);
+  ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+  auto session = (*whole)->new_session();
+  ASSERT_TRUE(session.ok());
+  const auto vocab = static_cast<size_t>(graph.info.vocab_size),
+             width = static_cast<size_t>(graph.type(graph.layer_outputs[0]).shape[2].size);
+  std::vector<float> expected(ids.size() * vocab), logits(ids.size() * vocab);
+  ASSERT_TRUE((*session)->prefill(ids, LogitsOf::kAll, expected).ok());
+
+  std::vector<float> hidden(ids.size() * width), next(hidden.size());
+  for (size_t part = 0; part <= graph.layer_outputs.size(); ++part) {
+    const bool last = part == graph.layer_outputs.size();
+    const auto cut = part_of(graph, part == 0 ? kNoValue : graph.layer_outputs[part - 1],
+                             last ? graph.output : graph.layer_outputs[part]);
+    ASSERT_TRUE(cut.ok()) << cut.status().to_string();
+    EXPECT_EQ(cut->caches.size(), last ? 0u : 2u);
+    const auto plan = compile(*cut, options);
+    ASSERT_TRUE(plan.ok()) << plan.status().to_string();
+    EXPECT_EQ((*plan)->new_session().status().code(), StatusCode::kUnsupported);
+    auto runner = (*plan)->new_part();
+    ASSERT_TRUE(runner.ok());
+    // The second time from an empty context, in other pieces.
+    for (const size_t piece : {ids.size(), size_t{2}}) {
+      (*runner)->restart();
+      for (size_t at = 0; at < ids.size(); at += piece) {
+        const size_t count = std::min(piece, ids.size() - at);
+        const std::span<const float> from = std::span(hidden).subspan(at * width, count * width);
+        const std::span<float> to = last ? std::span(logits).subspan(at * vocab, count * vocab)
+                                         : std::span(next).subspan(at * width, count * width);
+        const Status status = part == 0 ? (*runner)->run(std::span(ids).subspan(at, count), to)
+                                        : (*runner)->run(from, to);
+        ASSERT_TRUE(status.ok()) << status.to_string();
+      }
+    }
+    hidden = next;
+  }
+  EXPECT_EQ(logits, expected);
 }
 
 TEST(Compile, Interrupted) {

@@ -141,5 +141,27 @@ TEST(Imatrix, RefusesWhatIsWrongWithTheGgufForm) {
   EXPECT_NE(refusal_of(gguf_bytes("imatrix", {sums, counts}).substr(0, 60)), Refusal::kNone);
 }
 
+TEST(Imatrix, WrittenAndReadAgain) {
+  ImportanceMatrix matrix;
+  matrix.entries["a.weight"] = {{1, 2, 0.5f}, 10, {}};
+  matrix.entries["experts.weight"] = {{1, 2, 3, 0, 0, 0}, 4, {4, 0}};
+  const TempFolder folder;
+  for (const ImatrixForm form : {ImatrixForm::kGguf, ImatrixForm::kDat}) {
+    const std::string path = folder.file("m");
+    ASSERT_TRUE(write_imatrix(matrix, {"text.txt", 3, 512}, form, path).ok());
+    const auto read = read_imatrix(path);
+    ASSERT_TRUE(read.ok()) << read.status().to_string();
+    EXPECT_EQ(read->entries.at("a.weight").mean_squares, (std::vector<float>{1, 2, 0.5f}));
+    // The old form knows no counts: what nothing met counts like all else.
+    const float unmet = form == ImatrixForm::kGguf ? 0.0f : 1.0f;
+    EXPECT_EQ(read->entries.at("experts.weight").mean_squares,
+              (std::vector<float>{1, 2, 3, unmet, unmet, unmet}));
+    EXPECT_EQ(read->entries.at("a.weight").calls, form == ImatrixForm::kGguf ? 10 : 3);
+    const std::vector<float> counts = read->entries.at("experts.weight").counts;
+    EXPECT_EQ(counts,
+              form == ImatrixForm::kGguf ? std::vector<float>({4, 0}) : std::vector<float>());
+  }
+}
+
 }  // namespace
 }  // namespace pome

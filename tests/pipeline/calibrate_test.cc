@@ -182,7 +182,7 @@ TEST_F(ConvertCalibrated, ThreadsDoNotChangeTheBytes) {
     }
     const auto manifest = read_manifest(folder_ / (std::string(scheme) + "1/manifest.json"));
     ASSERT_TRUE(manifest.ok());
-    EXPECT_EQ(manifest->scheme, std::string(scheme) + "+embedding:f16+calibrated");
+    EXPECT_EQ(manifest->scheme, std::string(scheme) + "+embedding:f16+good");
   }
 }
 

@@ -1,0 +1,67 @@
+#include "pipeline/shifted_bias.h"
+
+#include <memory>
+#include <utility>
+
+namespace pome {
+
+namespace {
+
+using Shift = std::vector<float>;
+
+class Shifted final : public ConstantData {
+ public:
+  Shifted(ConstantDataPtr bias, std::shared_ptr<const Shift> shift)
+      : ConstantData(bias->shape(), Encoding::plain(EncodingKind::kF32)),
+        bias_(std::move(bias)),
+        shift_(std::move(shift)) {}
+  const ConstantData& canonical() const override { return bias_->canonical(); }
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    const auto first = static_cast<size_t>(row * columns()),
+               count = static_cast<size_t>(rows * columns());
+    tile->row = row;
+    tile->rows = rows;
+    tile->storage.resize(1);
+    tile->storage[0].resize(count * sizeof(float));
+    float* const out = reinterpret_cast<float*>(tile->storage[0].data());
+    POME_RETURN_IF_ERROR(bias_->read_f32(row, rows, out));
+    for (size_t i = 0; i < count; ++i) out[i] += (*shift_)[first + i];
+    tile->parts.assign(tile->storage.begin(), tile->storage.end());
+    return {};
+  }
+
+ private:
+  ConstantDataPtr bias_;
+  std::shared_ptr<const Shift> shift_;
+};
+
+}  // namespace
+
+ShiftedBias shifted_bias(const ConstantDataPtr& bias, const ConstantDataPtr& weight, float factor,
+                         const Encoding& stored, std::vector<float> mean_x,
+                         std::vector<float> mean_y) {
+  const auto shift = std::make_shared<Shift>(static_cast<size_t>(weight->rows()), 0.0f);
+  ShiftedBias out;
+  out.bias = std::make_shared<Shifted>(bias, shift);
+  out.see = [=, mean_x = std::move(mean_x),
+             mean_y = std::move(mean_y)](const EncodedTile& tile) -> Status {
+    const auto columns = static_cast<size_t>(weight->columns());
+    std::vector<float> rounded(static_cast<size_t>(tile.rows) * columns), wanted(rounded.size());
+    POME_RETURN_IF_ERROR(
+        decode_rows(stored, tile.rows, weight->columns(), tile.parts, rounded.data()));
+    POME_RETURN_IF_ERROR(weight->read_f32(tile.row, tile.rows, wanted.data()));
+    for (size_t row = 0; row < static_cast<size_t>(tile.rows); ++row) {
+      double sum = 0;
+      for (size_t k = 0; k < columns; ++k) {
+        const size_t at = row * columns + k;
+        sum += static_cast<double>(factor * wanted[at]) * mean_x[k] -
+               static_cast<double>(rounded[at]) * mean_y[k];
+      }
+      (*shift)[static_cast<size_t>(tile.row) + row] = static_cast<float>(sum);
+    }
+    return {};
+  };
+  return out;
+}
+
+}  // namespace pome

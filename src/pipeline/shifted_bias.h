@@ -1,0 +1,26 @@
+// A bias that makes up for the mean error of the product before it.
+//
+//   b* = b + W mean(x) - V mean(y)     x, y: what the weight met, and what the rounded one V meets
+//
+// What rounding has to make good is then the covariance of y only.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "base/status.h"
+#include "graph/constant.h"
+
+namespace pome {
+
+// The bias, and what has to see every tile of V, encoded as `stored`, before the bias is read.
+// `factor`: what W is multiplied by in V.
+struct ShiftedBias {
+  ConstantDataPtr bias;
+  std::function<Status(const EncodedTile&)> see;
+};
+ShiftedBias shifted_bias(const ConstantDataPtr& bias, const ConstantDataPtr& weight, float factor,
+                         const Encoding& stored, std::vector<float> mean_x,
+                         std::vector<float> mean_y);
+
+}  // namespace pome

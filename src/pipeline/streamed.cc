@@ -1,0 +1,473 @@
+#include "pipeline/streamed.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "base/stopwatch.h"
+#include "graph/passes.h"
+#include "pipeline/layer_chain.h"
+#include "pipeline/part_store.h"
+#include "pipeline/shifted_bias.h"
+#include "quantize/retarget.h"
+
+namespace pome {
+
+namespace {
+
+using Rows = std::vector<float>;
+
+// One run. The work is a sequence of stages, each of which is a part of the store: what is left of
+// earlier work is taken from there.
+class Streamer {
+ public:
+  Streamer(const Graph& graph, Graph* quantised, std::span<const int32_t> ids,
+           const StreamOptions& options, const WorkContext& work, PartStore store, Isa isa)
+      : graph_(graph),
+        quantised_(quantised),
+        options_(options),
+        work_(work),
+        store_(std::move(store)),
+        pool_(work.threads),
+        panel_(kernels::choose_panel(isa)),
+        isa_(isa),
+        chain_(layer_chain(graph)),
+        runner_(ids, options.window, work),
+        ids_(ids),
+        tokens_(static_cast<int64_t>(ids.size())) {
+    for (size_t i = 0; i < graph.constants.size(); ++i) index_[graph.constants[i].name] = i;
+    for (const Node& node : graph.nodes)
+      if (const auto* op = std::get_if<ConstantOp>(&node.op))
+        constant_of_[node.result] = static_cast<size_t>(op->constant);
+    for (size_t i = 0; i < graph.values.size(); ++i)
+      value_[graph.values[i].name] = static_cast<ValueId>(i);
+  }
+
+  Result<StreamResult> run() {
+    const Stopwatch watch;
+    StreamResult out;
+    out.tokens = tokens_;
+    out.resumed = store_.finished();
+    const bool head = !chain_.head.empty();
+    // A head that is also the embedding has to be there before the first layer runs quantised.
+    const bool head_first =
+        head && options_.behind_quantised &&
+        graph_.constants[index_.at(chain_.head)].role == Constant::Role::kEmbedding;
+    if (work_.progress)
+      work_.progress->begin("round", chain_.parts.size() + (head ? 1 : 0), "layers");
+    if (head_first) {
+      taken_.insert(index_.at(chain_.head));
+      POME_RETURN_IF_ERROR(stage({chain_.head}, [&] { return head_before_all(); }));
+    }
+    for (const ChainPart& part : chain_.parts) {
+      POME_ASSIGN_OR_RETURN(const Graph cut, part_of(graph_, part.start, part.end));
+      const std::vector<ReadValue> values = read_values(cut);
+      POME_RETURN_IF_ERROR(stage(stored_names(cut, values), [&] {
+        return options_.behind_quantised ? layer_behind_quantised(part, values)
+                                         : layer(part, values);
+      }));
+    }
+    if (head && !head_first)
+      POME_RETURN_IF_ERROR(stage({chain_.head}, [&] { return head_last(); }));
+    if (work_.progress) work_.progress->end();
+    out.parts = stage_;
+    out.diagonal = diagonal_;
+    out.seconds = watch.seconds();
+    return out;
+  }
+
+ private:
+  // What the weights of a value shall be rounded with.
+  struct Rounding {
+    std::vector<FeedbackPtr> feedback;  // by expert
+    std::shared_ptr<const Retarget> retarget;
+    // Means of what the original weights met and of what the rounded ones do, where biases take
+    // them.
+    std::vector<float> mean_x, mean_y;
+  };
+
+  // Does the work of a stage, which stores `names`, or takes them from the store.
+  template <typename Make>
+  Status stage(const std::vector<std::string>& names, const Make& make) {
+    POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
+    waiting_.clear();
+    for (const std::string& name : names) waiting_.insert(index_.at(name));
+    if (stage_ < store_.finished()) {
+      std::vector<StoredPart> constants = parts_of(names);
+      POME_RETURN_IF_ERROR(store_.load(stage_, &constants));
+      put_back(constants);
+      if (stage_ + 1 == store_.finished()) POME_RETURN_IF_ERROR(take_rows());
+    } else {
+      POME_RETURN_IF_ERROR(make());
+      Rows both = seen_;
+      both.insert(both.end(), original_.begin(), original_.end());
+      POME_RETURN_IF_ERROR(store_.finish(both));
+    }
+    ++stage_;
+    if (work_.progress) work_.progress->advance(static_cast<uint64_t>(stage_));
+    return {};
+  }
+
+  Status take_rows() {
+    POME_ASSIGN_OR_RETURN(Rows both, store_.rows());
+    if (options_.behind_quantised) {
+      original_.assign(both.begin() + static_cast<std::ptrdiff_t>(both.size() / 2), both.end());
+      both.resize(both.size() / 2);
+    }
+    seen_ = std::move(both);
+    return {};
+  }
+
+  std::vector<StoredPart> parts_of(const std::vector<std::string>& names) const {
+    std::vector<StoredPart> out;
+    for (const std::string& name : names)
+      out.push_back({name, quantised_->constants[index_.at(name)].data, nullptr});
+    return out;
+  }
+  void put_back(const std::vector<StoredPart>& constants) {
+    for (const StoredPart& constant : constants)
+      quantised_->constants[index_.at(constant.name)].data = constant.data;
+  }
+  Status store(std::vector<StoredPart> constants) {
+    for (const StoredPart& constant : constants) waiting_.erase(index_.at(constant.name));
+    POME_RETURN_IF_ERROR(store_.add(&constants, &pool_, work_));
+    put_back(constants);
+    return {};
+  }
+
+  // Of the values of a layer: their weights, and the biases that rounding shifts.
+  std::set<std::string> rounded_names(const std::vector<ReadValue>& values) const {
+    std::set<std::string> out;
+    for (const ReadValue& value : values) {
+      out.insert(value.weights.begin(), value.weights.end());
+      for (const auto& entry : biases_of(value)) out.insert(graph_.constants[entry.second].name);
+    }
+    return out;
+  }
+
+  // What a layer stores: all that is encoded in it where it runs quantised, else what rounding with
+  // feedback changes.
+  std::vector<std::string> stored_names(const Graph& cut, const std::vector<ReadValue>& values) {
+    const std::set<std::string> wanted = rounded_names(values);
+    std::vector<std::string> out;
+    for (const Constant& constant : cut.constants) {
+      const size_t index = index_.at(constant.name);
+      if (quantised_->constants[index].data == graph_.constants[index].data) continue;
+      if (!options_.behind_quantised && !wanted.count(constant.name)) continue;
+      if (taken_.insert(index).second) out.push_back(constant.name);
+    }
+    return out;
+  }
+
+  // ---- the head
+  // ----------------------------------------------------------------------------------
+
+  // The text through the original layers, for what the head reads.
+  Status head_before_all() {
+    Rows rows;
+    for (const ChainPart& part : chain_.parts) {
+      POME_ASSIGN_OR_RETURN(rows, runner_.run(graph_, part, rows));
+    }
+    return round_head(rows, nullptr);
+  }
+  Status head_last() { return round_head(seen_, options_.behind_quantised ? &original_ : nullptr); }
+
+  Status round_head(const Rows& seen, const Rows* original) {
+    ReadValue value;
+    value.first = chain_.head;
+    value.weights = {chain_.head};
+    value.columns = static_cast<int64_t>(seen.size()) / tokens_;
+    POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, seen, original));
+    return round(value, rounding);
+  }
+
+  // ---- layers
+  // ------------------------------------------------------------------------------------
+
+  // In one pass, or in a few where the moments of all values do not fit in memory.
+  Status layer(const ChainPart& part, const std::vector<ReadValue>& values) {
+    Rows next;
+    for (size_t done = 0; done < values.size() || next.empty();) {
+      std::vector<ReadValue> chosen;
+      uint64_t bytes = 0;
+      for (; done < values.size(); ++done) {
+        const uint64_t more = is_whole(values[done]) ? values[done].bytes() : 0;
+        if (bytes + more > options_.most_bytes) break;
+        bytes += more;
+        chosen.push_back(values[done]);
+      }
+      POME_ASSIGN_OR_RETURN(next, observe(graph_, part, std::move(chosen)));
+    }
+    seen_ = std::move(next);
+    return {};
+  }
+
+  // Value by value: what it is once the weights before it are rounded, and what it was.
+  Status layer_behind_quantised(const ChainPart& part, const std::vector<ReadValue>& values) {
+    const std::set<std::string> later = rounded_names(values);
+    std::vector<std::string> first;
+    for (const size_t index : waiting_)
+      if (!later.count(graph_.constants[index].name)) first.push_back(graph_.constants[index].name);
+    POME_RETURN_IF_ERROR(store(parts_of(first)));
+    std::vector<ReadValue> kept;
+    std::copy_if(values.begin(), values.end(), std::back_inserter(kept),
+                 [&](const ReadValue& value) { return is_retargeted(value); });
+    const auto keeper = std::make_shared<RowKeeper>(kept, tokens_);
+    POME_ASSIGN_OR_RETURN(Rows next, runner_.run(graph_, part, original_, keeper));
+    for (const ReadValue& value : values) {
+      POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
+      if (!is_retargeted(value)) {
+        // Which tokens an expert is given is not the same for both streams.
+        POME_RETURN_IF_ERROR(observe(as_it_runs(), part, {value}).status());
+        continue;
+      }
+      const auto found = value_.find(value.name);
+      const ChainPart before = {part.start, found == value_.end() ? part.start : found->second};
+      POME_ASSIGN_OR_RETURN(const Rows seen, runner_.run(as_it_runs(), before, seen_));
+      const Rows original = keeper->take(value);
+      POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, seen, &original));
+      POME_RETURN_IF_ERROR(round(value, rounding));
+    }
+    POME_ASSIGN_OR_RETURN(Rows seen, runner_.run(as_it_runs(), part, seen_));
+    seen_ = std::move(seen);
+    original_ = std::move(next);
+    return {};
+  }
+
+  // Runs a layer, and rounds the weights of some values for what they meet.
+  Result<Rows> observe(const Graph& graph, const ChainPart& part, std::vector<ReadValue> values) {
+    const auto collector = std::make_shared<MomentCollector>(
+        std::move(values), [&](const ReadValue& value) { return is_whole(value); }, isa_,
+        work_.threads);
+    POME_ASSIGN_OR_RETURN(Rows next, runner_.run(graph, part, seen_, collector));
+    for (const ReadValue& value : collector->values()) {
+      if (!is_whole(value)) diagonal_ += static_cast<int64_t>(value.weights.size());
+      POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, collector->take(value)));
+      POME_RETURN_IF_ERROR(round(value, rounding));
+    }
+    return next;
+  }
+
+  bool is_retargeted(const ReadValue& value) const { return value.by_token && is_whole(value); }
+  bool is_whole(const ReadValue& value) const { return value.bytes() <= options_.most_bytes; }
+
+  // The quantised graph as it stands, without the factors of a file.
+  Graph as_it_runs() const {
+    Graph out = *quantised_;
+    for (Constant& constant : out.constants)
+      if (options_.scaled && constant.gguf_place.factor != 1)
+        constant.data = multiply_scalar(constant.data, 1 / constant.gguf_place.factor);
+    return out;
+  }
+
+  // ---- rounding
+  // ----------------------------------------------------------------------------------
+
+  Result<FeedbackPtr> feedback_of(const ReadValue& value, const MomentsPtr& moments) const {
+    const bool refined = options_.rounding.rounds > 0 && !moments->second.empty();
+    auto made = refined ? Feedback::create_with_form(moments) : Feedback::create(*moments);
+    if (!made.ok()) return Status(made.status()).at("tensor " + value.first);
+    return std::move(*made);
+  }
+
+  // Whether the weight that reads the value is the embedding too.
+  bool is_tied(const ReadValue& value) const {
+    return graph_.constants[index_.at(value.first)].role == Constant::Role::kEmbedding;
+  }
+
+  Result<Rounding> rounding_of(const ReadValue& value, std::vector<MomentsPtr> moments) const {
+    Rounding out;
+    const bool biased = !biases_of(value).empty() && moments[0] != nullptr;
+    if (biased) out.mean_x = out.mean_y = moments[0]->mean;
+    for (MomentsPtr& one : moments) {
+      FeedbackPtr made;
+      if (one && biased) one = std::make_shared<const Moments>(one->centred());
+      if (one && is_tied(value)) one = std::make_shared<const Moments>(moments_of_tied(*one));
+      if (one) {
+        POME_ASSIGN_OR_RETURN(made, feedback_of(value, one));
+      }
+      one = nullptr;
+      out.feedback.push_back(std::move(made));
+    }
+    return out;
+  }
+
+  // From rows of what the rounded weights meet, and of what the original ones met.
+  Result<Rounding> rounding_of(const ReadValue& value, const Rows& seen, const Rows* original) {
+    const int64_t columns = value.columns;
+    MomentSums sums(columns, true);
+    sums.add(seen.data(), tokens_, panel_, &pool_);
+    MomentsPtr moments = sums.take(panel_, &pool_);
+    if (!original) return rounding_of(value, std::vector<MomentsPtr>{std::move(moments)});
+    Rounding out;
+    std::vector<float> cross = cross_moments(*original, seen, columns, panel_, &pool_);
+    if (!biases_of(value).empty()) {
+      out.mean_y = moments->mean;
+      out.mean_x = mean_of(*original, columns);
+      for (size_t i = 0; i < out.mean_x.size(); ++i)
+        for (size_t j = 0; j < out.mean_y.size(); ++j)
+          cross[i * out.mean_y.size() + j] -= out.mean_x[i] * out.mean_y[j];
+      moments = std::make_shared<const Moments>(moments->centred());
+    }
+    if (is_tied(value)) {
+      // Both sides alike, as with what H is damped by.
+      auto tied = std::make_shared<const Moments>(moments_of_tied(*moments));
+      for (size_t j = 0, n = static_cast<size_t>(columns); j < n; ++j)
+        cross[j * n + j] += tied->second[j * n + j] - moments->second[j * n + j];
+      moments = std::move(tied);
+    }
+    POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, moments));
+    out.feedback = {feedback};
+    int64_t rows = 0;
+    for (const std::string& weight : value.weights)
+      rows += graph_.constants[index_.at(weight)].data->rows();
+    out.retarget = std::make_shared<Retarget>(feedback, *moments, std::move(cross), rows, &pool_);
+    return out;
+  }
+
+  std::vector<float> mean_of(const Rows& rows, int64_t columns) const {
+    std::vector<double> sums(static_cast<size_t>(columns), 0.0);
+    for (size_t at = 0; at < rows.size(); at += sums.size())
+      for (size_t i = 0; i < sums.size(); ++i) sums[i] += static_cast<double>(rows[at + i]);
+    std::vector<float> out;
+    for (const double sum : sums)
+      out.push_back(static_cast<float>(sum / static_cast<double>(tokens_)));
+    return out;
+  }
+
+  // Rounds and stores the weights that read a value, and their biases behind them.
+  Status round(const ReadValue& value, const Rounding& rounding) {
+    std::vector<StoredPart> weights, biases;
+    const std::map<size_t, size_t> bias_of = biases_of(value);
+    for (const std::string& name : value.weights) {
+      const size_t index = index_.at(name);
+      if (!waiting_.count(index)) continue;
+      const float factor = options_.scaled ? graph_.constants[index].gguf_place.factor : 1.0f;
+      weights.push_back({name, rounded(index, factor, rounding), nullptr});
+      const auto found = bias_of.find(index);
+      if (rounding.mean_x.empty() || found == bias_of.end() || !waiting_.count(found->second))
+        continue;
+      const Constant& bias = quantised_->constants[found->second];
+      ShiftedBias shifted =
+          shifted_bias(graph_.constants[found->second].data, graph_.constants[index].data, factor,
+                       weights.back().data->encoding(), rounding.mean_x, rounding.mean_y);
+      weights.back().written = std::move(shifted.see);
+      biases.push_back({bias.name,
+                        encoded_constant(std::move(shifted.bias), bias.data->encoding(), bias.name),
+                        nullptr});
+    }
+    for (StoredPart& bias : biases) weights.push_back(std::move(bias));
+    return store(std::move(weights));
+  }
+
+  ConstantDataPtr rounded(size_t index, float factor, const Rounding& rounding) const {
+    const ConstantDataPtr data = quantised_->constants[index].data;
+    const Constant::Role role = graph_.constants[index].role;
+    std::vector<float> row_weights;
+    if (role == Constant::Role::kEmbedding || role == Constant::Role::kHead)
+      row_weights = token_weights(ids_, data->rows());
+    ConstantDataPtr out =
+        with_feedback(data, rounding.feedback, options_.rounding, std::move(row_weights));
+    if (!out) return data;  // nothing is rounded
+    if (!rounding.retarget) return out;
+    ConstantDataPtr source = retargeted(graph_.constants[index].data, rounding.retarget);
+    if (factor != 1) source = multiply_scalar(std::move(source), factor);
+    return with_source(out, std::move(source));
+  }
+
+  // Weight -> bias, where all products with the value have one.
+  std::map<size_t, size_t> biases_of(const ReadValue& value) const {
+    std::map<size_t, size_t> out;
+    for (const Node& node : graph_.nodes) {
+      if (!std::holds_alternative<LinearOp>(node.op)) continue;
+      const auto weight = constant_of_.find(node.operands[1]);
+      if (weight == constant_of_.end()) continue;
+      const std::string& name = graph_.constants[weight->second].name;
+      if (std::find(value.weights.begin(), value.weights.end(), name) == value.weights.end())
+        continue;
+      const auto bias =
+          node.operands.size() > 2 ? constant_of_.find(node.operands[2]) : constant_of_.end();
+      if (bias == constant_of_.end()) return {};
+      out[weight->second] = bias->second;
+    }
+    return out;
+  }
+
+  const Graph& graph_;
+  Graph* const quantised_;
+  const StreamOptions& options_;
+  const WorkContext& work_;
+  PartStore store_;
+  ThreadPool pool_;
+  const kernels::PanelKernel panel_;
+  const Isa isa_;
+  const LayerChain chain_;
+  const LayerRunner runner_;
+  const std::span<const int32_t> ids_;
+  const int64_t tokens_;
+  std::map<std::string, size_t> index_;  // of constants, by name
+  std::map<ValueId, size_t> constant_of_;
+  std::map<std::string, ValueId> value_;
+  // What goes into the next part: of the stream that the rounded weights see, and the original one.
+  Rows seen_, original_;
+  std::set<size_t> waiting_;  // constants that this stage has still to store
+  std::set<size_t> taken_;    // that some stage stores
+  int64_t stage_ = 0, diagonal_ = 0;
+};
+
+}  // namespace
+
+StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamOptions& options) {
+  StreamEstimate out;
+  const LayerChain chain = layer_chain(graph);
+  out.parts = static_cast<int64_t>(chain.parts.size()) + (chain.head.empty() ? 0 : 1);
+  std::map<std::string, const ConstantData*> data;
+  for (const Constant& constant : graph.constants) data[constant.name] = constant.data.get();
+  const double t = static_cast<double>(tokens);
+  uint64_t kept = 0;  // of one layer
+  for (const ReadValue& value : read_values(graph)) {
+    const double k = static_cast<double>(value.columns), e = static_cast<double>(value.experts);
+    const bool head =
+        std::find(value.weights.begin(), value.weights.end(), chain.head) != value.weights.end();
+    double n = 0;
+    for (const std::string& weight : value.weights) n += static_cast<double>(data[weight]->rows());
+    // Products of the layer (an expert sees few of the tokens), moments, factor, rounding.
+    const double products = head ? 0 : t * n / e * k;
+    out.multiply_adds += products + t * k * k / 2 + e * k * k * k / 6;
+    out.multiply_adds += n * k * k / 2 * (1 + 2 * options.rounding.rounds);
+    uint64_t rows = 0;
+    if (options.behind_quantised) {
+      // The second stream up to each value and to the end; cross moments, their solution.
+      out.multiply_adds += 2 * products;
+      if (value.by_token) out.multiply_adds += t * k * k + (n < k ? 2 * n : n + k) * k * k;
+      rows = value.by_token ? static_cast<uint64_t>(k * t) * sizeof(float) : 0;
+      kept += head ? 0 : rows;
+    }
+    out.memory_bytes =
+        std::max(out.memory_bytes, rows + 3 * std::min(value.bytes(), options.most_bytes));
+  }
+  out.memory_bytes += kept / std::max<size_t>(1, graph.layer_outputs.size());
+  uint64_t widest = 0;
+  for (const ValueId id : graph.layer_outputs)
+    widest = std::max(widest, static_cast<uint64_t>(graph.type(id).shape.back().size));
+  out.memory_bytes += 4 * widest * static_cast<uint64_t>(tokens) * sizeof(float);
+  return out;
+}
+
+Result<StreamResult> round_streamed(const Graph& graph, Graph* quantised,
+                                    std::span<const int32_t> ids, const StreamOptions& options,
+                                    const WorkContext& work) {
+  if (ids.size() < 2)
+    return usage_error("the calibration text has " + std::to_string(ids.size()) +
+                       " tokens, at least 2 are needed");
+  if (graph.layer_outputs.empty())
+    return unsupported("a model without layers cannot be calibrated");
+  POME_ASSIGN_OR_RETURN(PartStore store, PartStore::open(options.folder, options.key));
+  POME_ASSIGN_OR_RETURN(const Isa isa, selected_isa());
+  return Streamer(graph, quantised, ids, options, work, std::move(store), isa).run();
+}
+
+}  // namespace pome

@@ -1,0 +1,78 @@
+#include "quantize/retarget.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "quantize/matrix_kernel.h"
+
+namespace pome {
+
+namespace {
+
+constexpr int64_t kRows = 128;  // that a thread takes at a time
+
+class Retargeted final : public ConstantData {
+ public:
+  Retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by)
+      : ConstantData(data->shape(), Encoding::plain(EncodingKind::kF32)),
+        data_(std::move(data)),
+        by_(std::move(by)) {}
+  const ConstantData& canonical() const override { return data_->canonical(); }
+  Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
+    const auto count = static_cast<size_t>(rows * columns());
+    tile->row = row;
+    tile->rows = rows;
+    tile->storage.resize(1);
+    tile->storage[0].resize(count * sizeof(float));
+    std::vector<float> from(count);
+    POME_RETURN_IF_ERROR(data_->read_f32(row, rows, from.data()));
+    by_->apply(from, {reinterpret_cast<float*>(tile->storage[0].data()), count});
+    tile->parts.assign(tile->storage.begin(), tile->storage.end());
+    return {};
+  }
+
+ private:
+  ConstantDataPtr data_;
+  std::shared_ptr<const Retarget> by_;
+};
+
+void transpose(std::vector<float>* matrix, int64_t n) {
+  constexpr int64_t kTile = 32;
+  for (int64_t i0 = 0; i0 < n; i0 += kTile)
+    for (int64_t j0 = i0; j0 < n; j0 += kTile)
+      for (int64_t i = i0; i < std::min(i0 + kTile, n); ++i)
+        for (int64_t j = std::max(j0, i + 1); j < std::min(j0 + kTile, n); ++j)
+          std::swap((*matrix)[static_cast<size_t>(i * n + j)],
+                    (*matrix)[static_cast<size_t>(j * n + i)]);
+}
+
+}  // namespace
+
+Retarget::Retarget(FeedbackPtr feedback, const Moments& moments, std::vector<float> cross,
+                   int64_t rows, ThreadPool* pool)
+    : columns_(feedback->columns()),
+      feedback_(rows < feedback->columns() ? feedback : nullptr),
+      turned_(std::move(cross)) {
+  POME_CHECK(turned_.size() == static_cast<size_t>(columns_ * columns_));
+  pool->parallel_for(columns_, kRows, [&](int64_t begin, int64_t end) {
+    const std::span<float> part = std::span(turned_).subspan(
+        static_cast<size_t>(begin * columns_), static_cast<size_t>((end - begin) * columns_));
+    feedback->add_damping(moments, begin, part);
+    if (!feedback_) feedback->solve(part);
+  });
+  transpose(&turned_, columns_);
+}
+
+void Retarget::apply(std::span<const float> rows, std::span<float> out) const {
+  const int64_t count = static_cast<int64_t>(rows.size()) / columns_;
+  multiply({rows.data(), columns_, count, turned_.data(), columns_, columns_, columns_, out.data(),
+            columns_});
+  if (feedback_) feedback_->solve(out);
+}
+
+ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by) {
+  POME_CHECK(data->columns() == by->columns());
+  return std::make_shared<Retargeted>(std::move(data), std::move(by));
+}
+
+}  // namespace pome

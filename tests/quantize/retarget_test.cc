@@ -1,0 +1,104 @@
+#include "quantize/retarget.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+namespace pome {
+namespace {
+
+// y = x M + noise; means over some rows.
+struct Streams {
+  int64_t n = 0;
+  Moments moments;           // of y
+  std::vector<float> cross;  // x y'
+  std::vector<std::vector<double>> x, y;
+};
+Streams streams(int64_t n, int64_t tokens, double changed, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> normal;
+  Streams out;
+  out.n = n;
+  const auto size = static_cast<size_t>(n);
+  std::vector<double> mix(size * size);
+  for (double& v : mix) v = normal(random) / std::sqrt(static_cast<double>(n));
+  out.moments.columns = n;
+  out.moments.tokens = tokens;
+  out.moments.second.assign(size * size, 0.0f);
+  out.cross.assign(size * size, 0.0f);
+  std::vector<double> second(size * size, 0.0), cross(size * size, 0.0);
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::vector<double> x(size), y;
+    for (double& v : x) v = normal(random);
+    y = x;
+    for (size_t i = 0; i < size; ++i)
+      for (size_t j = 0; j < size; ++j) y[j] += changed * x[i] * mix[i * size + j];
+    for (size_t i = 0; i < size; ++i)
+      for (size_t j = 0; j < size; ++j) {
+        second[i * size + j] += y[i] * y[j] / static_cast<double>(tokens);
+        cross[i * size + j] += x[i] * y[j] / static_cast<double>(tokens);
+      }
+    out.x.push_back(x);
+    out.y.push_back(y);
+  }
+  for (size_t i = 0; i < second.size(); ++i) {
+    out.moments.second[i] = static_cast<float>(second[i]);
+    out.cross[i] = static_cast<float>(cross[i]);
+  }
+  return out;
+}
+// mean |w x - v y|^2
+double lost(const Streams& s, const std::vector<float>& w, const std::vector<float>& v) {
+  double sum = 0;
+  for (size_t t = 0; t < s.x.size(); ++t) {
+    double e = 0;
+    for (size_t i = 0; i < w.size(); ++i) e += w[i] * s.x[t][i] - v[i] * s.y[t][i];
+    sum += e * e;
+  }
+  return sum / static_cast<double>(s.x.size());
+}
+
+TEST(Feedback, SolvesWhatItsFactorStandsFor) {
+  for (const int64_t n : {1, 5, 64, 65, 150}) {
+    const Streams s = streams(n, 400, 0.3, 7);
+    const auto feedback = Feedback::create(s.moments);
+    ASSERT_TRUE(feedback.ok());
+    // Rows of H as damped, solved, are rows of the identity.
+    std::vector<float> rows = s.moments.second;
+    (*feedback)->add_damping(s.moments, 0, rows);
+    (*feedback)->solve(rows);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < n; ++j)
+        ASSERT_NEAR(rows[static_cast<size_t>(i * n + j)], i == j ? 1 : 0, 2e-4) << n;
+  }
+}
+
+TEST(Retarget, WhatIsMetAsItWasKeepsItsWeights) {
+  const Streams s = streams(70, 300, 0, 3);
+  const auto feedback = Feedback::create(s.moments);
+  ThreadPool pool(2);
+  for (const int64_t rows : {1, 1000}) {  // solved row by row, and once
+    const Retarget same(*feedback, s.moments, s.moments.second, rows, &pool);
+    std::vector<float> w(140), out(140);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = std::sin(static_cast<float>(i));
+    same.apply(w, out);
+    for (size_t i = 0; i < w.size(); ++i) EXPECT_NEAR(out[i], w[i], 1e-4) << rows;
+  }
+}
+
+TEST(Retarget, TheNewTargetsGiveTheOldProduct) {
+  const Streams s = streams(60, 2000, 0.5, 5);
+  const auto feedback = Feedback::create(s.moments);
+  ThreadPool pool(2);
+  std::vector<float> w(60), out(60), nothing(60, 0.0f);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = std::cos(static_cast<float>(3 * i));
+  for (const int64_t rows : {1, 1000}) {
+    Retarget(*feedback, s.moments, s.cross, rows, &pool).apply(w, out);
+    EXPECT_GT(lost(s, w, w), 0.1 * lost(s, w, nothing));
+    EXPECT_LT(lost(s, w, out), 0.01 * lost(s, w, nothing)) << rows;
+  }
+}
+
+}  // namespace
+}  // namespace pome
