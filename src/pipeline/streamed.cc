@@ -36,6 +36,7 @@ class Streamer {
         isa_(isa),
         chain_(layer_chain(graph)),
         runner_(ids, options.window, work),
+        ids_(ids),
         tokens_(static_cast<int64_t>(ids.size())) {
     for (size_t i = 0; i < graph.constants.size(); ++i) index_[graph.constants[i].name] = i;
     for (const Node& node : graph.nodes)
@@ -277,15 +278,20 @@ class Streamer {
     return std::move(*made);
   }
 
+  // Whether the weight that reads the value is the embedding too.
+  bool is_tied(const ReadValue& value) const {
+    return graph_.constants[index_.at(value.first)].role == Constant::Role::kEmbedding;
+  }
+
   Result<Rounding> rounding_of(const ReadValue& value, std::vector<MomentsPtr> moments) const {
     Rounding out;
     const bool biased = !biases_of(value).empty() && moments[0] != nullptr;
     if (biased) out.mean_x = out.mean_y = moments[0]->mean;
     for (MomentsPtr& one : moments) {
       FeedbackPtr made;
+      if (one && biased) one = std::make_shared<const Moments>(one->centred());
+      if (one && is_tied(value)) one = std::make_shared<const Moments>(moments_of_tied(*one));
       if (one) {
-        if (biased) one = std::make_shared<Moments>(one->centred());
-        if (is_tied(value)) one = std::make_shared<Moments>(moments_of_tied(*one));
         POME_ASSIGN_OR_RETURN(made, feedback_of(value, one));
       }
       one = nullptr;
@@ -309,7 +315,14 @@ class Streamer {
       for (size_t i = 0; i < out.mean_x.size(); ++i)
         for (size_t j = 0; j < out.mean_y.size(); ++j)
           cross[i * out.mean_y.size() + j] -= out.mean_x[i] * out.mean_y[j];
-      moments = std::make_shared<Moments>(moments->centred());
+      moments = std::make_shared<const Moments>(moments->centred());
+    }
+    if (is_tied(value)) {
+      // Both sides alike, as with what H is damped by.
+      auto tied = std::make_shared<const Moments>(moments_of_tied(*moments));
+      for (size_t j = 0, n = static_cast<size_t>(columns); j < n; ++j)
+        cross[j * n + j] += tied->second[j * n + j] - moments->second[j * n + j];
+      moments = std::move(tied);
     }
     POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, moments));
     out.feedback = {feedback};
@@ -357,7 +370,12 @@ class Streamer {
 
   ConstantDataPtr rounded(size_t index, float factor, const Rounding& rounding) const {
     const ConstantDataPtr data = quantised_->constants[index].data;
-    ConstantDataPtr out = with_feedback(data, rounding.feedback, options_.rounding);
+    const Constant::Role role = graph_.constants[index].role;
+    std::vector<float> row_weights;
+    if (role == Constant::Role::kEmbedding || role == Constant::Role::kHead)
+      row_weights = token_weights(ids_, data->rows());
+    ConstantDataPtr out =
+        with_feedback(data, rounding.feedback, options_.rounding, std::move(row_weights));
     if (!out) return data;  // nothing is rounded
     if (!rounding.retarget) return out;
     ConstantDataPtr source = retargeted(graph_.constants[index].data, rounding.retarget);
@@ -394,6 +412,7 @@ class Streamer {
   const Isa isa_;
   const LayerChain chain_;
   const LayerRunner runner_;
+  const std::span<const int32_t> ids_;
   const int64_t tokens_;
   std::map<std::string, size_t> index_;  // of constants, by name
   std::map<ValueId, size_t> constant_of_;

@@ -51,13 +51,14 @@ class EncodedConstant final : public ConstantData {
         name_(std::move(name)),
         weights_(std::move(weights)) {}
   EncodedConstant(const EncodedConstant& other, std::vector<FeedbackPtr> feedback,
-                  const RoundingOptions& options)
+                  const RoundingOptions& options, std::vector<float> row_weights)
       : ConstantData(other.shape(), other.encoding()),
         source_(other.source_),
         name_(other.name_),
         weights_(other.weights_),
         feedback_(std::move(feedback)),
-        options_(options) {}
+        options_(options),
+        row_weights_(std::move(row_weights)) {}
 
   EncodedConstant(const EncodedConstant& other, ConstantDataPtr source) : EncodedConstant(other) {
     if (!origin_) origin_ = other.source_;
@@ -296,7 +297,10 @@ class EncodedConstant final : public ConstantData {
       };
       POME_RETURN_IF_ERROR(for_each_chunk(first, count, &buffer, add));
       if (feedback) {
-        round_palettes(encoding(), whole, *feedback, options_, these, found);
+        std::span<const float> counts(row_weights_);
+        if (!counts.empty())
+          counts = counts.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+        round_palettes(encoding(), whole, *feedback, counts, options_, these, found);
       } else {
         histogram.collect(&values, &weights);
         const std::vector<uint16_t> fitted = fit_palette(values, weights, encoding().bits);
@@ -317,6 +321,7 @@ class EncodedConstant final : public ConstantData {
   std::vector<float> weights_;
   std::vector<FeedbackPtr> feedback_;
   RoundingOptions options_;
+  std::vector<float> row_weights_;
 };
 
 }  // namespace
@@ -332,14 +337,16 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 }
 
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
-                              const RoundingOptions& options) {
+                              const RoundingOptions& options, std::vector<float> row_weights) {
+  POME_CHECK(row_weights.empty() || static_cast<int64_t>(row_weights.size()) == data->rows());
   if (const auto* grouped = dynamic_cast<const GroupedConstant*>(data.get()))
     return grouped->with(std::move(feedback));
   const auto* encoded = dynamic_cast<const EncodedConstant*>(data.get());
   if (!encoded || !encoded->has_grid()) return nullptr;
   for (const FeedbackPtr& one : feedback) POME_CHECK(!one || one->columns() == data->columns());
   POME_CHECK(feedback.empty() || data->rows() % static_cast<int64_t>(feedback.size()) == 0);
-  return std::make_shared<EncodedConstant>(*encoded, std::move(feedback), options);
+  return std::make_shared<EncodedConstant>(*encoded, std::move(feedback), options,
+                                           std::move(row_weights));
 }
 
 ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source) {

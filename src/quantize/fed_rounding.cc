@@ -20,8 +20,7 @@ void round_levels(const Feedback& feedback, std::span<const float> values,
                   std::span<const RowGrid> grids, const RoundingOptions& options,
                   std::span<uint8_t> levels) {
   feedback.round(values, grids, levels);
-  POME_CHECK(options.rounds == 0 || feedback.form());
-  for (int round = 0; round < options.rounds; ++round)
+  for (int round = 0; round < options.rounds && feedback.form(); ++round)
     if (!(refine_levels(*feedback.form(), values, grids, levels) > 0)) break;
 }
 
@@ -67,29 +66,34 @@ void round_integers(const Encoding& encoding, std::span<const float> values,
 }
 
 void round_palettes(const Encoding& encoding, std::span<const float> values,
-                    const Feedback& feedback, const RoundingOptions& options,
-                    std::span<uint16_t> tables, std::span<uint8_t> codes) {
+                    const Feedback& feedback, std::span<const float> row_weights,
+                    const RoundingOptions& options, std::span<uint16_t> tables,
+                    std::span<uint8_t> codes) {
   const auto width = static_cast<size_t>(feedback.columns()),
              group = static_cast<size_t>(encoding.group), entries = size_t{1} << encoding.bits;
   KeyHistogram histogram;
+  const std::vector<float> alike(row_weights.empty() ? values.size() / width : 0, 1.0f);
+  if (row_weights.empty()) row_weights = alike;
+  std::vector<float> weights_of_row(width);
   std::vector<uint16_t> keys(values.size());
   f32_to_f16(values, keys);
   keys_of_f16(keys);
   std::vector<double> distinct, weights;
   for (size_t first = 0, to = 0; first < keys.size(); first += group * width, to += entries) {
     histogram.clear();
-    for (size_t row = 0; row < group; ++row)
-      histogram.add(std::span<const uint16_t>(keys).subspan(first + row * width, width),
-                    feedback.weights());
+    for (size_t row = first / width; row < first / width + group; ++row) {
+      for (size_t j = 0; j < width; ++j)
+        weights_of_row[j] = row_weights[row] * feedback.weights()[j];
+      histogram.add(std::span<const uint16_t>(keys).subspan(row * width, width), weights_of_row);
+    }
     histogram.collect(&distinct, &weights);
     const std::vector<uint16_t> fitted = fit_palette(distinct, weights, encoding.bits);
     std::copy(fitted.begin(), fitted.end(), tables.begin() + static_cast<std::ptrdiff_t>(to));
   }
   // Levels are codes.
   feedback.round(values, grids_of(tables, entries, group), codes);
-  POME_CHECK(options.rounds == 0 || feedback.form());
-  for (int round = 0; round < options.rounds; ++round) {
-    refine_tables(*feedback.form(), feedback.weights(), values, group, codes, tables);
+  for (int round = 0; round < options.rounds && feedback.form(); ++round) {
+    refine_tables(*feedback.form(), feedback.weights(), row_weights, values, group, codes, tables);
     refine_levels(*feedback.form(), values, grids_of(tables, entries, group), codes);
   }
 }

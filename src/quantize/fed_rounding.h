@@ -16,7 +16,7 @@ namespace pome {
 
 struct RoundingOptions {
   // Of refinement after rounding (refine.h), each about twice as long as the rounding, and with
-  // tables eight times. They need feedback that was created with its form.
+  // tables eight times. None without the form (Feedback::create_with_form).
   int rounds = 0;
 };
 
@@ -27,9 +27,11 @@ void round_integers(const Encoding& encoding, std::span<const float> values,
                     const Feedback& feedback, const RoundingOptions& options,
                     std::span<uint16_t> scales, std::span<int8_t> codes);
 // Whole groups of kLut: 2^bits binary16 values of each, strictly ascending, an index per value.
+// `row_weights`: how much the error of each row counts for the table that it shares; empty: alike.
 void round_palettes(const Encoding& encoding, std::span<const float> values,
-                    const Feedback& feedback, const RoundingOptions& options,
-                    std::span<uint16_t> tables, std::span<uint8_t> codes);
+                    const Feedback& feedback, std::span<const float> row_weights,
+                    const RoundingOptions& options, std::span<uint16_t> tables,
+                    std::span<uint8_t> codes);
 // The blocks of GGUF that can_fit_blocks().
 void round_blocks(EncodingKind kind, std::span<const float> values, const Feedback& feedback,
                   const RoundingOptions& options, std::byte* out);

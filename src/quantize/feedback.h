@@ -59,12 +59,12 @@ class Feedback {
                std::span<uint8_t> levels) const;
   // e H e' of the errors of a row.
   double cost(std::span<const float> errors) const;
+  // H as damped; null unless created with it.
+  const QuadraticForm* form() const { return form_ ? &*form_ : nullptr; }
   // Rows x become x H^-1, with H as damped.
   void solve(std::span<float> rows) const;
   // Rows [first, ..) of a matrix [K, K] get what H, of which this was made, was damped by.
   void add_damping(const Moments& moments, int64_t first, std::span<float> rows) const;
-  // H as damped; null unless created with it.
-  const QuadraticForm* form() const { return form_ ? &*form_ : nullptr; }
 
  private:
   struct Tile;
@@ -75,12 +75,12 @@ class Feedback {
   void add_cost(int64_t block, int64_t rows, const float* errors, double* costs) const;
   void ask(int64_t block, int64_t rows, const float* errors, float* asked) const;
 
-  std::vector<int32_t> order_;  // columns as they are taken
-  Factor factor_;               // in that order
-  std::vector<float> inside_;   // per block of columns U - I by rows, [block, block]
-  std::vector<float> weights_;  // D by column
+  double shrink_ = 0, damping_ = 0;  // what was done to H
+  std::vector<int32_t> order_;       // columns as they are taken
+  Factor factor_;                    // in that order
+  std::vector<float> inside_;        // per block of columns U - I by rows, [block, block]
+  std::vector<float> weights_;       // D by column
   std::optional<QuadraticForm> form_;
-  double shrink_ = 0, damping_ = 0;
   std::vector<float> squares_;
 };
 using FeedbackPtr = std::shared_ptr<const Feedback>;

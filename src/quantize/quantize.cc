@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <utility>
 
 #include "base/checked.h"
@@ -291,36 +290,22 @@ Moments moments_of_tied(const Moments& head) {
   Moments out = head;
   const auto n = static_cast<size_t>(out.columns);
   double trace = 0;
-  for (size_t j = 0; j < n; ++j) trace += head.second[j * n + j];
   for (size_t j = 0; j < n; ++j)
-    out.second[j * n + j] += static_cast<float>(kShare * trace / static_cast<double>(n));
+    trace += head.second.empty() ? head.diagonal[j] : head.second[j * n + j];
+  const auto more = static_cast<float>(kShare * trace / static_cast<double>(n));
+  for (float& one : out.diagonal) one += more;
+  for (size_t j = 0; j < n && !out.second.empty(); ++j) out.second[j * n + j] += more;
   return out;
 }
 
-Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
-                      const RoundingOptions& options) {
-  std::map<const Moments*, FeedbackPtr> made;  // one of all weights that read one value
-  for (Constant& constant : graph->constants) {
-    const auto found = statistics.find(constant.name);
-    if (found == statistics.end() || !with_feedback(constant.data, {})) continue;
-    std::vector<FeedbackPtr> feedback;
-    for (const MomentsPtr& known : found->second) {
-      FeedbackPtr& one = made[known.get()];
-      if (known && !one) {
-        // An embedding is in a product where the head is the same table.
-        const MomentsPtr moments = constant.role == Constant::Role::kEmbedding
-                                       ? std::make_shared<const Moments>(moments_of_tied(*known))
-                                       : known;
-        auto created =
-            options.rounds > 0 ? Feedback::create_with_form(moments) : Feedback::create(*moments);
-        if (!created.ok()) return Status(created.status()).at("tensor " + constant.name);
-        one = *std::move(created);
-      }
-      feedback.push_back(one);
-    }
-    constant.data = with_feedback(constant.data, std::move(feedback), options);
-  }
-  return {};
+std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows) {
+  constexpr float kUnseen = 0.5f;  // of a token
+  std::vector<float> out(static_cast<size_t>(rows), kUnseen);
+  for (const int32_t id : ids)
+    if (id >= 0 && id < rows) out[static_cast<size_t>(id)] += 1;
+  const float all = kUnseen * static_cast<float>(rows) + static_cast<float>(ids.size());
+  for (float& weight : out) weight *= static_cast<float>(rows) / all;
+  return out;
 }
 
 }  // namespace pome

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -71,19 +72,20 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 
 // The same constant in the same encoding, rounded with error feedback (feedback.h), which then
 // takes the place of `weights`. `feedback`: one for all rows, or one for each of stacked experts;
-// null for an expert: its values are rounded as they were. Null where `data` is not of
+// null for an expert: its values are rounded as they were. `row_weights`: how much the error of
+// each row counts where rows share a table; empty: alike. Null where `data` is not of
 // encoded_constant() or its encoding leaves nothing to choose (f16, bf16, f32).
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
-                              const RoundingOptions& options = {});
-// The same constant, with other values to be rounded: `source` has its shape, and canonical() stays
-// what it was. Null where `data` is not of encoded_constant().
-ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source);
+                              const RoundingOptions& options = {},
+                              std::vector<float> row_weights = {});
+// Row weights of a table with a row for each token, mean 1: how often a text uses it, and half a
+// time more.
+std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows);
 // For a table that is both embedding and head, from what the head reads: a row's error also stays
 // in the residual of its own token, where no direction is known to count more than another.
 Moments moments_of_tied(const Moments& head);
-// Does that for every constant of a quantised graph that statistics know of. Weights whose
-// statistics are shared share the factor made of them. kBadInput where they are not finite.
-Status apply_feedback(Graph* graph, const ActivationStatistics& statistics,
-                      const RoundingOptions& options = {});
+// The same constant, with other values to be rounded: `source` has its shape, and canonical() stays
+// what it was. Null where `data` is not of encoded_constant().
+ConstantDataPtr with_source(const ConstantDataPtr& data, ConstantDataPtr source);
 
 }  // namespace pome

@@ -98,22 +98,24 @@ std::vector<float> errors_of(std::span<const float> values, std::span<const uint
   return out;
 }
 
-std::vector<double> by_group(const std::vector<double>& costs, size_t group) {
+std::vector<double> by_group(const std::vector<double>& costs, std::span<const float> row_weights,
+                             size_t group) {
   std::vector<double> out(costs.size() / group, 0.0);
-  for (size_t row = 0; row < costs.size(); ++row) out[row / group] += costs[row];
+  for (size_t row = 0; row < costs.size(); ++row)
+    out[row / group] += static_cast<double>(row_weights[row]) * costs[row];
   return out;
 }
 
 }  // namespace
 
 double refine_tables(const QuadraticForm& form, std::span<const float> weights,
-                     std::span<const float> values, size_t group, std::span<const uint8_t> levels,
-                     std::span<uint16_t> tables) {
+                     std::span<const float> row_weights, std::span<const float> values,
+                     size_t group, std::span<const uint8_t> levels, std::span<uint16_t> tables) {
   const auto n = static_cast<size_t>(form.columns());
   const size_t elements = group * n, groups = values.size() / elements;
   const size_t entries = tables.size() / groups;
   const std::vector<float> errors = errors_of(values, levels, tables, elements);
-  const std::vector<double> before = by_group(form.costs(errors), group);
+  const std::vector<double> before = by_group(form.costs(errors), row_weights, group);
   std::vector<Entries> sums(groups, {std::vector<double>(entries), std::vector<double>(entries)});
   std::vector<float> gradients;
   for (size_t first = 0; first < n; first += kColumns) {
@@ -123,8 +125,9 @@ double refine_tables(const QuadraticForm& form, std::span<const float> weights,
       for (size_t j = 0; j < count; ++j) {
         Entries& to = sums[row / group];
         const size_t level = levels[row * n + first + j];
-        to.gradients[level] += static_cast<double>(gradients[row * count + j]);
-        to.weights[level] += static_cast<double>(weights[first + j]);
+        const double by = row_weights[row];
+        to.gradients[level] += by * static_cast<double>(gradients[row * count + j]);
+        to.weights[level] += by * static_cast<double>(weights[first + j]);
       }
   }
   // The best length: what falls, first order, over what rises, second order.
@@ -133,7 +136,7 @@ double refine_tables(const QuadraticForm& form, std::span<const float> weights,
   std::vector<float> direction(values.size());
   for (size_t i = 0; i < direction.size(); ++i)
     direction[i] = static_cast<float>(steps[i / elements][levels[i]]);
-  const std::vector<double> rises = by_group(form.costs(direction), group);
+  const std::vector<double> rises = by_group(form.costs(direction), row_weights, group);
   std::vector<uint16_t> tried(tables.begin(), tables.end());
   for (size_t g = 0; g < groups; ++g) {
     double falls = 0;
@@ -144,7 +147,7 @@ double refine_tables(const QuadraticForm& form, std::span<const float> weights,
     std::copy(other.begin(), other.end(), tried.begin() + static_cast<std::ptrdiff_t>(g * entries));
   }
   const std::vector<double> after =
-      by_group(form.costs(errors_of(values, levels, tried, elements)), group);
+      by_group(form.costs(errors_of(values, levels, tried, elements)), row_weights, group);
   double gain = 0;
   for (size_t g = 0; g < groups; ++g) {
     if (!(after[g] < before[g])) continue;

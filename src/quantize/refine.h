@@ -18,9 +18,10 @@ namespace pome {
 double refine_levels(const QuadraticForm& form, std::span<const float> values,
                      std::span<const RowGrid> grids, std::span<uint8_t> levels);
 // Moves the entries of the tables of groups of `group` rows each, whose levels stay; `weights`: how
-// much columns count, about. Tables stay binary16 and strictly ascending.
+// much columns count, about; `row_weights`: how much rows do. Tables stay binary16 and strictly
+// ascending. Gives by how much e H e' fell, rows weighted.
 double refine_tables(const QuadraticForm& form, std::span<const float> weights,
-                     std::span<const float> values, size_t group, std::span<const uint8_t> levels,
-                     std::span<uint16_t> tables);
+                     std::span<const float> row_weights, std::span<const float> values,
+                     size_t group, std::span<const uint8_t> levels, std::span<uint16_t> tables);
 
 }  // namespace pome
