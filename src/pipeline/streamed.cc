@@ -278,11 +278,6 @@ class Streamer {
     return std::move(*made);
   }
 
-  // Whether the weight that reads the value is the embedding too.
-  bool is_tied(const ReadValue& value) const {
-    return graph_.constants[index_.at(value.first)].role == Constant::Role::kEmbedding;
-  }
-
   Result<Rounding> rounding_of(const ReadValue& value, std::vector<MomentsPtr> moments) const {
     Rounding out;
     const bool biased = !biases_of(value).empty() && moments[0] != nullptr;
