@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,7 +30,11 @@ struct QuantRecipe {
   // The target can say a minimum for each block: matrices that are stored in q4_1 or q4_k and shall
   // be int4 in blocks of 32 stay as they are.
   bool keeps_minima = false;
+  // By name of the constant, instead of the above: what an allocation chose. Wishes too.
+  std::map<std::string, Encoding> chosen;
 };
+// Whether a recipe may say how this constant is stored: weights, not norms, biases or tables.
+bool is_allocatable(const Constant& constant);
 // "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2"; an unknown name is kUsage and lists the known ones.
 // The head follows the embedding.
 Result<QuantRecipe> parse_recipe(std::string_view weights,
