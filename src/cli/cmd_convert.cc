@@ -41,6 +41,7 @@ std::string describe_step(const ConvertReport& report) {
 
 Status run(App& app, ConvertOptions options) {
   POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
+  options.say = [&app](const std::string& text) { app.note(text); };
   const Stopwatch watch;
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds = watch.seconds();
@@ -123,9 +124,20 @@ void add_convert(App& app) {
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
-                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4); gguf: a "
+                      "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2 (default int4), or bits "
+                      "per weight such as 3.7bpw; gguf: a "
                       "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
                       "q4f16_2 q0f16 q0f32");
+  command->add_option_function<std::string>(
+      "--size-limit",
+      [options](const std::string& text) {
+        const auto bytes = parse_bytes(text, "--size-limit");
+        if (!bytes.ok())
+          throw CLI::ValidationError("--size-limit", std::string(bytes.status().message()));
+        options->size_limit = *bytes;
+      },
+      "a scheme for each weight so that the artefact is no larger and loses least, such as 1.5GB; "
+      "--weights 3.7bpw says the same of the weights");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option("--calibrate", c.calibrate,
                       "a text whose activations tell the rounding what matters");

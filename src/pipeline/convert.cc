@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
+#include "pipeline/allocation.h"
 #include "pipeline/calibrate.h"
 #include "pipeline/frame.h"
 #include "pipeline/kv_plan.h"
@@ -17,7 +18,8 @@ namespace pome {
 namespace {
 
 std::string scheme_of(const ConvertOptions& options) {
-  return options.weights + (options.embedding ? "+embedding:" + *options.embedding : "") +
+  return (options.limit_text.empty() ? options.weights : options.limit_text) +
+         (options.embedding ? "+embedding:" + *options.embedding : "") +
          (options.imatrix.empty() ? "" : "+imatrix") +
          (options.calibrate.empty() ? "" : "+calibrated");
 }
@@ -33,9 +35,9 @@ Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& sou
   return Tokenizer::create(source);
 }
 
-Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* tokenizer,
-                                           const ConvertOptions& options, const WorkContext& work,
-                                           ConvertReport* report) {
+Result<std::vector<int32_t>> calibration_ids(const Tokenizer* tokenizer,
+                                             const ConvertOptions& options) {
+  if (options.calibrate.empty()) return std::vector<int32_t>();
   if (!tokenizer)
     return usage_error("--calibrate needs a tokenizer, which the checkpoint does not have")
         .in(options.calibrate);
@@ -46,6 +48,12 @@ Result<ActivationStatistics> statistics_of(const Graph& graph, const Tokenizer* 
   std::vector<int32_t> ids =
       tokenizer->encode(std::string_view(text).substr(0, wanted * kTokenBytes));
   ids.resize(std::min(ids.size(), wanted));
+  return ids;
+}
+
+Result<ActivationStatistics> statistics_of(const Graph& graph, std::span<const int32_t> ids,
+                                           const ConvertOptions& options, const WorkContext& work,
+                                           ConvertReport* report) {
   auto made = calibrate(graph, ids, {}, work);
   if (!made.ok()) return Status(made.status()).in(options.calibrate);
   report->calibrated_tokens = made->tokens;
@@ -64,6 +72,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   if (!is_semver(options.version))
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
+  POME_RETURN_IF_ERROR(settle_limit(*row, &options));
   if (options.weights.empty()) options.weights = row->weights;
   if (options.chunk == 0) options.chunk = row->chunk;
   POME_RETURN_IF_ERROR(settle_kv(*row, &options));
@@ -77,10 +86,13 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   const std::string digest = tokenizer ? tokenizer->digest() : "";
+  POME_RETURN_IF_ERROR(check_replaceable(options));
+  POME_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, calibration_ids(tokenizer.get(), options));
+  POME_RETURN_IF_ERROR(
+      allocate_bits(graph, checkpoint, ids, *row, options, target.get(), work, &report));
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
-  POME_RETURN_IF_ERROR(check_replaceable(options));
   const bool one_file = target->one_file(options);
   POME_ASSIGN_OR_RETURN(
       const std::unique_ptr<io::Staged> staged,
@@ -92,7 +104,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   if (!options.calibrate.empty()) {
     // The same encodings, other roundings: long work, so all that can be refused was before it.
     POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
-                          statistics_of(graph, tokenizer.get(), options, work, &report));
+                          statistics_of(graph, ids, options, work, &report));
     POME_RETURN_IF_ERROR(apply_feedback(&quantized.graph, statistics));
   }
   report.tensors = std::move(quantized.tensors);
@@ -113,6 +125,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
       POME_RETURN_IF_ERROR(write_tokenizer_files(checkpoint, staged->path()));
     POME_RETURN_IF_ERROR(finish_folder(written, source, options, staged->path(), work, &report));
   }
+  POME_RETURN_IF_ERROR(check_limit(options, report));
   POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
   POME_RETURN_IF_ERROR(staged->commit());
   return report;

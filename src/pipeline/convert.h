@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,10 +20,13 @@ namespace pome {
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights;  // scheme; "": int4, of gguf q4_k_m, of mlc q4f16_1
-  std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
-  std::string graph;    // "" or, for onnx, "logits-only"
-  std::string kv;       // "" or "explicit": a decode step with caches going in and out
+  // Scheme, or "3.7bpw": one for each weight, so many bits in all. "": int4, of gguf q4_k_m, of mlc
+  // q4f16_1.
+  std::string weights;
+  uint64_t size_limit = 0;  // of the whole artefact: a scheme for each weight; 0: none
+  std::string profile;      // variant of the target: "ort" (default) or "plain" of onnx
+  std::string graph;        // "" or, for onnx, "logits-only"
+  std::string kv;           // "" or "explicit": a decode step with caches going in and out
   // Of that step: caches "fixed" or "dynamic" ("" = the target's default), how an app stores them
   // ("", "u8", "nf4") and how many tokens stay (0 = all; one of the two gives the other).
   std::string cache, kvq;
@@ -43,6 +47,30 @@ struct ConvertOptions {
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
+  // Set by convert: what `weights` and `size_limit` ask for, and as the manifest says it.
+  double bits_per_weight = 0;
+  std::string limit_text;
+  // Told what long work is about to begin, and what of earlier work it goes on with.
+  std::function<void(const std::string&)> say;
+};
+// What allocating bits to weights chose, and what it expects.
+struct AllocationReport {
+  struct Weight {
+    std::string name, encoding;
+    uint64_t bytes = 0;
+    double alpha = 0, error = 0, loss = 0;  // measure_costs.h
+  };
+  struct Point {  // bits per weight in all, and the loss
+    double bits = 0, loss = 0;
+    std::string name;  // of the encoding of all weights, or empty
+    size_t items = 0;
+  };
+  uint64_t limit = 0, bytes = 0;  // of the weight file; a limit of 0: bits were not allocated
+  double loss = 0, lower_bound = 0;
+  std::string measured;        // how the losses were found
+  bool is_divergence = false;  // losses are KL divergences, not a guess
+  std::vector<Weight> weights;
+  std::vector<Point> curve, uniform;  // at other limits; with one encoding for all
 };
 struct ConvertReport {
   std::string output;
@@ -52,6 +80,7 @@ struct ConvertReport {
   int64_t context = 0, chunk = 0;
   PackagingSummary packaging;
   std::string tree_hash;
+  AllocationReport allocation;
   std::vector<TensorChoice> tensors;
   std::vector<TensorError> errors;  // gguf, mlc, onnx: what rounding cost each weight
   std::vector<std::string> warnings;
