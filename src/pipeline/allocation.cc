@@ -27,11 +27,14 @@ bool parse_bits(const std::string& text, double* bits) {
   return error == std::errc() && stopped == end && *bits > 0 && *bits <= 32;
 }
 
-// What lies beside the weights: the files of the tokenizer, the manifest and the model's program.
-// Generous, because a limit must hold.
-uint64_t bytes_beside(const Graph& graph, const Checkpoint& checkpoint) {
+// What lies beside the weights: the files of the tokenizer, the manifest and
+// the model's program. Generous, because a limit must hold.
+uint64_t bytes_beside(const Graph& graph, const Checkpoint& checkpoint, int64_t context) {
   constexpr uint64_t kNode = 2048, kConstant = 1024, kRest = 64 << 10;
   uint64_t out = kRest + graph.nodes.size() * kNode + graph.constants.size() * kConstant;
+  // Sines and cosines of all positions, twice where there are two kinds of
+  // layers.
+  out += static_cast<uint64_t>(context * std::max<int64_t>(graph.info.head_dim, 64)) * 8;
   for (const auto& [name, path] : checkpoint.sidecars) {
     struct stat found = {};
     if (stat(path.c_str(), &found) == 0) out += static_cast<uint64_t>(found.st_size);
@@ -44,17 +47,18 @@ uint64_t bytes_beside(const Graph& graph, const Checkpoint& checkpoint) {
   return out;
 }
 
-Result<uint64_t> limit_of(const Graph& graph, const Checkpoint& checkpoint,
+Result<uint64_t> limit_of(const Graph& graph, const Checkpoint& checkpoint, int64_t context,
                           const ConvertOptions& options) {
   uint64_t limit = UINT64_MAX;
   if (options.bits_per_weight > 0)
     limit = static_cast<uint64_t>(options.bits_per_weight *
                                   static_cast<double>(parameter_count(graph)) / 8);
   if (options.size_limit == 0) return limit;
-  const uint64_t beside = bytes_beside(graph, checkpoint);
+  const uint64_t beside = bytes_beside(graph, checkpoint, context);
   if (beside >= options.size_limit)
     return does_not_fit(
-        "--size-limit leaves no room for weights: the tokenizer and the rest of "
+        "--size-limit leaves no room for weights: the "
+        "tokenizer and the rest of "
         "the artefact take about " +
         human_bytes(beside));
   return std::min(limit, options.size_limit - beside);
@@ -70,7 +74,7 @@ const EncodingSet& set_of(const TargetRow& row, const std::string& profile) {
 class Allocator {
  public:
   Allocator(const Graph& graph, const ConvertOptions& options, TargetWriter* target)
-      : graph_(graph), options_(options), target_(target) {}
+      : graph_(graph), options_(options), target_(target), padded_(options.size_limit > 0) {}
 
   // What the target makes of each wish.
   Status offer(std::vector<Encoding> wishes) {
@@ -99,7 +103,7 @@ class Allocator {
     for (size_t i = 0; i < graph_.constants.size(); ++i) {
       const Constant& constant = graph_.constants[i];
       if (!is_chosen(constant)) {
-        fixed_ += target_->file_bytes(offers_[0].graph, i);
+        fixed_ += target_->file_bytes(offers_[0].graph, i, padded_);
         continue;
       }
       const auto [at, fresh] = of_name.try_emplace(target_->stored_with(constant), costs_.size());
@@ -141,7 +145,8 @@ class Allocator {
            (constant.role == Constant::Role::kMatrix || !options_.embedding);
   }
 
-  // Different ones of what is offered; of the embedding and the head those of enough bits.
+  // Different ones of what is offered; of the embedding and the head those of
+  // enough bits.
   void add_choices(CostItem* item, double least_embedding_bits) {
     AllocationItem out{item->name, {}};
     std::vector<Encoding> wishes;
@@ -152,7 +157,7 @@ class Allocator {
         uint64_t bytes = 0, values = 0;
         for (const size_t constant : item->constants) {
           stored.push_back(offer.graph.constants[constant].data);
-          bytes += target_->file_bytes(offer.graph, constant);
+          bytes += target_->file_bytes(offer.graph, constant, padded_);
           values += static_cast<uint64_t>(stored.back()->rows() * stored.back()->columns());
         }
         const bool known =
@@ -177,6 +182,7 @@ class Allocator {
   const Graph& graph_;
   const ConvertOptions& options_;
   TargetWriter* target_;
+  bool padded_;  // the size of the file counts, not only the bits of the weights
   std::vector<Offer> offers_;
   std::vector<CostItem> costs_;
   std::vector<AllocationItem> items_;
@@ -249,8 +255,10 @@ Status settle_limit(const TargetRow& row, ConvertOptions* options) {
     return usage_error("--weights " + options->weights +
                        ": bits per weight are a number up to 32, such as 3.7bpw");
   } else if (options->size_limit > 0 && !options->weights.empty()) {
-    return usage_error("--size-limit chooses a scheme for each weight: give it without --weights " +
-                       options->weights + ", or with bits per weight such as 3.7bpw");
+    return usage_error(
+        "--size-limit chooses a scheme for each weight: give it "
+        "without --weights " +
+        options->weights + ", or with bits per weight such as 3.7bpw");
   }
   if (options->bits_per_weight == 0 && options->size_limit == 0) return {};
   if (row.sets.empty())
@@ -268,7 +276,8 @@ Status allocate_bits(const Graph& graph, const Checkpoint& checkpoint, std::span
                      const TargetRow& row, const ConvertOptions& options, TargetWriter* target,
                      const WorkContext& work, ConvertReport* report) {
   if (options.limit_text.empty()) return {};
-  POME_ASSIGN_OR_RETURN(const uint64_t limit, limit_of(graph, checkpoint, options));
+  POME_ASSIGN_OR_RETURN(const uint64_t limit,
+                        limit_of(graph, checkpoint, report->context, options));
   Allocator allocator(graph, options, target);
   POME_RETURN_IF_ERROR(settle_choices(set_of(row, options.profile), limit, &allocator, report));
   if (allocator.smallest() > limit)
@@ -321,9 +330,10 @@ Status check_limit(const ConvertOptions& options, const ConvertReport& report) {
   };
   if (options.size_limit > 0 && report.bytes > options.size_limit)
     return refuse(report.bytes, options.size_limit, "--size-limit");
-  if (options.bits_per_weight > 0 && report.allocation.limit > 0 &&
-      report.exported.weight_bytes > report.allocation.limit)
-    return refuse(report.exported.weight_bytes, report.allocation.limit, "number of bpw");
+  if (options.bits_per_weight > 0 && report.exported.bits_per_weight > options.bits_per_weight)
+    return does_not_fit("the weights would take " +
+                        std::to_string(report.exported.bits_per_weight) + " bits each, " +
+                        std::to_string(options.bits_per_weight) + " are allowed");
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include "pipeline/calibrate.h"
 #include "pipeline/frame.h"
 #include "pipeline/kv_plan.h"
+#include "pipeline/sample_error.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
@@ -101,13 +102,20 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                          options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
+  const Graph nearest = quantized.graph;
+  ActivationStatistics statistics;
   if (!options.calibrate.empty()) {
     // The same encodings, other roundings: long work, so all that can be refused was before it.
-    POME_ASSIGN_OR_RETURN(const ActivationStatistics statistics,
-                          statistics_of(graph, ids, options, work, &report));
+    POME_ASSIGN_OR_RETURN(statistics, statistics_of(graph, ids, options, work, &report));
     POME_RETURN_IF_ERROR(apply_feedback(&quantized.graph, statistics));
   }
   report.tensors = std::move(quantized.tensors);
+  if (options.describe_weights) {
+    POME_ASSIGN_OR_RETURN(
+        report.weight_figures,
+        describe_weights(graph, nearest, quantized.graph, target->scales_weights(), report.tensors,
+                         statistics, work));
+  }
   const Source source{quantized.graph, checkpoint,     tokenizer.get(), scheme_of(options),
                       digest,          report.context, report.chunk,    kv.tokens};
   POME_ASSIGN_OR_RETURN(const Written written,
@@ -126,6 +134,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     POME_RETURN_IF_ERROR(finish_folder(written, source, options, staged->path(), work, &report));
   }
   POME_RETURN_IF_ERROR(check_limit(options, report));
+  if (options.gate) POME_RETURN_IF_ERROR(options.gate(staged->path(), &report));
   POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
   POME_RETURN_IF_ERROR(staged->commit());
   return report;

@@ -17,6 +17,8 @@
 
 namespace pome {
 
+struct ConvertReport;
+
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
@@ -52,6 +54,10 @@ struct ConvertOptions {
   std::string limit_text;
   // Told what long work is about to begin, and what of earlier work it goes on with.
   std::function<void(const std::string&)> say;
+  bool describe_weights = false;  // fills weight_figures of the report
+  // Looks at the artefact before it becomes visible, and fills `figures`; an error of it leaves
+  // nothing behind. Null: nobody looks.
+  std::function<Status(const std::string& path, ConvertReport* report)> gate;
 };
 // What allocating bits to weights chose, and what it expects.
 struct AllocationReport {
@@ -72,6 +78,26 @@ struct AllocationReport {
   std::vector<Weight> weights;
   std::vector<Point> curve, uniform;  // at other limits; with one encoding for all
 };
+// What rounding cost one weight, from a sample of its rows.
+struct WeightFigures {
+  std::string name, encoding, fallback;
+  int64_t rows = 0, columns = 0, sampled = 0;
+  uint64_t bytes = 0;
+  double signal_to_noise_db = 0;
+  // Relative, of the output where activations are known, else of the weights; and the same had it
+  // been rounded to the nearest.
+  double error = 0, nearest_error = 0;
+  double saturation = 0;  // share of weights beyond what the grid reaches
+  bool of_output = false;
+};
+// How the artefact predicts a text that it was not calibrated on, beside the original.
+struct TextFigures {
+  int64_t tokens = 0;  // 0: nobody looked
+  std::string text;
+  double mean_kld = 0, mean_kld_stderr = 0, kld_999 = 0, max_kld = 0, top1_agreement = 0;
+  double perplexity = 0, perplexity_original = 0, ppl_increase_percent = 0;
+  double nll_difference = 0, nll_difference_stderr = 0;
+};
 struct ConvertReport {
   std::string output;
   int64_t calibrated_tokens = 0;
@@ -81,6 +107,8 @@ struct ConvertReport {
   PackagingSummary packaging;
   std::string tree_hash;
   AllocationReport allocation;
+  std::vector<WeightFigures> weight_figures;
+  TextFigures figures;
   std::vector<TensorChoice> tensors;
   std::vector<TensorError> errors;  // gguf, mlc, onnx: what rounding cost each weight
   std::vector<std::string> warnings;

@@ -16,7 +16,6 @@ namespace {
 
 constexpr int64_t kSampleRows = 64;
 constexpr int64_t kLeastTokens = 512;
-constexpr int64_t kMostFactorElements = int64_t{64} << 20;
 
 // "layers.3.attention.q.weight" is of layer 3 and of the kind "attention.q.weight".
 struct Place {
@@ -52,42 +51,6 @@ size_t middle_of(const CostItem& item) {
     if (std::fabs(bits_of(item, c) - 4) < std::fabs(bits_of(item, out) - 4)) out = c;
   return out;
 }
-
-// Factors of what weights read: those in use are few, and they are large.
-class Factors {
- public:
-  explicit Factors(const ActivationStatistics& statistics) : statistics_(statistics) {}
-  Result<std::vector<FeedbackPtr>> of(const Constant& constant) {
-    std::vector<FeedbackPtr> out;
-    const auto found = statistics_.find(constant.name);
-    if (found == statistics_.end()) return out;
-    for (const MomentsPtr& moments : found->second) {
-      if (!moments) {
-        out.push_back(nullptr);
-        continue;
-      }
-      if (const auto known = made_.find(moments.get()); known != made_.end()) {
-        out.push_back(known->second);
-        continue;
-      }
-      const int64_t elements = moments->columns * moments->columns;
-      if (held_ + elements > kMostFactorElements) {
-        made_.clear();
-        held_ = 0;
-      }
-      auto made = Feedback::create(*moments);
-      if (!made.ok()) return Status(made.status()).at("tensor " + constant.name);
-      held_ += elements;
-      out.push_back(made_[moments.get()] = *made);
-    }
-    return out;
-  }
-
- private:
-  const ActivationStatistics& statistics_;
-  std::map<const Moments*, FeedbackPtr> made_;
-  int64_t held_ = 0;
-};
 
 class Measurer {
  public:

@@ -2,10 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
 
+#include "base/progress.h"
 #include "base/status.h"
-#include "graph/constant.h"
+#include "graph/graph.h"
+#include "pipeline/convert.h"
 #include "quantize/feedback.h"
+#include "quantize/quantize.h"
 
 namespace pome {
 
@@ -33,5 +39,26 @@ struct SampleError {
 Result<SampleError> sample_error(const ConstantData& source, float factor,
                                  const ConstantData& stored, int64_t rows,
                                  std::span<const FeedbackPtr> feedback = {});
+
+// Factors of what weights read: those in use are few, and they are large.
+class Factors {
+ public:
+  explicit Factors(const ActivationStatistics& statistics) : statistics_(statistics) {}
+  // One, or one for each of stacked experts; empty where nothing is known. kBadInput where moments
+  // are not finite.
+  Result<std::vector<FeedbackPtr>> of(const Constant& constant);
+
+ private:
+  const ActivationStatistics& statistics_;
+  std::map<const Moments*, FeedbackPtr> made_;
+  int64_t held_ = 0;  // elements
+};
+
+// Of every weight of a quantised graph. `nearest`: the same as it was before feedback.
+Result<std::vector<WeightFigures>> describe_weights(const Graph& original, const Graph& nearest,
+                                                    const Graph& quantised, bool scaled,
+                                                    const std::vector<TensorChoice>& choices,
+                                                    const ActivationStatistics& statistics,
+                                                    const WorkContext& work);
 
 }  // namespace pome

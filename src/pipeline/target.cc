@@ -64,7 +64,7 @@ std::vector<EncodingSet> coreml_sets() {
            .narrow_note = "palettes of 3 and 2 bits are in use, because the limit leaves no room "
                           "for 4 bits everywhere: the Neural Engine takes them from iOS 18 on, but "
                           "they are less tried than 4, 6 and 8"},
-          {.profile = "ane-narrow", .encodings = {lut(2), lut(3), lut(4), lut(6), lut(8), f16()}},
+          {.profile = "ane-narrow", .encodings = {lut(4), lut(6), lut(8), f16(), lut(3), lut(2)}},
           {.profile = "gpu",
            .encodings = {Encoding::int_blocks(4, kBlock), Encoding::int_blocks(8, 0), f16()}}};
 }
@@ -158,9 +158,10 @@ Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOption
   return pome::quantize(graph, recipe_);
 }
 
-uint64_t TargetWriter::file_bytes(const Graph& quantized, size_t constant) const {
+uint64_t TargetWriter::file_bytes(const Graph& quantized, size_t constant, bool padded) const {
   constexpr uint64_t kRecord = 64, kAlignment = 64;
   const ConstantData& data = *quantized.constants[constant].data;
+  if (!padded) return data.stored_bytes();
   const auto layout = encoded_layout(data.encoding(), data.rows(), data.columns());
   uint64_t out = 0;
   if (layout.ok())

@@ -54,9 +54,9 @@ class TargetWriter {
   void choose(std::map<std::string, Encoding> encodings) { recipe_.chosen = std::move(encodings); }
   // Constants for which this is the same are stored in one encoding.
   virtual std::string stored_with(const Constant& constant) const { return constant.name; }
-  // At most this much of the weight file, padding included, is one constant of a quantised graph;
-  // by default as in a package of Core ML.
-  virtual uint64_t file_bytes(const Graph& quantized, size_t constant) const;
+  // What one constant of a quantised graph takes in the weight file, by default as in a package of
+  // Core ML; `padded`: with what lies around it, at most.
+  virtual uint64_t file_bytes(const Graph& quantized, size_t constant, bool padded) const;
 
   // `path`: the staged folder, or the file itself where it is one_file().
   virtual Result<Written> write(const Source& source, const ConvertOptions& options,

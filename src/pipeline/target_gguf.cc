@@ -107,10 +107,10 @@ class GgufTarget final : public TargetWriter {
   std::string stored_with(const Constant& constant) const override {
     return constant.gguf_name.empty() ? constant.name : constant.gguf_name;
   }
-  uint64_t file_bytes(const Graph& quantized, size_t constant) const override {
+  uint64_t file_bytes(const Graph& quantized, size_t constant, bool padded) const override {
     constexpr uint64_t kAlignment = 32;
     const uint64_t bytes = quantized.constants[constant].data->stored_bytes();
-    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return padded ? (bytes + kAlignment - 1) / kAlignment * kAlignment : bytes;
   }
 
  private:

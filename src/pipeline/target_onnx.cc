@@ -29,7 +29,7 @@ class OnnxWriter final : public TargetWriter {
 
   // Parts of a page and more begin on a page, and scales are f32. Without the operators of ONNX
   // Runtime, integers that are looked up and multiplied with are stored by rows and by columns.
-  uint64_t file_bytes(const Graph& quantized, size_t constant) const override {
+  uint64_t file_bytes(const Graph& quantized, size_t constant, bool padded) const override {
     constexpr uint64_t kPage = 4096, kAlignment = 64;
     const ConstantData& data = *quantized.constants[constant].data;
     const auto layout = encoded_layout(data.encoding(), data.rows(), data.columns());
@@ -38,7 +38,7 @@ class OnnxWriter final : public TargetWriter {
     uint64_t out = 0;
     for (size_t part = 0; part < layout->part_bytes.size(); ++part) {
       const uint64_t bytes = layout->part_bytes[part] * (integers && part == 1 ? 2 : 1);
-      const uint64_t alignment = bytes >= kPage ? kPage : kAlignment;
+      const uint64_t alignment = !padded ? 1 : bytes >= kPage ? kPage : kAlignment;
       out += (bytes + alignment - 1) / alignment * alignment;
     }
     return integers && plain_ && has_two_readers(quantized, constant) ? 2 * out : out;
