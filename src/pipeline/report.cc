@@ -168,10 +168,13 @@ struct Mark {
 class Plot {
  public:
   explicit Plot(const ConvertReport& report) {
-    for (const auto& point : report.allocation.curve)
-      curve_.push_back({point.bits, point.loss, {}});
-    for (const auto& point : report.allocation.uniform)
-      marks_.push_back({point.bits, point.loss, point.name});
+    // A guess is no divergence.
+    if (report.allocation.is_divergence) {
+      for (const auto& point : report.allocation.curve)
+        curve_.push_back({point.bits, point.loss, {}});
+      for (const auto& point : report.allocation.uniform)
+        marks_.push_back({point.bits, point.loss, point.name});
+    }
     if (report.figures.tokens > 0)
       marks_.push_back({report.exported.bits_per_weight, report.figures.mean_kld, "this one"});
     for (const auto* list : {&curve_, &marks_})
