@@ -1,9 +1,15 @@
 #include <algorithm>
+#include <cstdio>
+#include <limits>
 #include <map>
 
+#include "base/byte_source.h"
+#include "base/sha256.h"
 #include "base/stopwatch.h"
-#include "cli/app.h"
+#include "cli/evaluate.h"
+#include "formats/checkpoint.h"
 #include "pipeline/convert.h"
+#include "pipeline/report.h"
 
 namespace pome::cli {
 
@@ -85,12 +91,100 @@ std::string describe_step(const ConvertReport& report) {
          (p.budget_bytes ? " of " + human_bytes(*p.budget_bytes) : "") + "\n";
 }
 
-Status run(App& app, ConvertOptions options) {
+// Looking at what was written, before it is seen.
+struct Looking {
+  std::string report, max_ppl_increase, text;
+  int64_t tokens = 8192;
+};
+
+Result<TextFigures> figures_of(App& app, const Looking& looking, const std::string& model,
+                               const std::string& path, Comparison* c) {
+  Evaluation evaluation{path, model, looking.text, {}, "all", looking.tokens};
+  evaluation.load.threads = app.common.threads;
+  POME_ASSIGN_OR_RETURN(Opened opened, open_to_score(app, evaluation));
+  POME_ASSIGN_OR_RETURN(*c, compare_with_original(app, evaluation, &opened));
+  TextFigures out;
+  out.tokens = c->artefact.tokens;
+  out.text = looking.text.empty() ? "built in" : looking.text;
+  out.mean_kld = c->mean_kld;
+  out.mean_kld_stderr = c->mean_kld_stderr;
+  out.kld_999 = c->kld_999;
+  out.max_kld = c->max_kld;
+  out.top1_agreement = c->top1_agreement;
+  out.perplexity = c->artefact.perplexity;
+  out.perplexity_original = c->original.perplexity;
+  out.ppl_increase_percent = c->ppl_increase_percent;
+  out.nll_difference = c->nll_difference;
+  out.nll_difference_stderr = c->nll_difference_stderr;
+  return out;
+}
+
+Status set_gate(App& app, const Looking& looking, ConvertOptions* options) {
+  double limit = std::numeric_limits<double>::infinity();
+  if (!looking.max_ppl_increase.empty()) {
+    POME_ASSIGN_OR_RETURN(limit, parse_percent(looking.max_ppl_increase, "--max-ppl-increase"));
+  } else if (looking.report.empty()) {
+    return {};
+  }
+  if (!looking.report.empty()) POME_RETURN_IF_ERROR(check_report(looking.report, options->force));
+  options->describe_weights = !looking.report.empty();
+  const bool gated = !looking.max_ppl_increase.empty();
+  options->gate = [&app, looking, limit, gated, model = options->model](
+                      const std::string& path, ConvertReport* report) -> Status {
+    Comparison compared;
+    auto figures = figures_of(app, looking, model, path, &compared);
+    if (!figures.ok()) {
+      if (gated) return Status(figures.status()).hint("without --max-ppl-increase nobody looks");
+      report->warnings.push_back("not evaluated: " + std::string(figures.status().message()));
+      return {};
+    }
+    report->figures = std::move(*figures);
+    return check_increase(compared, limit);
+  };
+  return {};
+}
+
+Status write_report_of(const Looking& looking, const ConvertOptions& options,
+                       const ConvertReport& report, double seconds) {
+  ReportFrame frame;
+  frame.model = options.model;
+  frame.command = "pome convert " + options.model + " -o " + options.output + " --to " +
+                  options.target +
+                  (options.weights.empty() ? "" : " --weights " + options.weights) +
+                  (options.calibrate.empty() ? "" : " --calibrate " + options.calibrate);
+  frame.seconds = seconds;
+  frame.peak_memory_bytes = peak_memory_bytes();
+  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
+  for (const CheckpointTensor& tensor : checkpoint.tensors) frame.bytes_read += tensor.bytes;
+  frame.calibration_digest = report.calibration_digest;
+  return write_report(looking.report, options.force, report, frame);
+}
+
+std::string describe_allocation(const AllocationReport& allocation) {
+  if (allocation.limit == 0) return {};
+  char loss[32];
+  std::snprintf(loss, sizeof loss, "%.3g", allocation.loss);
+  return "  allocated        " + human_bytes(allocation.bytes) + " of " +
+         human_bytes(allocation.limit) + " for weights, expected loss " + loss + " (" +
+         allocation.measured + ")\n";
+}
+
+std::string describe_figures(const TextFigures& f) {
+  if (f.tokens == 0) return {};
+  return "  held-out text    perplexity " + std::string(f.ppl_increase_percent >= 0 ? "+" : "") +
+         fixed(f.ppl_increase_percent, 2) + " %, mean KL divergence " + fixed(f.mean_kld, 6) +
+         " over " + std::to_string(f.tokens) + " tokens\n";
+}
+
+Status run(App& app, ConvertOptions options, const Looking& looking) {
   POME_ASSIGN_OR_RETURN(options.model, checkpoint_path(options.model, "convert"));
+  POME_RETURN_IF_ERROR(set_gate(app, looking, &options));
   if (!app.common.json) options.say = [&app](const std::string& text) { app.note(text); };
   const Stopwatch watch;
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds = watch.seconds();
+  if (!looking.report.empty())
+    POME_RETURN_IF_ERROR(write_report_of(looking, options, report, seconds));
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
   int64_t kept = 0;
@@ -150,6 +244,8 @@ Status run(App& app, ConvertOptions options) {
             fallback["encoding"].get<std::string>() + ": " + fallback["reason"].get<std::string>() +
             "\n";
   text += describe_worst(report);
+  text += describe_allocation(report.allocation);
+  text += describe_figures(report.figures);
   if (report.calibrated_tokens > 0)
     text += "  calibrated       on " + std::to_string(report.calibrated_tokens) + " tokens of " +
             report.calibration_text + ", " + report.quality + " quality\n";
@@ -173,17 +269,30 @@ Status run(App& app, ConvertOptions options) {
 
 void add_convert(App& app) {
   auto options = std::make_shared<ConvertOptions>();
+  auto looking = std::make_shared<Looking>();
   ConvertOptions& c = *options;
-  CLI::App* command = app.add_command("convert", "write what a phone runs",
-                                      [&app, options] { return run(app, *options); });
+  CLI::App* command =
+      app.add_command("convert", "write what a phone runs",
+                      [&app, options, looking] { return run(app, *options, *looking); });
   command->add_option("model", c.model, "folder, .safetensors or .gguf file")->required();
   command->add_option("-o,--output", c.output, "artefact folder to write")->required();
   command->add_option("--to", c.target, "target: " + target_names())->capture_default_str();
   command->add_option("--weights", c.weights,
                       "scheme: f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2, coreml: lut4x2 lut6x2 "
-                      "lut8x2 lut8x4 sparse-int4 and the like (default int4); gguf: a "
+                      "lut8x2 lut8x4 sparse-int4 and the like (default int4), or bits per weight "
+                      "such as 3.7bpw; gguf: a "
                       "type or mixture such as q8_0 or q4_k_m (default); mlc: q4f16_1 (default) "
                       "q4f16_2 q0f16 q0f32");
+  command->add_option_function<std::string>(
+      "--size-limit",
+      [options](const std::string& text) {
+        const auto bytes = parse_bytes(text, "--size-limit");
+        if (!bytes.ok())
+          throw CLI::ValidationError("--size-limit", std::string(bytes.status().message()));
+        options->size_limit = *bytes;
+      },
+      "a scheme for each weight so that the artefact is no larger and loses least, such as 1.5GB; "
+      "--weights 3.7bpw says the same of the weights");
   command->add_option("--imatrix", c.imatrix, "gguf: importance matrix of llama.cpp, either form");
   command->add_option("--quality", c.quality,
                       "fast: round to the nearest (default); good: with error feedback for the "
@@ -262,6 +371,16 @@ void add_convert(App& app) {
   command->add_option("--license", c.license_id,
                       "licence of the weights (SPDX id), for the manifest");
   command->add_option("--license-source", c.license_source, "where that licence is stated");
+  command->add_option("--report", looking->report,
+                      "write what each weight became and what the model lost: F (Markdown), and "
+                      "beside it .json and .svg");
+  command->add_option("--max-ppl-increase", looking->max_ppl_increase,
+                      "gate: fail (1) and leave nothing when perplexity rises by more, such as 3%");
+  command->add_option("--eval-text", looking->text,
+                      "text for those two (default: one is built in)");
+  command->add_option("--eval-tokens", looking->tokens, "of that text, at most")
+      ->capture_default_str()
+      ->check(positive());
   command->add_flag("--force", c.force, "replace an existing output");
   command->footer("Example: pome convert models/tales -o out/tales --weights lut4");
 }

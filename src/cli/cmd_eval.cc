@@ -4,9 +4,8 @@
 
 #include "base/io.h"
 #include "cli/app.h"
+#include "cli/evaluate.h"
 #include "cli/generation_flags.h"
-#include "verify/model.h"
-#include "verify/score.h"
 
 namespace pome::cli {
 
@@ -17,8 +16,6 @@ struct Options {
   int64_t max_tokens = 0, context = 0;
   bool fast = false, reference = false, f16 = false, force = false;
 };
-
-constexpr int64_t kDefaultWindow = 512;
 
 // numpy's .npy, version 1.0: float32, C order.
 std::string npy_header(int64_t rows, int64_t columns) {
@@ -80,40 +77,27 @@ Status run(App& app, const Options& options) {
     if (options.against.empty()) return usage_error("--max-ppl-increase needs --against M");
     POME_ASSIGN_OR_RETURN(limit, parse_percent(options.max_ppl_increase, "--max-ppl-increase"));
   }
-  LoadOptions load;
+  Evaluation evaluation{options.model, options.against,   options.text, {},
+                        options.rule,  options.max_tokens};
+  LoadOptions& load = evaluation.load;
   load.threads = app.common.threads;
   load.exact = !options.fast;
   load.kv = chosen_kv(options.kv);
   load.reference = options.reference;
   load.round_f16 = options.f16;
-  load.need_tokenizer = options.ids.empty();
   load.context = options.context;
-  std::vector<int32_t> given;
   if (!options.ids.empty()) {
+    load.need_tokenizer = false;
     POME_ASSIGN_OR_RETURN(const std::string listed, read_text_file(options.ids, 64 << 20));
-    POME_ASSIGN_OR_RETURN(given, parse_ids(listed, options.ids));
+    POME_ASSIGN_OR_RETURN(const std::vector<int32_t> given, parse_ids(listed, options.ids));
+    load.declared_length = static_cast<int64_t>(given.size());
+    POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
+    return write_logits(app, options, given, model);
   }
-  // Rope factors are those of the length that is evaluated.
-  load.declared_length = options.ids.empty() ? options.context ? options.context : kDefaultWindow
-                                             : static_cast<int64_t>(given.size());
-  POME_ASSIGN_OR_RETURN(LoadedModel model, load_model(options.model, load, app.work()));
-  if (!options.ids.empty()) return write_logits(app, options, given, model);
-
-  POME_ASSIGN_OR_RETURN(const std::string text, text_or_default(options.text));
-  std::vector<int32_t> ids = model.tokenizer->encode(text);
-  if (options.max_tokens > 0 && static_cast<int64_t>(ids.size()) > options.max_tokens)
-    ids.resize(static_cast<size_t>(options.max_tokens));
-  if (ids.size() < 2)
-    return bad_input(Refusal::kRange, "holds " + std::to_string(ids.size()) +
-                                          " tokens, at least 2 are needed to score one")
-        .in(options.text);
-  ScoreOptions scoring;
-  scoring.window =
-      options.context ? options.context : std::min(kDefaultWindow, model.runner->info().capacity);
-  scoring.rule = options.rule == "second-half" ? ScoreRule::kSecondHalf : ScoreRule::kAll;
-  scoring.bos = model.tokenizer->source().bos;
+  POME_ASSIGN_OR_RETURN(Opened opened, open_to_score(app, evaluation));
+  const ScoreOptions& scoring = opened.scoring;
   if (options.against.empty()) {
-    const auto scored = score(*model.runner, ids, scoring, app.work());
+    const auto scored = score(*opened.model.runner, opened.ids, scoring, app.work());
     if (!scored.ok()) return Status(scored.status()).in(options.model);
     const Score& result = *scored;
     if (app.common.json) {
@@ -122,7 +106,7 @@ Status run(App& app, const Options& options) {
                       {"perplexity", result.perplexity},
                       {"perplexity_stderr", result.perplexity_stderr},
                       {"context", scoring.window},
-                      {"runner", model.runner->info().kind}});
+                      {"runner", opened.model.runner->info().kind}});
     } else {
       app.print("perplexity " + fixed(result.perplexity, 4) + " ± " +
                 fixed(result.perplexity_stderr, 4) + " over " + std::to_string(result.tokens) +
@@ -130,16 +114,7 @@ Status run(App& app, const Options& options) {
     }
     return {};
   }
-  LoadOptions other = load;
-  other.round_f16 = false;
-  other.need_tokenizer = false;
-  // What is compared is the model at hand with the original as it is.
-  other.kv.reset();
-  if (model.kind != "checkpoint") other.declared_length = model.runner->info().capacity;
-  POME_ASSIGN_OR_RETURN(LoadedModel original, load_model(options.against, other, app.work()));
-  const auto compared = compare(*model.runner, *original.runner, ids, scoring, app.work());
-  if (!compared.ok()) return Status(compared.status()).in(options.model);
-  const Comparison& c = *compared;
+  POME_ASSIGN_OR_RETURN(const Comparison c, compare_with_original(app, evaluation, &opened));
   if (app.common.json) {
     app.print_json({{"tokens", c.artefact.tokens},
                     {"perplexity", c.artefact.perplexity},
@@ -149,6 +124,9 @@ Status run(App& app, const Options& options) {
                     {"mean_kld", c.mean_kld},
                     {"mean_kld_stderr", c.mean_kld_stderr},
                     {"max_kld", c.max_kld},
+                    {"kld_999", c.kld_999},
+                    {"nll_difference", c.nll_difference},
+                    {"nll_difference_stderr", c.nll_difference_stderr},
                     {"top1_agreement", c.top1_agreement},
                     {"max_abs_error", c.max_abs_error},
                     {"context", scoring.window}});
@@ -161,10 +139,7 @@ Status run(App& app, const Options& options) {
               fixed(100 * c.top1_agreement, 2) + " %, over " + std::to_string(c.artefact.tokens) +
               " tokens\n");
   }
-  if (!options.max_ppl_increase.empty() && c.ppl_increase_percent > limit)
-    return gate_failed("perplexity rose by " + fixed(c.ppl_increase_percent, 2) +
-                       " %, allowed are " + fixed(limit, 2) + " %");
-  return {};
+  return options.max_ppl_increase.empty() ? ok_status() : check_increase(c, limit);
 }
 
 }  // namespace

@@ -6,10 +6,12 @@
 #include "base/io.h"
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
+#include "pipeline/allocation.h"
 #include "pipeline/frame.h"
 #include "pipeline/kv_plan.h"
 #include "pipeline/quality.h"
 #include "pipeline/round_weights.h"
+#include "pipeline/sample_error.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
@@ -21,7 +23,8 @@ std::string scheme_of(const ConvertOptions& options, Quality quality, const Conv
   std::string transforms;
   for (const TransformChoice& choice : report.transforms)
     if (choice.used) transforms += "+" + choice.name;
-  return options.weights + (options.prune.empty() ? "" : "+prune:" + options.prune) +
+  return (options.limit_text.empty() ? options.weights : options.limit_text) +
+         (options.prune.empty() ? "" : "+prune:" + options.prune) +
          (options.prune_below > 0 ? "+prune-below:" + std::to_string(options.prune_below) : "") +
          (options.embedding ? "+embedding:" + *options.embedding : "") +
          (options.imatrix.empty() ? "" : "+imatrix") + transforms +
@@ -40,6 +43,72 @@ Result<std::shared_ptr<const Tokenizer>> tokenizer_of(const TokenizerSource& sou
   return Tokenizer::create(source);
 }
 
+// Writes the artefact into its staged place, and what lies beside the model.
+Status write_artefact(TargetWriter* target, const Source& source, const ConvertOptions& options,
+                      const KvPlan& kv, const std::string& path, const WorkContext& work,
+                      ConvertReport* report) {
+  POME_ASSIGN_OR_RETURN(const Written written, target->write(source, options, path, work, report));
+  report->exported = written.exported;
+  report->bytes = written.exported.bytes;
+  if (target->one_file(options)) {
+    report->packaging = summarise(options, kv);
+    report->packaging.files = {{written.model, report->bytes}};
+    return check_budget(options, report->bytes, kv);
+  }
+  POME_ASSIGN_OR_RETURN(report->packaging, write_kv_sidecars(path, written.model, options, kv));
+  if (target->tokenizer_beside())
+    POME_RETURN_IF_ERROR(write_tokenizer_files(source.checkpoint, path));
+  return finish_folder(written, source, options, path, work, report);
+}
+
+// Whoever looks at the artefact before it is seen. What was finished for one that is refused is of
+// no use any more.
+Status ask_gate(const ConvertOptions& options, const std::string& path, ConvertReport* report) {
+  if (!options.gate) return {};
+  Status status = options.gate(path, report);
+  if (status.code() == StatusCode::kGateFailed)
+    POME_RETURN_IF_ERROR(io::remove_tree(work_folder(options)));
+  return status;
+}
+
+// The long work: the same encodings, other roundings.
+struct Rounded {
+  Quantized quantized;
+  std::string scheme;
+  Int8Activations activations;
+};
+Result<Rounded> round(Graph graph, Quantized quantized, const Checkpoint& checkpoint,
+                      const CalibrationText* text, Quality quality, const TargetRow& row,
+                      TargetWriter* target, const ConvertOptions& options, const WorkContext& work,
+                      ConvertReport* report) {
+  Rounded out{std::move(quantized), {}, {}};
+  if (options.transforms != "none") {
+    POME_RETURN_IF_ERROR(
+        transform_weights(out.quantized.graph, text, row.inserts, options, work, &graph, report));
+    POME_ASSIGN_OR_RETURN(out.quantized, target->quantize(graph, options, report));
+  }
+  out.scheme = scheme_of(options, quality, *report);
+  const Graph nearest = out.quantized.graph;
+  if (quality != Quality::kFast)
+    POME_RETURN_IF_ERROR(round_weights(graph, &out.quantized.graph, checkpoint, *text, quality,
+                                       target->scales_weights(), out.scheme, options, work,
+                                       report));
+  if (!options.activations.empty()) {
+    POME_ASSIGN_OR_RETURN(out.activations,
+                          int8_activations(graph, out.quantized.graph, text->ids,
+                                           *parse_range_method(options.activation_range), work));
+  }
+  report->quality = std::string(to_string(quality));
+  report->tensors = out.quantized.tensors;
+  report->activations = std::move(out.activations.values);
+  if (options.describe_weights) {
+    POME_ASSIGN_OR_RETURN(report->weight_figures,
+                          describe_weights(graph, nearest, out.quantized.graph,
+                                           target->scales_weights(), report->tensors, {}, work));
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& work) {
@@ -49,6 +118,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
     return usage_error("--artefact-version '" + options.version +
                        "' must be three numbers, such as 1.0.0");
   POME_RETURN_IF_ERROR(check_transforms(options.transforms));
+  POME_RETURN_IF_ERROR(settle_limit(*row, &options));
   if (options.weights.empty()) options.weights = row->weights;
   if (options.chunk == 0) options.chunk = row->chunk;
   POME_RETURN_IF_ERROR(settle_kv(*row, &options));
@@ -60,23 +130,10 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_RETURN_IF_ERROR(target->prepare(options, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   report.warnings = checkpoint.warnings;
-  POME_ASSIGN_OR_RETURN(Graph graph, target->build(checkpoint, options, &report));
+  POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
-  const std::string digest = tokenizer ? tokenizer->digest() : "";
-  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
-  const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
-  POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
   POME_RETURN_IF_ERROR(check_replaceable(options));
-  const bool one_file = target->one_file(options);
-  POME_ASSIGN_OR_RETURN(
-      const std::unique_ptr<io::Staged> staged,
-      io::Staged::create(options.output,
-                         one_file ? io::Staged::Kind::kFile : io::Staged::Kind::kFolder,
-                         options.force));
-  POME_RETURN_IF_ERROR(
-      check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
-  // Long work, so all that can be refused was before it: the same encodings, other roundings.
   std::optional<CalibrationText> text;
   if (quality != Quality::kFast || !options.activations.empty()) {
     const int64_t most =
@@ -85,42 +142,36 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
         text, read_calibration_text(options.calibrate, tokenizer.get(), checkpoint.tokenizer, most,
                                     window_of(graph)));
   }
-  if (options.transforms != "none") {
-    POME_RETURN_IF_ERROR(transform_weights(quantized.graph, text ? &*text : nullptr, row->inserts,
-                                           options, work, &graph, &report));
-    POME_ASSIGN_OR_RETURN(quantized, target->quantize(graph, options, &report));
-  }
-  const std::string scheme = scheme_of(options, quality, report);
-  if (quality != Quality::kFast)
-    POME_RETURN_IF_ERROR(round_weights(graph, &quantized.graph, checkpoint, *text, quality,
-                                       target->scales_weights(), scheme, options, work, &report));
-  Int8Activations activations;
-  if (!options.activations.empty()) {
-    POME_ASSIGN_OR_RETURN(activations,
-                          int8_activations(graph, quantized.graph, text->ids,
-                                           *parse_range_method(options.activation_range), work));
-  }
-  report.quality = std::string(to_string(quality));
-  report.tensors = std::move(quantized.tensors);
-  report.activations = std::move(activations.values);
-  const Source source{quantized.graph, checkpoint, tokenizer.get(),
-                      scheme,          digest,     report.context,
-                      report.chunk,    kv.tokens,  std::move(activations.grids)};
-  POME_ASSIGN_OR_RETURN(const Written written,
-                        target->write(source, options, staged->path(), work, &report));
-  report.exported = written.exported;
-  report.bytes = written.exported.bytes;
-  if (one_file) {
-    report.packaging = summarise(options, kv);
-    report.packaging.files = {{written.model, report.bytes}};
-    POME_RETURN_IF_ERROR(check_budget(options, report.bytes, kv));
-  } else {
-    POME_ASSIGN_OR_RETURN(report.packaging,
-                          write_kv_sidecars(staged->path(), written.model, options, kv));
-    if (target->tokenizer_beside())
-      POME_RETURN_IF_ERROR(write_tokenizer_files(checkpoint, staged->path()));
-    POME_RETURN_IF_ERROR(finish_folder(written, source, options, staged->path(), work, &report));
-  }
+  POME_RETURN_IF_ERROR(allocate_bits(
+      graph, checkpoint, text ? std::span<const int32_t>(text->ids) : std::span<const int32_t>(),
+      *row, options, target.get(), work, &report));
+  POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
+  const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
+  POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
+  POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::Staged> staged,
+                        io::Staged::create(options.output,
+                                           target->one_file(options) ? io::Staged::Kind::kFile
+                                                                     : io::Staged::Kind::kFolder,
+                                           options.force));
+  POME_RETURN_IF_ERROR(
+      check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
+  // All that can be refused was before this.
+  POME_ASSIGN_OR_RETURN(const Rounded rounded,
+                        round(graph, std::move(quantized), checkpoint, text ? &*text : nullptr,
+                              quality, *row, target.get(), options, work, &report));
+  const Source source{rounded.quantized.graph,
+                      checkpoint,
+                      tokenizer.get(),
+                      rounded.scheme,
+                      tokenizer ? tokenizer->digest() : "",
+                      report.context,
+                      report.chunk,
+                      kv.tokens,
+                      rounded.activations.grids};
+  POME_RETURN_IF_ERROR(
+      write_artefact(target.get(), source, options, kv, staged->path(), work, &report));
+  POME_RETURN_IF_ERROR(check_limit(options, report));
+  POME_RETURN_IF_ERROR(ask_gate(options, staged->path(), &report));
   POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
   POME_RETURN_IF_ERROR(staged->commit());
   POME_RETURN_IF_ERROR(io::remove_tree(work_folder(options)));

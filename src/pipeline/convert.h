@@ -19,13 +19,18 @@
 
 namespace pome {
 
+struct ConvertReport;
+
 struct ConvertOptions {
   std::string model, output;
   std::string target = "coreml";
-  std::string weights;  // scheme; "": int4, of gguf q4_k_m, of mlc q4f16_1
-  std::string profile;  // variant of the target: "ort" (default) or "plain" of onnx
-  std::string graph;    // "" or, for onnx, "logits-only"
-  std::string kv;       // "" or "explicit": a decode step with caches going in and out
+  // Scheme, or "3.7bpw": one for each weight, so many bits in all. "": int4, of gguf q4_k_m, of mlc
+  // q4f16_1.
+  std::string weights;
+  uint64_t size_limit = 0;  // of the whole artefact: a scheme for each weight; 0: none
+  std::string profile;      // variant of the target: "ort" (default) or "plain" of onnx
+  std::string graph;        // "" or, for onnx, "logits-only"
+  std::string kv;           // "" or "explicit": a decode step with caches going in and out
   // Of that step: caches "fixed" or "dynamic" ("" = the target's default), how an app stores them
   // ("", "u8", "nf4") and how many tokens stay (0 = all; one of the two gives the other).
   std::string cache, kvq;
@@ -57,6 +62,52 @@ struct ConvertOptions {
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
+  // Set by convert: what `weights` and `size_limit` ask for, and as the manifest says it.
+  double bits_per_weight = 0;
+  std::string limit_text;
+  bool describe_weights = false;  // fills weight_figures of the report
+  // Looks at the artefact before it becomes visible, and fills `figures`; an error of it leaves
+  // nothing behind. Null: nobody looks.
+  std::function<Status(const std::string& path, ConvertReport* report)> gate;
+};
+// What allocating bits to weights chose, and what it expects.
+struct AllocationReport {
+  struct Weight {
+    std::string name, encoding;
+    uint64_t bytes = 0;
+    double alpha = 0, error = 0, loss = 0;  // measure_costs.h
+  };
+  struct Point {  // bits per weight in all, and the loss
+    double bits = 0, loss = 0;
+    std::string name;  // of the encoding of all weights, or empty
+    size_t items = 0;
+  };
+  uint64_t limit = 0, bytes = 0;  // of the weight file; a limit of 0: bits were not allocated
+  double loss = 0, lower_bound = 0;
+  std::string measured;        // how the losses were found
+  bool is_divergence = false;  // losses are KL divergences, not a guess
+  std::vector<Weight> weights;
+  std::vector<Point> curve, uniform;  // at other limits; with one encoding for all
+};
+// What rounding cost one weight, from a sample of its rows.
+struct WeightFigures {
+  std::string name, encoding, fallback;
+  int64_t rows = 0, columns = 0, sampled = 0;
+  uint64_t bytes = 0;
+  double signal_to_noise_db = 0;
+  // Relative, of the output where activations are known, else of the weights; and the same had it
+  // been rounded to the nearest.
+  double error = 0, nearest_error = 0;
+  double saturation = 0;  // share of weights beyond what the grid reaches
+  bool of_output = false;
+};
+// How the artefact predicts a text that it was not calibrated on, beside the original.
+struct TextFigures {
+  int64_t tokens = 0;  // 0: nobody looked
+  std::string text;
+  double mean_kld = 0, mean_kld_stderr = 0, kld_999 = 0, max_kld = 0, top1_agreement = 0;
+  double perplexity = 0, perplexity_original = 0, ppl_increase_percent = 0;
+  double nll_difference = 0, nll_difference_stderr = 0;
 };
 struct ConvertReport {
   std::string output;
@@ -69,6 +120,9 @@ struct ConvertReport {
   int64_t context = 0, chunk = 0;
   PackagingSummary packaging;
   std::string tree_hash;
+  AllocationReport allocation;
+  std::vector<WeightFigures> weight_figures;
+  TextFigures figures;
   std::vector<TensorChoice> tensors;
   std::vector<ActivationValue> activations;  // what became of the values that int8 weights read
   std::vector<TensorError> errors;           // gguf, mlc, onnx: what rounding cost each weight

@@ -61,15 +61,54 @@ std::string join(const std::vector<std::string>& names) {
   return out;
 }
 
+namespace {
+
+constexpr int64_t kGroup = 16, kBlock = 32;
+
+Encoding lut(int bits) { return Encoding::lut(bits, kGroup); }
+Encoding f16() { return Encoding::plain(EncodingKind::kF16); }
+
+std::vector<EncodingSet> coreml_sets() {
+  return {{.profile = "ane",
+           .encodings = {lut(4), lut(6), lut(8), f16()},
+           .narrow = {lut(3), lut(2)},
+           .narrow_note = "palettes of 3 and 2 bits are in use, because the limit leaves no room "
+                          "for 4 bits everywhere: the Neural Engine takes them from iOS 18 on, but "
+                          "they are less tried than 4, 6 and 8"},
+          {.profile = "ane-narrow", .encodings = {lut(4), lut(6), lut(8), f16(), lut(3), lut(2)}},
+          {.profile = "gpu",
+           .encodings = {Encoding::int_blocks(4, kBlock), Encoding::int_blocks(8, 0), f16()}}};
+}
+
+// The operators of ONNX Runtime take blocks of 8 bits too, those of ONNX a scale per row.
+std::vector<EncodingSet> onnx_sets() {
+  const Encoding int4 = Encoding::int_blocks(4, kBlock);
+  return {{.profile = "ort", .encodings = {int4, Encoding::int_blocks(8, kBlock), f16()}},
+          {.profile = "plain", .encodings = {int4, Encoding::int_blocks(8, 0), f16()}}};
+}
+
+std::vector<EncodingSet> gguf_sets() {
+  EncodingSet out;
+  for (const EncodingKind kind :
+       {EncodingKind::kQ2_K, EncodingKind::kQ3_K, EncodingKind::kIQ4_XS, EncodingKind::kQ4_K,
+        EncodingKind::kQ5_K, EncodingKind::kQ6_K, EncodingKind::kQ8_0, EncodingKind::kF16})
+    out.encodings.push_back(Encoding::plain(kind));
+  return {out};
+}
+
+}  // namespace
+
 std::span<const TargetRow> target_rows() {
   static const TargetRow rows[] = {
       {.target = Target::kCoreml,
        .weights = "int4",
+       .profiles = {"ane", "ane-narrow", "gpu"},
        .caches = {"fixed", "dynamic"},
        .cache_value_bytes = 2,
        .activations = true,
        .sparse = true,
        .inserts = true,
+       .sets = coreml_sets(),
        .make = coreml_writer},
       {.target = Target::kOnnx,
        .weights = "int4",
@@ -79,8 +118,13 @@ std::span<const TargetRow> target_rows() {
        .cache_value_bytes = 4,
        .blocks = true,
        .inserts = true,
+       .sets = onnx_sets(),
        .make = onnx_writer},
-      {.target = Target::kGguf, .weights = "q4_k_m", .importance = true, .make = gguf_writer},
+      {.target = Target::kGguf,
+       .weights = "q4_k_m",
+       .importance = true,
+       .sets = gguf_sets(),
+       .make = gguf_writer},
       {.target = Target::kMlc, .weights = "q4f16_1", .chunk = 2048, .make = mlc_writer},
   };
   return rows;
@@ -140,6 +184,18 @@ Result<Graph> TargetWriter::build(const Checkpoint& checkpoint, const ConvertOpt
 Result<Quantized> TargetWriter::quantize(const Graph& graph, const ConvertOptions&,
                                          ConvertReport*) {
   return pome::quantize(graph, recipe_);
+}
+
+uint64_t TargetWriter::file_bytes(const Graph& quantized, size_t constant, bool padded) const {
+  constexpr uint64_t kRecord = 64, kAlignment = 64;
+  const ConstantData& data = *quantized.constants[constant].data;
+  if (!padded) return data.stored_bytes();
+  const auto layout = encoded_layout(data.encoding(), data.rows(), data.columns());
+  uint64_t out = 0;
+  if (layout.ok())
+    for (const uint64_t bytes : layout->part_bytes)
+      out += kRecord + (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return out;
 }
 
 uint64_t TargetWriter::stored_bytes(const Graph& quantized) const {

@@ -50,6 +50,15 @@ class TargetWriter {
                                      ConvertReport* report);
   // Of the weights in the output; by default each constant once.
   virtual uint64_t stored_bytes(const Graph& quantized) const;
+
+  // What quantize() wishes for from now on, by name of the constant; what is not named as before.
+  void choose(std::map<std::string, Encoding> encodings) { recipe_.chosen = std::move(encodings); }
+  // Constants for which this is the same are stored in one encoding.
+  virtual std::string stored_with(const Constant& constant) const { return constant.name; }
+  // What one constant of a quantised graph takes in the weight file, by default as in a package of
+  // Core ML; `padded`: with what lies around it, at most.
+  virtual uint64_t file_bytes(const Graph& quantized, size_t constant, bool padded) const;
+
   // `path`: the staged folder, or the file itself where it is one_file().
   virtual Result<Written> write(const Source& source, const ConvertOptions& options,
                                 const std::string& path, const WorkContext& work,
@@ -66,6 +75,15 @@ class TargetWriter {
   QuantRecipe recipe_;
 };
 
+// What hardware runs well, for allocating bits.
+struct EncodingSet {
+  std::string profile;                // that names it; the first of a target is its default
+  std::vector<Encoding> encodings;    // wishes: shapes may force a fallback
+  std::vector<Encoding> narrow = {};  // where the others leave no room within the limit
+  std::string narrow_note = {};       // said then
+  double least_embedding_bits = 4;    // of the embedding and the head, while that fits
+};
+
 // What each target has of the flags that not all have.
 struct TargetRow {
   Target target;
@@ -73,12 +91,13 @@ struct TargetRow {
   int64_t chunk = 64;   // and of --chunk
   std::vector<std::string> profiles = {}, graphs = {};
   std::vector<std::string> caches = {};  // --cache of --kv explicit, the default first
-  int64_t cache_value_bytes = 2;  // of a number in a cache, where its runtime chooses no other
-  bool blocks = false;            // --block
-  bool importance = false;        // --imatrix
-  bool activations = false;       // --activations
-  bool sparse = false;            // --prune
-  bool inserts = false;           // takes products that the source has not (--transforms)
+  int64_t cache_value_bytes = 2;       // of a number in a cache, where its runtime chooses no other
+  bool blocks = false;                 // --block
+  bool importance = false;             // --imatrix
+  bool activations = false;            // --activations
+  bool sparse = false;                 // --prune
+  bool inserts = false;                // takes products that the source has not (--transforms)
+  std::vector<EncodingSet> sets = {};  // for --size-limit; empty: its scheme says all
   std::unique_ptr<TargetWriter> (*make)() = nullptr;
 };
 std::span<const TargetRow> target_rows();

@@ -68,7 +68,7 @@ class GgufTarget final : public TargetWriter {
     if (options.embedding) embedding = *options.embedding;
     POME_ASSIGN_OR_RETURN(GgufQuantized chosen,
                           quantize_for_gguf(graph, options.weights, embedding, importance_,
-                                            !options.calibrate.empty()));
+                                            !options.calibrate.empty(), recipe_.chosen));
     report->warnings.insert(report->warnings.end(), chosen.warnings.begin(), chosen.warnings.end());
     file_type_ = chosen.file_type;
     return std::move(chosen.quantized);
@@ -102,6 +102,16 @@ class GgufTarget final : public TargetWriter {
   }
   bool tokenizer_beside() const override { return false; }
   bool scales_weights() const override { return true; }
+
+  // The parts of a fused tensor.
+  std::string stored_with(const Constant& constant) const override {
+    return constant.gguf_name.empty() ? constant.name : constant.gguf_name;
+  }
+  uint64_t file_bytes(const Graph& quantized, size_t constant, bool padded) const override {
+    constexpr uint64_t kAlignment = 32;
+    const uint64_t bytes = quantized.constants[constant].data->stored_bytes();
+    return padded ? (bytes + kAlignment - 1) / kAlignment * kAlignment : bytes;
+  }
 
  private:
   ColumnWeights importance_;

@@ -12,7 +12,8 @@ class OnnxWriter final : public TargetWriter {
   // The operators for integers in ONNX Runtime take blocks; so does int8 there.
   Status prepare(const ConvertOptions& options, ConvertReport* report) override {
     POME_RETURN_IF_ERROR(TargetWriter::prepare(options, report));
-    recipe_.keeps_minima = options.profile != "plain";
+    plain_ = options.profile == "plain";
+    recipe_.keeps_minima = !plain_;
     for (Encoding* encoding : {&recipe_.matrices, &recipe_.embedding, &recipe_.head}) {
       if (encoding->kind >= EncodingKind::kLut)
         return usage_error("palettes (" + to_string(*encoding) + ") have no form in ONNX")
@@ -24,6 +25,23 @@ class OnnxWriter final : public TargetWriter {
         encoding->block = 32;
     }
     return {};
+  }
+
+  // Parts of a page and more begin on a page, and scales are f32. Without the operators of ONNX
+  // Runtime, integers that are looked up and multiplied with are stored by rows and by columns.
+  uint64_t file_bytes(const Graph& quantized, size_t constant, bool padded) const override {
+    constexpr uint64_t kPage = 4096, kAlignment = 64;
+    const ConstantData& data = *quantized.constants[constant].data;
+    const auto layout = encoded_layout(data.encoding(), data.rows(), data.columns());
+    if (!layout.ok()) return 0;
+    const bool integers = data.encoding().kind == EncodingKind::kInt;
+    uint64_t out = 0;
+    for (size_t part = 0; part < layout->part_bytes.size(); ++part) {
+      const uint64_t bytes = layout->part_bytes[part] * (integers && part == 1 ? 2 : 1);
+      const uint64_t alignment = !padded ? 1 : bytes >= kPage ? kPage : kAlignment;
+      out += (bytes + alignment - 1) / alignment * alignment;
+    }
+    return integers && plain_ && has_two_readers(quantized, constant) ? 2 * out : out;
   }
 
   Result<Written> write(const Source& source, const ConvertOptions& options,
@@ -56,6 +74,19 @@ class OnnxWriter final : public TargetWriter {
   }
 
  private:
+  static bool has_two_readers(const Graph& graph, size_t constant) {
+    bool looked_up = false, multiplied = false;
+    for (const Node& node : graph.nodes) {
+      const auto* op = std::get_if<ConstantOp>(&node.op);
+      if (!op || static_cast<size_t>(op->constant) != constant) continue;
+      for (const Node& reader : graph.nodes)
+        for (const ValueId operand : reader.operands)
+          if (operand == node.result)
+            (std::holds_alternative<EmbeddingOp>(reader.op) ? looked_up : multiplied) = true;
+    }
+    return looked_up && multiplied;
+  }
+
   static Status write_genai(const Source& source, const OnnxReport& made, const std::string& path,
                             ConvertReport* report) {
     if (source.checkpoint.tokenizer.model != TokenizerSource::Model::kNone) {
@@ -70,6 +101,8 @@ class OnnxWriter final : public TargetWriter {
           "beside the model, or feed token ids");
     return {};
   }
+
+  bool plain_ = false;
 };
 
 }  // namespace

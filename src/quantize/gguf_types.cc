@@ -230,8 +230,12 @@ double bits_of(Kind kind) {
 
 class Chooser {
  public:
-  Chooser(const Graph& graph, const Scheme& scheme, std::optional<Kind> embedding, bool importance)
-      : scheme_(scheme), embedding_(embedding), facts_(facts_of(graph, importance)) {}
+  Chooser(const Graph& graph, const Scheme& scheme, std::optional<Kind> embedding, bool importance,
+          const std::map<std::string, Encoding>& chosen)
+      : scheme_(scheme),
+        embedding_(embedding),
+        facts_(facts_of(graph, importance)),
+        wishes_(chosen) {}
 
   // The parts of one fused tensor get the same.
   Kind choose(const Constant& constant, std::string* why) {
@@ -262,6 +266,8 @@ class Chooser {
   }
 
   Kind wished(const Constant& constant) const {
+    const auto wish = wishes_.find(constant.name);
+    if (wish != wishes_.end()) return wish->second.kind;
     const std::string& name = constant.gguf_name;
     const Place place = place_of(name);
     const bool head = place == Place::kHead || (facts_.tied && place == Place::kEmbedding);
@@ -291,6 +297,7 @@ class Chooser {
   const Scheme& scheme_;
   std::optional<Kind> embedding_;
   Facts facts_;
+  const std::map<std::string, Encoding>& wishes_;
   std::map<std::string, std::pair<Kind, std::string>> chosen_;  // by tensor of the file
   int values_ = 0;
 };
@@ -321,7 +328,28 @@ Result<std::vector<float>> usable(const std::vector<float>& given, const Constan
   return out;
 }
 
+// Of the type that most weights have; readers only show it.
+int commonest_file_type(const Quantized& quantized) {
+  std::map<Kind, int64_t> counts;
+  for (const TensorChoice& choice : quantized.tensors)
+    counts[choice.used.kind] += choice.rows * choice.columns;
+  int64_t most = 0;
+  int out = 0;
+  for (const Scheme& scheme : kSchemes)
+    if (const auto found = counts.find(scheme.base);
+        found != counts.end() && found->second > most) {
+      most = found->second;
+      out = scheme.file_type;
+    }
+  return out;
+}
+
 }  // namespace
+
+Result<EncodingKind> gguf_type_of(std::string_view name) {
+  POME_ASSIGN_OR_RETURN(const Scheme scheme, parse(name));
+  return scheme.base;
+}
 
 std::string gguf_scheme_names() {
   std::string out;
@@ -333,14 +361,15 @@ std::string gguf_scheme_names() {
 
 Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view scheme_name,
                                         std::optional<std::string_view> embedding,
-                                        const ColumnWeights& weights, bool calibrated) {
+                                        const ColumnWeights& weights, bool calibrated,
+                                        const std::map<std::string, Encoding>& chosen) {
   POME_ASSIGN_OR_RETURN(const Scheme scheme, parse(scheme_name));
   std::optional<Kind> head;
   if (embedding) {
     POME_ASSIGN_OR_RETURN(const Scheme other, parse(*embedding));
     head = other.base;
   }
-  Chooser chooser(graph, scheme, head, calibrated || !weights.empty());
+  Chooser chooser(graph, scheme, head, calibrated || !weights.empty(), chosen);
   GgufQuantized out{{graph, {}}, scheme.file_type, {}};
   size_t weighted = 0, weightless = 0;
   for (Constant& constant : out.quantized.graph.constants) {
@@ -368,6 +397,7 @@ Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view sch
     }
     out.quantized.tensors.push_back(std::move(choice));
   }
+  if (!chosen.empty()) out.file_type = commonest_file_type(out.quantized);
   if (!weights.empty() && weightless > 0)
     out.warnings.push_back("the importance matrix knows nothing of " + std::to_string(weightless) +
                            " of " + std::to_string(weightless + weighted) + " weights");

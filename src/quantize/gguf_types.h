@@ -34,9 +34,13 @@ struct GgufQuantized {
 };
 // kUsage for an unknown scheme. `embedding`: the type of token_embd and of the head instead.
 // kRange where weights do not fit their tensor. `calibrated`: what columns count will be known
-// without weights too; some mixtures spend fewer bits then.
+// without weights too; some mixtures spend fewer bits then. `chosen`, by name of the constant: what
+// an allocation wishes for instead of the scheme; file_type is then that of the commonest type.
 Result<GgufQuantized> quantize_for_gguf(const Graph& graph, std::string_view scheme,
                                         std::optional<std::string_view> embedding,
-                                        const ColumnWeights& weights, bool calibrated = false);
+                                        const ColumnWeights& weights, bool calibrated = false,
+                                        const std::map<std::string, Encoding>& chosen = {});
+// The type of a scheme without mixture.
+Result<EncodingKind> gguf_type_of(std::string_view scheme);
 
 }  // namespace pome

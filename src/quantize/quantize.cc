@@ -169,6 +169,9 @@ Choice choose(const Encoding& wished, const Matrix& matrix) {
 std::optional<Encoding> wished_for(const Constant& constant, const QuantRecipe& recipe) {
   const size_t rank = constant.data->shape().size();
   if (rank == 0) return std::nullopt;
+  if (const auto found = recipe.chosen.find(constant.name);
+      found != recipe.chosen.end() && is_allocatable(constant))
+    return found->second;
   const Encoding small = Encoding::plain(recipe.small);
   switch (constant.role) {
     case Constant::Role::kMatrix:
@@ -234,6 +237,13 @@ Status check_prunable(const QuantRecipe& recipe) {
     return {};
   return usage_error("pruned matrices cannot be stored as " + recipe.scheme)
       .hint("choose f16, int8, int4 or a palette without vectors");
+}
+
+bool is_allocatable(const Constant& constant) {
+  using Role = Constant::Role;
+  return constant.data->shape().size() >= 2 &&
+         (constant.role == Role::kMatrix || constant.role == Role::kEmbedding ||
+          constant.role == Role::kHead);
 }
 
 Result<QuantRecipe> parse_recipe(std::string_view weights,

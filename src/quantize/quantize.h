@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -32,7 +33,11 @@ struct QuantRecipe {
   // be int4 in blocks of 32 stay as they are.
   bool keeps_minima = false;
   std::optional<PruneRule> prune;  // of matrices
+  // By name of the constant, instead of the above: what an allocation chose. Wishes too.
+  std::map<std::string, Encoding> chosen;
 };
+// Whether a recipe may say how this constant is stored: weights, not norms, biases or tables.
+bool is_allocatable(const Constant& constant);
 // "f16 f32 int8 int4 lut8 lut6 lut4 lut3 lut2", palettes of vectors "lut4x2 lut6x2 lut8x2 lut8x4",
 // and, for pruned matrices, "sparse-" in front of f16, an integer or a palette; an unknown name is
 // kUsage and lists the known ones. The head follows the embedding, which is never pruned.

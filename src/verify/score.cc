@@ -52,6 +52,8 @@ class PairTally {
     const size_t t = static_cast<size_t>(target);
     nll_artefact_.add(za - static_cast<double>(artefact[t]));
     nll_original_.add(zo - static_cast<double>(original[t]));
+    nll_difference_.add((za - static_cast<double>(artefact[t])) -
+                        (zo - static_cast<double>(original[t])));
     double kld = 0, error = 0;
     size_t top_artefact = 0, top_original = 0;
     for (size_t i = 0; i < artefact.size(); ++i) {
@@ -68,6 +70,7 @@ class PairTally {
     finite_ = finite_ && std::isfinite(za) && all_finite(artefact);
     original_finite_ = original_finite_ && std::isfinite(zo) && all_finite(original);
     kld_.add(std::max(0.0, kld));
+    klds_.push_back(static_cast<float>(kld));
     max_kld_ = std::max(max_kld_, kld);
     error_.add(error / static_cast<double>(artefact.size()));
     agree_ += top_artefact == top_original;
@@ -83,6 +86,9 @@ class PairTally {
     out.mean_kld = kld_.mean;
     out.mean_kld_stderr = kld_.stderr_of_mean();
     out.max_kld = max_kld_;
+    out.kld_999 = quantile(0.999);
+    out.nll_difference = nll_difference_.mean;
+    out.nll_difference_stderr = nll_difference_.stderr_of_mean();
     out.top1_agreement =
         kld_.count ? static_cast<double>(agree_) / static_cast<double>(kld_.count) : 1;
     out.max_abs_error = max_error_;
@@ -92,7 +98,16 @@ class PairTally {
   }
 
  private:
-  Moments nll_artefact_, nll_original_, kld_, error_;
+  double quantile(double share) const {
+    if (klds_.empty()) return 0;
+    std::vector<float> sorted = klds_;
+    const auto at = static_cast<ptrdiff_t>(share * static_cast<double>(sorted.size() - 1));
+    std::nth_element(sorted.begin(), sorted.begin() + at, sorted.end());
+    return static_cast<double>(sorted[static_cast<size_t>(at)]);
+  }
+
+  Moments nll_artefact_, nll_original_, nll_difference_, kld_, error_;
+  std::vector<float> klds_;
   double max_error_ = 0, max_kld_ = 0;
   int64_t agree_ = 0;
   bool finite_ = true, original_finite_ = true;

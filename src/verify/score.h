@@ -33,6 +33,10 @@ struct Score {
 struct Comparison {
   Score artefact, original;
   double mean_kld = 0, mean_kld_stderr = 0, max_kld = 0;
+  double kld_999 = 0;  // that 99.9 % of the positions stay below
+  // Of the negative log-likelihoods, artefact less original, position by position: its error is
+  // much smaller than those of the two perplexities, which vary together.
+  double nll_difference = 0, nll_difference_stderr = 0;
   double top1_agreement = 0;  // fraction of positions with the same most likely token
   double max_abs_error = 0, mean_abs_error = 0;  // of logits
   double ppl_increase_percent = 0;

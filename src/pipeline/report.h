@@ -1,0 +1,36 @@
+// The report of a conversion: what each weight became and cost, what the whole model lost, and a
+// plot of bits against divergence.
+#pragma once
+
+#include <string>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "pipeline/convert.h"
+
+namespace pome {
+
+// What convert() does not know itself.
+struct ReportFrame {
+  std::string model, command;  // command: how to get the same again
+  double seconds = 0;
+  uint64_t bytes_read = 0, peak_memory_bytes = 0;
+  std::string calibration_digest;  // SHA-256 of its token ids, hex; empty without one
+};
+
+Json report_json(const ConvertReport& report, const ReportFrame& frame);
+// `plot`: the name of the SVG file beside it.
+std::string report_markdown(const ConvertReport& report, const ReportFrame& frame,
+                            const std::string& plot);
+// Bits per weight to the right, mean KL divergence upwards, both logarithmic where that is needed:
+// what allocation expects at other sizes, one encoding for all, and what was measured. Empty where
+// nothing is known.
+std::string report_svg(const ConvertReport& report);
+
+// `path` and, beside it, the same name with .json and .svg instead of .md. kExists unless `force`.
+Status write_report(const std::string& path, bool force, const ConvertReport& report,
+                    const ReportFrame& frame);
+// kExists where write_report would say so: asked before long work.
+Status check_report(const std::string& path, bool force);
+
+}  // namespace pome
