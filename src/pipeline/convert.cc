@@ -7,6 +7,7 @@
 #include "formats/checkpoint.h"
 #include "formats/manifest.h"
 #include "pipeline/allocation.h"
+#include "pipeline/calibrate.h"
 #include "pipeline/frame.h"
 #include "pipeline/kv_plan.h"
 #include "pipeline/quality.h"
@@ -102,9 +103,14 @@ Result<Rounded> round(Graph graph, Quantized quantized, const Checkpoint& checkp
   report->tensors = out.quantized.tensors;
   report->activations = std::move(out.activations.values);
   if (options.describe_weights) {
-    POME_ASSIGN_OR_RETURN(report->weight_figures,
-                          describe_weights(graph, nearest, out.quantized.graph,
-                                           target->scales_weights(), report->tensors, {}, work));
+    Calibration known;
+    if (text) {
+      POME_ASSIGN_OR_RETURN(known, calibrate(graph, text->ids, {window_of(graph)}, work));
+    }
+    POME_ASSIGN_OR_RETURN(
+        report->weight_figures,
+        describe_weights(graph, nearest, out.quantized.graph, target->scales_weights(),
+                         report->tensors, known.statistics, work));
   }
   return out;
 }
@@ -134,6 +140,11 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   POME_RETURN_IF_ERROR(check_replaceable(options));
+  POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::Staged> staged,
+                        io::Staged::create(options.output,
+                                           target->one_file(options) ? io::Staged::Kind::kFile
+                                                                     : io::Staged::Kind::kFolder,
+                                           options.force));
   std::optional<CalibrationText> text;
   if (quality != Quality::kFast || !options.activations.empty()) {
     const int64_t most =
@@ -148,11 +159,6 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
-  POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::Staged> staged,
-                        io::Staged::create(options.output,
-                                           target->one_file(options) ? io::Staged::Kind::kFile
-                                                                     : io::Staged::Kind::kFolder,
-                                           options.force));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
   // All that can be refused was before this.

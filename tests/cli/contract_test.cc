@@ -205,7 +205,7 @@ TEST(Refusals, WrongCallsAreUsage) {
   const std::vector<std::pair<std::vector<std::string>, std::vector<std::string>>> converts = {
       {{"--weights", "int5"}, {"int5", "lut4"}},
       {{"--to", "coreai"}, {"coreai", "coreml"}},
-      {{"--profile", "ane"}, {"--profile ane"}},
+      {{"--profile", "npu"}, {"--profile npu"}},
       {{"--context", "100"}, {"100", "64"}},
       {{"--context", "2048"}, {"2048", "1024"}},
       {{"--chunk", "0"}, {"chunk", "at least 1"}},
