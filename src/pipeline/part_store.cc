@@ -124,7 +124,8 @@ Status take(const ByteSourcePtr& source, const std::map<std::string, Safetensors
           .in(source->name());
     parts.push_back(*bytes);
   }
-  constant->data = std::make_shared<StoredConstant>(constant->data, std::move(parts), source);
+  const ConstantDataPtr origin = constant->origin ? constant->origin : constant->data;
+  constant->data = std::make_shared<StoredConstant>(origin, std::move(parts), source);
   return {};
 }
 

@@ -27,6 +27,9 @@ struct StoredPart {
   std::string name;
   ConstantDataPtr data;
   std::function<Status(const EncodedTile&)> written = {};  // sees its tiles, in order
+  // What canonical() of the stored one goes back to, where `data` itself holds much that is not
+  // needed any more when it is written. Null: `data`.
+  ConstantDataPtr origin = {};
 };
 
 class PartStore {

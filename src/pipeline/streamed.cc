@@ -346,7 +346,8 @@ class Streamer {
       const size_t index = index_.at(name);
       if (!waiting_.count(index)) continue;
       const float factor = options_.scaled ? graph_.constants[index].gguf_place.factor : 1.0f;
-      weights.push_back({name, rounded(index, factor, rounding), nullptr});
+      weights.push_back(
+          {name, rounded(index, factor, rounding), nullptr, quantised_->constants[index].data});
       const auto found = bias_of.find(index);
       if (rounding.mean_x.empty() || found == bias_of.end() || !waiting_.count(found->second))
         continue;

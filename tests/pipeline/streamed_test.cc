@@ -198,6 +198,21 @@ TEST_F(Streamed, LittleMemoryTakesMorePassesAndThenTheDiagonal) {
   }
 }
 
+TEST(PartStore, WhatWasOnlyNeededForWritingIsLetGo) {
+  const TempFolder folder{true};
+  ThreadPool pool(1);
+  auto store = PartStore::open(folder / "work", "key");
+  ASSERT_TRUE(store.ok());
+  const auto source = inline_constant(Tensor::from_f32({16, 32}, std::vector<float>(512, 0.5f)));
+  const auto nearest = encoded_constant(source, Encoding::lut(4, 16));
+  std::vector<StoredPart> parts = {
+      {"a", encoded_constant(source, Encoding::lut(4, 16)), nullptr, nearest}};
+  const std::weak_ptr<const ConstantData> large = parts[0].data;
+  ASSERT_TRUE(store->add(&parts, &pool, {}).ok());
+  EXPECT_TRUE(large.expired());
+  EXPECT_EQ(&parts[0].data->canonical(), source.get());
+}
+
 TEST(PartStore, KeepsWhatIsFinishedAndRefusesWhatIsDamaged) {
   const TempFolder folder{true};
   const std::string path = folder / "work";
