@@ -118,6 +118,12 @@ int App::run(int argc, char** argv) {
   action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  command_line_ = "pome";
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const bool quoted = argument.empty() || argument.find_first_of(" \t'\"") != std::string::npos;
+    command_line_ += quoted ? " \"" + argument + "\"" : " " + argument;
+  }
   if (argc > 1) {
     // CLI11 would only say that a command is required.
     const std::string first = argv[1];

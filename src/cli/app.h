@@ -28,6 +28,8 @@ class App {
   App();
   ~App();
   int run(int argc, char** argv);
+  // As it was typed, arguments with blanks in quotes.
+  const std::string& command_line() const { return command_line_; }
 
   Common common;
   WorkContext work();  // progress on stderr when it is a terminal, cancellation by Ctrl-C
@@ -53,6 +55,7 @@ class App {
 
   std::unique_ptr<Progress> progress_;
   std::function<Status()> chosen_;
+  std::string command_line_;
   int output_error_ = 0;  // errno of the first write to stdout that failed
 };
 

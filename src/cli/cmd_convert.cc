@@ -3,11 +3,8 @@
 #include <limits>
 #include <map>
 
-#include "base/byte_source.h"
-#include "base/sha256.h"
 #include "base/stopwatch.h"
 #include "cli/evaluate.h"
-#include "formats/checkpoint.h"
 #include "pipeline/convert.h"
 #include "pipeline/report.h"
 
@@ -144,19 +141,13 @@ Status set_gate(App& app, const Looking& looking, ConvertOptions* options) {
   return {};
 }
 
-Status write_report_of(const Looking& looking, const ConvertOptions& options,
+Status write_report_of(const App& app, const Looking& looking, const ConvertOptions& options,
                        const ConvertReport& report, double seconds) {
   ReportFrame frame;
   frame.model = options.model;
-  frame.command = "pome convert " + options.model + " -o " + options.output + " --to " +
-                  options.target +
-                  (options.weights.empty() ? "" : " --weights " + options.weights) +
-                  (options.calibrate.empty() ? "" : " --calibrate " + options.calibrate);
+  frame.command = app.command_line();
   frame.seconds = seconds;
   frame.peak_memory_bytes = peak_memory_bytes();
-  POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
-  for (const CheckpointTensor& tensor : checkpoint.tensors) frame.bytes_read += tensor.bytes;
-  frame.calibration_digest = report.calibration_digest;
   return write_report(looking.report, options.force, report, frame);
 }
 
@@ -184,7 +175,7 @@ Status run(App& app, ConvertOptions options, const Looking& looking) {
   POME_ASSIGN_OR_RETURN(const ConvertReport report, convert(options, app.work()));
   const double seconds = watch.seconds();
   if (!looking.report.empty())
-    POME_RETURN_IF_ERROR(write_report_of(looking, options, report, seconds));
+    POME_RETURN_IF_ERROR(write_report_of(app, looking, options, report, seconds));
   std::map<std::string, int64_t> encodings;
   Json fallbacks = Json::array();
   int64_t kept = 0;
@@ -220,6 +211,8 @@ Status run(App& app, ConvertOptions options, const Looking& looking) {
                     {"calibration_digest", report.calibration_digest},
                     {"activations", describe_activations(report)},
                     {"transforms", describe_transforms(report)},
+                    {"allocation", allocation_json(report.allocation)},
+                    {"held_out", text_json(report.figures)},
                     {"warnings", report.warnings},
                     {"notes", report.notes},
                     {"seconds", seconds},

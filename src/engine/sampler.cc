@@ -4,6 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "base/split_mix.h"
+
 namespace pome {
 
 namespace {
@@ -102,14 +104,8 @@ bool Sampler::before(const Candidate& a, const Candidate& b) {
 }
 
 Sampler::Sampler(const SamplerOptions& options) : options_(options), state_{} {
-  uint64_t x = options.seed;
-  for (uint64_t& word : state_) {  // splitmix64
-    x += 0x9E3779B97F4A7C15u;
-    uint64_t z = x;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    word = z ^ (z >> 31);
-  }
+  SplitMix64 seeds(options.seed);
+  for (uint64_t& word : state_) word = seeds.next();
 }
 
 double Sampler::uniform() {  // xoshiro256**

@@ -1,4 +1,4 @@
-// Private to graph: tiles of constants that decode.
+// Tiles of constants that are made when they are read, as f32.
 #pragma once
 
 #include "graph/constant.h"

@@ -8,7 +8,6 @@
 #include <map>
 
 #include "base/units.h"
-#include "pipeline/calibrate.h"
 #include "pipeline/measure_costs.h"
 #include "quantize/allocate.h"
 
@@ -27,13 +26,12 @@ bool parse_bits(const std::string& text, double* bits) {
   return error == std::errc() && stopped == end && *bits > 0 && *bits <= 32;
 }
 
-// What lies beside the weights: the files of the tokenizer, the manifest and
-// the model's program. Generous, because a limit must hold.
+// What lies beside the weights: the files of the tokenizer, the manifest and the model's program.
+// Generous, because a limit must hold.
 uint64_t bytes_beside(const Graph& graph, const Checkpoint& checkpoint, int64_t context) {
   constexpr uint64_t kNode = 2048, kConstant = 1024, kRest = 64 << 10;
   uint64_t out = kRest + graph.nodes.size() * kNode + graph.constants.size() * kConstant;
-  // Sines and cosines of all positions, twice where there are two kinds of
-  // layers.
+  // Sines and cosines of all positions, twice where there are two kinds of layers.
   out += static_cast<uint64_t>(context * std::max<int64_t>(graph.info.head_dim, 64)) * 8;
   for (const auto& [name, path] : checkpoint.sidecars) {
     struct stat found = {};
@@ -57,9 +55,8 @@ Result<uint64_t> limit_of(const Graph& graph, const Checkpoint& checkpoint, int6
   const uint64_t beside = bytes_beside(graph, checkpoint, context);
   if (beside >= options.size_limit)
     return does_not_fit(
-        "--size-limit leaves no room for weights: the "
-        "tokenizer and the rest of "
-        "the artefact take about " +
+        "--size-limit leaves no room for weights: the tokenizer and the rest of the artefact take "
+        "about " +
         human_bytes(beside));
   return std::min(limit, options.size_limit - beside);
 }
@@ -145,8 +142,7 @@ class Allocator {
            (constant.role == Constant::Role::kMatrix || !options_.embedding);
   }
 
-  // Different ones of what is offered; of the embedding and the head those of
-  // enough bits.
+  // Different ones of what is offered; of the embedding and the head those of enough bits.
   void add_choices(CostItem* item, double least_embedding_bits) {
     AllocationItem out{item->name, {}};
     std::vector<Encoding> wishes;
@@ -207,8 +203,7 @@ Status settle_choices(const EncodingSet& set, uint64_t limit, Allocator* allocat
     allocator->make_items(0);
     if (room(1))
       report->notes.push_back(
-          "the embedding has fewer bits than it should: the limit allows no "
-          "more");
+          "the embedding has fewer bits than it should: the limit allows no more");
   }
   return {};
 }
@@ -255,12 +250,16 @@ Status settle_limit(const TargetRow& row, ConvertOptions* options) {
     return usage_error("--weights " + options->weights +
                        ": bits per weight are a number up to 32, such as 3.7bpw");
   } else if (options->size_limit > 0 && !options->weights.empty()) {
-    return usage_error(
-        "--size-limit chooses a scheme for each weight: give it "
-        "without --weights " +
-        options->weights + ", or with bits per weight such as 3.7bpw");
+    return usage_error("--size-limit chooses a scheme for each weight: give it without --weights " +
+                       options->weights + ", or with bits per weight such as 3.7bpw");
   }
-  if (options->bits_per_weight == 0 && options->size_limit == 0) return {};
+  if (options->bits_per_weight == 0 && options->size_limit == 0) {
+    if (!options->profile.empty() && row.profiles_need_limit)
+      return usage_error("--profile " + options->profile +
+                         " says what bits are allocated from: give --size-limit, or bits per "
+                         "weight such as --weights 4bpw");
+    return {};
+  }
   if (row.sets.empty())
     return unsupported("--to " + options->target +
                        " has one scheme for all weights: there are no bits to allocate")
@@ -273,8 +272,9 @@ Status settle_limit(const TargetRow& row, ConvertOptions* options) {
 }
 
 Status allocate_bits(const Graph& graph, const Checkpoint& checkpoint, std::span<const int32_t> ids,
-                     const TargetRow& row, const ConvertOptions& options, TargetWriter* target,
-                     const WorkContext& work, ConvertReport* report) {
+                     const ActivationStatistics& statistics, const TargetRow& row,
+                     const ConvertOptions& options, TargetWriter* target, const WorkContext& work,
+                     ConvertReport* report) {
   if (options.limit_text.empty()) return {};
   POME_ASSIGN_OR_RETURN(const uint64_t limit,
                         limit_of(graph, checkpoint, report->context, options));
@@ -284,19 +284,15 @@ Status allocate_bits(const Graph& graph, const Checkpoint& checkpoint, std::span
     return does_not_fit("the smallest possible size of the weights is " +
                         human_bytes(allocator.smallest()) + ", the limit leaves " +
                         human_bytes(limit) + " for them");
-  Calibration known;
-  if (ids.size() >= 2) {
-    POME_ASSIGN_OR_RETURN(known, calibrate(graph, ids, {}, work));
-  } else {
+  if (ids.empty())
     report->notes.push_back(
-        "bits are allocated by a guess: with --calibrate TEXT what each weight "
+        "bits are allocated by a guess: with --quality good or --calibrate TEXT what each weight "
         "costs is measured");
-  }
   CostOptions cost;
   cost.scaled = target->scales_weights();
   cost.say = options.say;
   POME_ASSIGN_OR_RETURN(const Costs measured,
-                        measure_costs(graph, allocator.costs(), ids, known.statistics, cost, work));
+                        measure_costs(graph, allocator.costs(), ids, statistics, cost, work));
   allocator.set_losses(measured);
   POME_ASSIGN_OR_RETURN(const Allocation made,
                         allocate(allocator.items(), limit - allocator.fixed()));

@@ -18,11 +18,13 @@ namespace pome {
 Status settle_limit(const TargetRow& row, ConvertOptions* options);
 
 // Chooses among what the target and its profile have (EncodingSet), by what each choice costs
-// (measure_costs.h; `ids`: of the calibration text, may be empty), and tells the target
-// (TargetWriter::choose). Nothing happens without a limit. kDoesNotFit, with the smallest size.
+// (measure_costs.h; `ids` and `statistics`: of the calibration text, may be empty), and tells the
+// target (TargetWriter::choose). Nothing happens without a limit. kDoesNotFit, with the smallest
+// size.
 Status allocate_bits(const Graph& graph, const Checkpoint& checkpoint, std::span<const int32_t> ids,
-                     const TargetRow& row, const ConvertOptions& options, TargetWriter* target,
-                     const WorkContext& work, ConvertReport* report);
+                     const ActivationStatistics& statistics, const TargetRow& row,
+                     const ConvertOptions& options, TargetWriter* target, const WorkContext& work,
+                     ConvertReport* report);
 // Of what was written: kDoesNotFit where it is larger than allowed.
 Status check_limit(const ConvertOptions& options, const ConvertReport& report);
 

@@ -5,7 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "pipeline/moments.h"
+#include "pipeline/layer_chain.h"
+#include "pipeline/run_text.h"
 
 namespace pome {
 
@@ -13,51 +14,24 @@ namespace {
 
 constexpr int64_t kPiece = 64;  // tokens per call: bounds the logits
 
-// Narrow ones first, as many as fit; how many weights have to do without.
-int64_t take_memory(std::vector<ReadValue>* values, uint64_t most_bytes) {
+// The widest values, whose moments do not fit with those of the others, by their first weights.
+std::set<std::string> too_wide(const Graph& graph, uint64_t most_bytes, int64_t* left_out) {
+  const std::vector<ReadValue> values = read_values(graph);
   std::vector<const ReadValue*> order;
-  for (const ReadValue& value : *values) order.push_back(&value);
+  for (const ReadValue& value : values) order.push_back(&value);
   std::stable_sort(order.begin(), order.end(),
                    [](const ReadValue* a, const ReadValue* b) { return a->bytes() < b->bytes(); });
-  int64_t left_out = 0;
   uint64_t taken = 0;
-  std::set<std::string> without;
+  std::set<std::string> out;
   for (const ReadValue* value : order) {
     if (value->bytes() <= most_bytes - taken) {
       taken += value->bytes();
       continue;
     }
-    left_out += static_cast<int64_t>(value->weights.size());
-    without.insert(value->first);
+    *left_out += static_cast<int64_t>(value->weights.size());
+    out.insert(value->first);
   }
-  std::erase_if(*values, [&](const ReadValue& value) { return without.count(value.first) > 0; });
-  return left_out;
-}
-
-Status run_text(Runner& runner, std::span<const int32_t> ids, int64_t window, const char* stage,
-                const WorkContext& work) {
-  const auto vocab = static_cast<size_t>(runner.info().vocab_size);
-  std::vector<float> logits(static_cast<size_t>(kPiece) * vocab);
-  if (work.progress) work.progress->begin(stage, ids.size(), "tokens");
-  for (size_t begin = 0; begin < ids.size();) {
-    const size_t place = begin % static_cast<size_t>(window);
-    if (place == 0) POME_RETURN_IF_ERROR(runner.truncate(0));
-    const size_t count = std::min(
-        {static_cast<size_t>(kPiece), ids.size() - begin, static_cast<size_t>(window) - place});
-    POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
-    POME_RETURN_IF_ERROR(runner.prefill(ids.subspan(begin, count), LogitsOf::kAll,
-                                        std::span(logits).first(count * vocab)));
-    begin += count;
-    if (work.progress) work.progress->advance(begin);
-  }
-  if (work.progress) work.progress->end();
-  return {};
-}
-
-Status check_length(std::span<const int32_t> ids) {
-  if (ids.size() >= 2) return {};
-  return usage_error("the calibration text has " + std::to_string(ids.size()) +
-                     " tokens, at least 2 are needed");
+  return out;
 }
 
 }  // namespace
@@ -65,7 +39,7 @@ Status check_length(std::span<const int32_t> ids) {
 Status observe_text(const Graph& graph, std::span<const int32_t> ids, int64_t window,
                     std::shared_ptr<ActivationObserver> observer, const char* stage,
                     const WorkContext& work) {
-  POME_RETURN_IF_ERROR(check_length(ids));
+  POME_RETURN_IF_ERROR(check_text_length(ids.size()));
   PlanOptions options;
   options.threads = work.threads;
   options.capacity = std::min<int64_t>(window, graph.info.max_position_embeddings);
@@ -73,24 +47,26 @@ Status observe_text(const Graph& graph, std::span<const int32_t> ids, int64_t wi
   options.observer = std::move(observer);
   POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, options, work));
   POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
-  return run_text(*runner, ids, options.capacity, stage, work);
+  if (work.progress) work.progress->begin(stage, ids.size(), "tokens");
+  POME_RETURN_IF_ERROR(run_text(*runner, ids, options.capacity, kPiece, work,
+                                [](size_t, std::span<const float>) {}));
+  if (work.progress) work.progress->end();
+  return {};
 }
 
 Result<Calibration> calibrate(const Graph& graph, std::span<const int32_t> ids,
                               const CalibrationOptions& options, const WorkContext& work) {
-  POME_RETURN_IF_ERROR(check_length(ids));
+  POME_RETURN_IF_ERROR(check_text_length(ids.size()));
   Calibration out;
-  std::vector<ReadValue> values = read_values(graph);
-  out.left_out = take_memory(&values, options.most_bytes);
-  POME_ASSIGN_OR_RETURN(const Isa isa, selected_isa());
-  const auto collector = std::make_shared<MomentCollector>(
-      std::move(values), [](const ReadValue&) { return true; }, isa, work.threads);
-  POME_RETURN_IF_ERROR(observe_text(graph, ids, options.window, collector, "calibrate", work));
   out.tokens = static_cast<int64_t>(ids.size());
-  for (const ReadValue& value : collector->values()) {
-    const std::vector<MomentsPtr> moments = collector->take(value);
-    for (const std::string& weight : value.weights) out.statistics[weight] = moments;
-  }
+  const std::set<std::string> without = too_wide(graph, options.most_bytes, &out.left_out);
+  const auto whole = [&](const ReadValue& value) { return !without.count(value.first); };
+  const auto see = [&](const ReadValue& value, const std::vector<MomentsPtr>& moments) -> Status {
+    for (const std::string& weight : value.weights)
+      if (whole(value)) out.statistics[weight] = moments;
+    return {};
+  };
+  POME_RETURN_IF_ERROR(watch_layers(graph, ids, options.window, whole, see, work));
   return out;
 }
 

@@ -11,8 +11,8 @@
 #include "pipeline/frame.h"
 #include "pipeline/kv_plan.h"
 #include "pipeline/quality.h"
+#include "pipeline/report.h"
 #include "pipeline/round_weights.h"
-#include "pipeline/sample_error.h"
 #include "pipeline/target.h"
 #include "tokenizer/tokenizer.h"
 
@@ -79,15 +79,16 @@ struct Rounded {
   Int8Activations activations;
 };
 Result<Rounded> round(Graph graph, Quantized quantized, const Checkpoint& checkpoint,
-                      const CalibrationText* text, Quality quality, const TargetRow& row,
-                      TargetWriter* target, const ConvertOptions& options, const WorkContext& work,
-                      ConvertReport* report) {
+                      const CalibrationText* text, ActivationStatistics statistics, Quality quality,
+                      const TargetRow& row, TargetWriter* target, const ConvertOptions& options,
+                      const WorkContext& work, ConvertReport* report) {
   Rounded out{std::move(quantized), {}, {}};
   if (options.transforms != "none") {
     POME_RETURN_IF_ERROR(
-        transform_weights(out.quantized.graph, text, row.inserts, options, work, &graph, report));
+        transform_weights(out.quantized.graph, statistics, row.inserts, options, &graph, report));
     POME_ASSIGN_OR_RETURN(out.quantized, target->quantize(graph, options, report));
   }
+  statistics.clear();  // what follows needs the memory
   out.scheme = scheme_of(options, quality, *report);
   const Graph nearest = out.quantized.graph;
   if (quality != Quality::kFast)
@@ -136,6 +137,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_RETURN_IF_ERROR(target->prepare(options, &report));
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   report.warnings = checkpoint.warnings;
+  for (const CheckpointTensor& tensor : checkpoint.tensors) report.source_bytes += tensor.bytes;
   POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
@@ -153,18 +155,25 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
         text, read_calibration_text(options.calibrate, tokenizer.get(), checkpoint.tokenizer, most,
                                     window_of(graph)));
   }
-  POME_RETURN_IF_ERROR(allocate_bits(
-      graph, checkpoint, text ? std::span<const int32_t>(text->ids) : std::span<const int32_t>(),
-      *row, options, target.get(), work, &report));
+  // What allocating and choosing transforms look at.
+  Calibration known;
+  if (text && (!options.limit_text.empty() || options.transforms == "auto")) {
+    POME_ASSIGN_OR_RETURN(known, calibrate(graph, text->ids, {window_of(graph)}, work));
+  }
+  const std::span<const int32_t> ids =
+      text ? std::span<const int32_t>(text->ids) : std::span<const int32_t>();
+  POME_RETURN_IF_ERROR(allocate_bits(graph, checkpoint, ids, known.statistics, *row, options,
+                                     target.get(), work, &report));
   POME_ASSIGN_OR_RETURN(Quantized quantized, target->quantize(graph, options, &report));
   const KvPlan kv = plan_kv(quantized.graph, options, *row, report.context);
   POME_RETURN_IF_ERROR(check_budget(options, least_weight_bytes(quantized.graph), kv));
   POME_RETURN_IF_ERROR(
       check_disk(target->stored_bytes(quantized.graph), parent_of(options.output)));
   // All that can be refused was before this.
-  POME_ASSIGN_OR_RETURN(const Rounded rounded,
-                        round(graph, std::move(quantized), checkpoint, text ? &*text : nullptr,
-                              quality, *row, target.get(), options, work, &report));
+  POME_ASSIGN_OR_RETURN(
+      const Rounded rounded,
+      round(graph, std::move(quantized), checkpoint, text ? &*text : nullptr,
+            std::move(known.statistics), quality, *row, target.get(), options, work, &report));
   const Source source{rounded.quantized.graph,
                       checkpoint,
                       tokenizer.get(),

@@ -116,7 +116,8 @@ struct ConvertReport {
   std::string calibration_text, calibration_digest;
   std::vector<TransformChoice> transforms;  // that were tried
   ExportReport exported;
-  uint64_t bytes = 0;  // of the whole artefact
+  uint64_t bytes = 0;         // of the whole artefact
+  uint64_t source_bytes = 0;  // of the checkpoint's tensors
   int64_t context = 0, chunk = 0;
   PackagingSummary packaging;
   std::string tree_hash;

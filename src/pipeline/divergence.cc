@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/engine.h"
+#include "pipeline/run_text.h"
 
 namespace pome {
 
@@ -35,31 +36,20 @@ Status Divergence::run(const Graph& graph, const Use& use) {
   POME_ASSIGN_OR_RETURN(const auto plan, compile(graph, options, work_));
   POME_ASSIGN_OR_RETURN(const auto runner, plan->new_session());
   const auto vocab = static_cast<size_t>(vocab_);
-  std::vector<float> logits(static_cast<size_t>(kPiece) * vocab);
-  for (size_t at = 0; at < ids_.size();) {
-    const size_t place = at % static_cast<size_t>(window_);
-    if (place == 0) POME_RETURN_IF_ERROR(runner->truncate(0));
-    const size_t count = std::min(
-        {static_cast<size_t>(kPiece), ids_.size() - at, static_cast<size_t>(window_) - place});
-    POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
-    const std::span<float> rows = std::span(logits).first(count * vocab);
-    POME_RETURN_IF_ERROR(
-        runner->prefill(std::span<const int32_t>(ids_).subspan(at, count), LogitsOf::kAll, rows));
-    pool_.parallel_for(static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        use(at + static_cast<size_t>(i), rows.subspan(static_cast<size_t>(i) * vocab, vocab));
-    });
-    at += count;
-  }
-  return {};
+  return run_text(
+      *runner, ids_, window_, kPiece, work_, [&](size_t first, std::span<const float> rows) {
+        pool_.parallel_for(
+            static_cast<int64_t>(rows.size() / vocab), 1, [&](int64_t begin, int64_t end) {
+              for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+                use(first + i, rows.subspan(i * vocab, vocab));
+            });
+      });
 }
 
 Result<std::unique_ptr<Divergence>> Divergence::create(const Graph& original,
                                                        std::span<const int32_t> ids, int64_t tokens,
                                                        const WorkContext& work) {
-  if (ids.size() < 2)
-    return usage_error("the calibration text has " + std::to_string(ids.size()) +
-                       " tokens, at least 2 are needed");
+  POME_RETURN_IF_ERROR(check_text_length(ids.size()));
   std::unique_ptr<Divergence> out(new Divergence(work, work.threads));
   out->vocab_ = original.info.vocab_size;
   const auto given = static_cast<int64_t>(ids.size());

@@ -38,13 +38,14 @@ Result<ImportanceMatrix> gather(const Graph& graph, const CalibrationText& text,
   std::map<std::string, const Constant*> constants;
   for (const Constant& constant : graph.constants) constants[constant.name] = &constant;
   ImportanceMatrix out;
-  const auto see = [&](const ReadValue& value, std::vector<MomentsPtr> moments) -> Status {
+  const auto see = [&](const ReadValue& value, const std::vector<MomentsPtr>& moments) -> Status {
     for (const MomentsPtr& one : moments) report->unmet += one ? 0 : 1;
     for (const std::string& weight : value.weights)
       if (!constants.at(weight)->gguf_name.empty()) add_entry(*constants.at(weight), moments, &out);
     return {};
   };
-  POME_RETURN_IF_ERROR(watch_layers(graph, text.ids, window, false, see, work));
+  POME_RETURN_IF_ERROR(watch_layers(
+      graph, text.ids, window, [](const ReadValue&) { return false; }, see, work));
   return out;
 }
 

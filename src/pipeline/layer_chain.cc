@@ -65,8 +65,8 @@ Result<std::vector<float>> LayerRunner::run(const Graph& graph, const ChainPart&
   return result;
 }
 
-Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t window, bool whole,
-                    const std::function<Status(const ReadValue&, std::vector<MomentsPtr>)>& see,
+Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t window,
+                    const std::function<bool(const ReadValue&)>& whole, const SeeMoments& see,
                     const WorkContext& work) {
   const LayerChain chain = layer_chain(graph);
   const LayerRunner runner(ids, window, work);
@@ -77,8 +77,8 @@ Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t wi
     const ChainPart& part = chain.parts[i];
     POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
     POME_ASSIGN_OR_RETURN(const Graph cut, part_of(graph, part.start, part.end));
-    const auto collector = std::make_shared<MomentCollector>(
-        read_values(cut), [&](const ReadValue&) { return whole; }, isa, work.threads);
+    const auto collector =
+        std::make_shared<MomentCollector>(read_values(cut), whole, isa, work.threads);
     POME_ASSIGN_OR_RETURN(rows, runner.run(graph, part, rows, collector));
     for (const ReadValue& value : collector->values())
       POME_RETURN_IF_ERROR(see(value, collector->take(value)));
@@ -90,7 +90,7 @@ Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t wi
     value.columns = static_cast<int64_t>(rows.size() / ids.size());
     value.weights = {chain.head};
     ThreadPool pool(work.threads);
-    MomentSums sums(value.columns, whole);
+    MomentSums sums(value.columns, whole(value));
     sums.add(rows.data(), static_cast<int64_t>(ids.size()), kernels::choose_panel(isa), &pool);
     POME_RETURN_IF_ERROR(see(value, {sums.take(kernels::choose_panel(isa), &pool)}));
   }

@@ -45,9 +45,11 @@ class LayerRunner {
 };
 
 // Runs the text through all layers, one in memory at a time, and gives the moments of every value
-// that weights read: all of them where `whole`, else their diagonals.
-Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t window, bool whole,
-                    const std::function<Status(const ReadValue&, std::vector<MomentsPtr>)>& see,
+// that weights read, by expert: all of them where `whole` says so, else their diagonals.
+// Deterministic for every number of threads.
+using SeeMoments = std::function<Status(const ReadValue&, const std::vector<MomentsPtr>&)>;
+Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t window,
+                    const std::function<bool(const ReadValue&)>& whole, const SeeMoments& see,
                     const WorkContext& work);
 
 }  // namespace pome

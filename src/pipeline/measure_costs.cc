@@ -8,7 +8,7 @@
 
 #include "base/stopwatch.h"
 #include "pipeline/divergence.h"
-#include "pipeline/sample_error.h"
+#include "quantize/sample_error.h"
 
 namespace pome {
 
@@ -134,12 +134,25 @@ class Measurer {
         POME_ASSIGN_OR_RETURN(std::vector<FeedbackPtr> known,
                               factors_.of(graph_.constants[it.constants[k]]));
         if (!known.empty())
-          if (auto fed = with_feedback(data, std::move(known), options_.rounding))
-            data = std::move(fed);
+          if (auto fed = with_feedback(data, std::move(known))) data = std::move(fed);
       }
       out.push_back(std::move(data));
     }
     return out;
+  }
+
+  // Of the weights of an item, from a sample of their rows.
+  Result<double> error_of(size_t item, const std::vector<ConstantDataPtr>& data) {
+    SampleError sum;
+    for (size_t k = 0; k < data.size(); ++k) {
+      const Constant& constant = graph_.constants[items_[item].constants[k]];
+      POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known, factors_.of(constant));
+      POME_ASSIGN_OR_RETURN(
+          const SampleError one,
+          sample_error(*constant.data, factor_of(constant), *data[k], kSampleRows, known, false));
+      sum += one;
+    }
+    return sum.relative();
   }
 
   Status sample() {
@@ -148,16 +161,8 @@ class Measurer {
       POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
       for (size_t c = 0; c < items_[i].stored.size(); ++c) {
         POME_ASSIGN_OR_RETURN(const auto data, rounded(i, c, true));
-        SampleError sum;
-        for (size_t k = 0; k < data.size(); ++k) {
-          const Constant& constant = graph_.constants[items_[i].constants[k]];
-          POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known, factors_.of(constant));
-          POME_ASSIGN_OR_RETURN(
-              const SampleError one,
-              sample_error(*constant.data, factor_of(constant), *data[k], kSampleRows, known));
-          sum += one;
-        }
-        costs_.items[i].errors.push_back(sum.relative());
+        POME_ASSIGN_OR_RETURN(const double error, error_of(i, data));
+        costs_.items[i].errors.push_back(error);
       }
       advance();
     }
@@ -217,7 +222,7 @@ class Measurer {
         const size_t middle = middle_of(items_[i]);
         POME_ASSIGN_OR_RETURN(const auto data, rounded(i, middle, false));
         put(i, data, &changed);
-        POME_ASSIGN_OR_RETURN(const double one, nearest_error(i, middle));
+        POME_ASSIGN_OR_RETURN(const double one, error_of(i, data));
         error += one;
       }
       POME_ASSIGN_OR_RETURN(const double measured, divergence_->of(changed));
@@ -227,19 +232,6 @@ class Measurer {
     for (ItemCost& cost : costs_.items)
       for (const double error : cost.errors) cost.losses.push_back(cost.alpha * error);
     return {};
-  }
-
-  Result<double> nearest_error(size_t item, size_t choice) {
-    SampleError sum;
-    for (size_t k = 0; k < items_[item].constants.size(); ++k) {
-      const Constant& constant = graph_.constants[items_[item].constants[k]];
-      POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known, factors_.of(constant));
-      POME_ASSIGN_OR_RETURN(const SampleError one,
-                            sample_error(*constant.data, factor_of(constant),
-                                         *items_[item].stored[choice][k], kSampleRows, known));
-      sum += one;
-    }
-    return sum.relative();
   }
 
   // Values and the way back from the wide layer cost most, queries and keys least; so do the first

@@ -34,7 +34,6 @@ struct CostOptions {
   bool scaled = false;
   int64_t tokens = 1024;        // of the text, at most
   double most_products = 1e12;  // multiply-adds of all runs together that decide what is measured
-  RoundingOptions rounding;
   std::function<void(const std::string&)> say;  // what it will take; may be null
 };
 enum class CostMethod : uint8_t { kEveryChoice, kEveryWeight, kKinds, kPrior };

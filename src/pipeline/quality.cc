@@ -10,6 +10,7 @@
 #include "base/units.h"
 #include "base/utf8.h"
 #include "kernels/gemm/gemm.h"
+#include "pipeline/run_text.h"
 
 namespace pome {
 
@@ -100,10 +101,8 @@ Result<CalibrationText> read_calibration_text(const std::string& path, const Tok
   if (source.add_bos())
     for (size_t at = 0; at < out.ids.size(); at += static_cast<size_t>(window))
       out.ids[at] = *source.bos;
-  if (out.ids.size() < 2)
-    return usage_error("the calibration text has " + std::to_string(out.ids.size()) +
-                       " tokens, at least 2 are needed")
-        .in(path);
+  if (Status length = check_text_length(out.ids.size()); !length.ok())
+    return std::move(length).in(path);
   out.digest = to_hex(sha256(std::as_bytes(std::span(out.ids))));
   return out;
 }

@@ -16,7 +16,7 @@ namespace pome {
 std::string_view calibration_text();
 
 // fast: no text, values are rounded to the nearest. good: one pass over a text, error feedback.
-// best: behind quantised layers, more tokens, tables and scales refined.
+// best: behind quantised layers, more tokens, codes and tables refined.
 enum class Quality : uint8_t { kFast, kGood, kBest };
 // "": good where there is a text, else fast. kUsage for an unknown name, and for fast with a text.
 Result<Quality> parse_quality(std::string_view name, bool has_text);

@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "base/units.h"
+#include "quantize/sample_error.h"
 
 namespace pome {
 
@@ -60,6 +61,8 @@ Json points_json(const std::vector<AllocationReport::Point>& points) {
   return out;
 }
 
+}  // namespace
+
 Json allocation_json(const AllocationReport& allocation) {
   if (allocation.limit == 0) return nullptr;
   Json weights = Json::array();
@@ -97,6 +100,8 @@ Json text_json(const TextFigures& f) {
           {"nll_difference_stderr", f.nll_difference_stderr}};
 }
 
+namespace {
+
 std::string model_table(const ConvertReport& report, const ReportFrame& frame) {
   std::string out = "| | |\n|---|---|\n";
   const auto row = [&](const std::string& name, const std::string& value) {
@@ -117,10 +122,11 @@ std::string model_table(const ConvertReport& report, const ReportFrame& frame) {
   }
   row("wall time",
       number(frame.seconds, 1) + " s, peak memory " + human_bytes(frame.peak_memory_bytes));
-  row("bytes", human_bytes(frame.bytes_read) + " read, " + human_bytes(report.bytes) + " written");
+  row("bytes", human_bytes(report.source_bytes) + " of weights read, " + human_bytes(report.bytes) +
+                   " written");
   if (report.calibrated_tokens > 0)
     row("calibration", std::to_string(report.calibrated_tokens) + " tokens, text " +
-                           frame.calibration_digest.substr(0, 16));
+                           report.calibration_digest.substr(0, 16));
   row("seed", "none: nothing is drawn by chance");
   return out;
 }
@@ -255,26 +261,26 @@ Status write_one(const std::string& path, bool force, const std::string& content
 }  // namespace
 
 Json report_json(const ConvertReport& report, const ReportFrame& frame) {
-  return {
-      {"model", frame.model},
-      {"command", frame.command},
-      {"output", report.output},
-      {"graph_hash", report.exported.hashes.graph_hash},
-      {"bytes", report.bytes},
-      {"weight_bytes", report.exported.weight_bytes},
-      {"parameters", report.exported.parameters},
-      {"bits_per_weight", report.exported.bits_per_weight},
-      {"held_out", text_json(report.figures)},
-      {"seconds", frame.seconds},
-      {"peak_memory_bytes", frame.peak_memory_bytes},
-      {"bytes_read", frame.bytes_read},
-      {"bytes_written", report.bytes},
-      {"calibration", {{"tokens", report.calibrated_tokens}, {"sha256", frame.calibration_digest}}},
-      {"seed", nullptr},
-      {"weights", weights_json(report)},
-      {"allocation", allocation_json(report.allocation)},
-      {"warnings", report.warnings},
-      {"notes", report.notes}};
+  return {{"model", frame.model},
+          {"command", frame.command},
+          {"output", report.output},
+          {"graph_hash", report.exported.hashes.graph_hash},
+          {"bytes", report.bytes},
+          {"weight_bytes", report.exported.weight_bytes},
+          {"parameters", report.exported.parameters},
+          {"bits_per_weight", report.exported.bits_per_weight},
+          {"held_out", text_json(report.figures)},
+          {"seconds", frame.seconds},
+          {"peak_memory_bytes", frame.peak_memory_bytes},
+          {"bytes_read", report.source_bytes},
+          {"bytes_written", report.bytes},
+          {"calibration",
+           {{"tokens", report.calibrated_tokens}, {"sha256", report.calibration_digest}}},
+          {"seed", nullptr},
+          {"weights", weights_json(report)},
+          {"allocation", allocation_json(report.allocation)},
+          {"warnings", report.warnings},
+          {"notes", report.notes}};
 }
 
 std::string report_markdown(const ConvertReport& report, const ReportFrame& frame,
@@ -291,6 +297,47 @@ std::string report_markdown(const ConvertReport& report, const ReportFrame& fram
 std::string report_svg(const ConvertReport& report) {
   const Plot plot(report);
   return plot.empty() ? "" : plot.svg();
+}
+
+Result<std::vector<WeightFigures>> describe_weights(const Graph& original, const Graph& nearest,
+                                                    const Graph& quantised, bool scaled,
+                                                    const std::vector<TensorChoice>& choices,
+                                                    const ActivationStatistics& statistics,
+                                                    const WorkContext& work) {
+  constexpr int64_t kRows = 128;
+  std::vector<WeightFigures> out;
+  Factors factors(statistics);
+  if (work.progress) work.progress->begin("describe", original.constants.size(), "weights");
+  for (size_t i = 0; i < original.constants.size(); ++i) {
+    const Constant& constant = original.constants[i];
+    if (!is_allocatable(constant)) continue;
+    POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
+    const ConstantData& stored = *quantised.constants[i].data;
+    WeightFigures one;
+    one.name = constant.name;
+    one.encoding = to_string(stored.encoding());
+    if (i < choices.size()) one.fallback = choices[i].fallback;
+    one.rows = stored.rows();
+    one.columns = stored.columns();
+    one.bytes = stored.stored_bytes();
+    const float factor = scaled ? constant.gguf_place.factor : 1;
+    POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known, factors.of(constant));
+    POME_ASSIGN_OR_RETURN(const SampleError error,
+                          sample_error(*constant.data, factor, stored, kRows, known, true));
+    POME_ASSIGN_OR_RETURN(
+        const SampleError plain,
+        sample_error(*constant.data, factor, *nearest.constants[i].data, kRows, known, false));
+    one.sampled = error.rows;
+    one.signal_to_noise_db = error.signal_to_noise_db();
+    one.error = error.relative();
+    one.nearest_error = plain.relative();
+    one.saturation = error.saturation();
+    one.of_output = error.weighted();
+    out.push_back(std::move(one));
+    if (work.progress) work.progress->advance(i);
+  }
+  if (work.progress) work.progress->end();
+  return out;
 }
 
 Status check_report(const std::string& path, bool force) {

@@ -3,21 +3,35 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/json.h"
+#include "base/progress.h"
 #include "base/status.h"
 #include "pipeline/convert.h"
+#include "quantize/statistics.h"
 
 namespace pome {
 
 // What convert() does not know itself.
 struct ReportFrame {
-  std::string model, command;  // command: how to get the same again
+  std::string model, command;  // command: as it was typed
   double seconds = 0;
-  uint64_t bytes_read = 0, peak_memory_bytes = 0;
-  std::string calibration_digest;  // SHA-256 of its token ids, hex; empty without one
+  uint64_t peak_memory_bytes = 0;
 };
 
+// What rounding cost every weight of a quantised graph, from a sample of its rows. `nearest`: the
+// same graph as it was before feedback. `scaled`: its weights are multiplied by their
+// gguf_place.factor.
+Result<std::vector<WeightFigures>> describe_weights(const Graph& original, const Graph& nearest,
+                                                    const Graph& quantised, bool scaled,
+                                                    const std::vector<TensorChoice>& choices,
+                                                    const ActivationStatistics& statistics,
+                                                    const WorkContext& work);
+
+// Null where bits were not allocated, and where nobody looked.
+Json allocation_json(const AllocationReport& allocation);
+Json text_json(const TextFigures& figures);
 Json report_json(const ConvertReport& report, const ReportFrame& frame);
 // `plot`: the name of the SVG file beside it.
 std::string report_markdown(const ConvertReport& report, const ReportFrame& frame,

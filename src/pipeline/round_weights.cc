@@ -8,7 +8,6 @@
 #include "base/json.h"
 #include "base/sha256.h"
 #include "formats/manifest.h"
-#include "pipeline/calibrate.h"
 
 namespace pome {
 
@@ -43,16 +42,9 @@ std::string work_key(const Graph& graph, const Graph& quantised, const Checkpoin
 
 std::string work_folder(const ConvertOptions& options) { return options.output + ".pome-work"; }
 
-Status transform_weights(const Graph& quantised, const CalibrationText* text, bool may_insert,
-                         const ConvertOptions& options, const WorkContext& work, Graph* graph,
+Status transform_weights(const Graph& quantised, const ActivationStatistics& statistics,
+                         bool may_insert, const ConvertOptions& options, Graph* graph,
                          ConvertReport* report) {
-  ActivationStatistics statistics;
-  // Named ones need to know nothing.
-  if (text && options.transforms == "auto") {
-    POME_ASSIGN_OR_RETURN(Calibration made,
-                          calibrate(*graph, text->ids, {window_of(*graph)}, work));
-    statistics = std::move(made.statistics);
-  }
   std::vector<Encoding> encodings;
   for (const Constant& constant : quantised.constants)
     encodings.push_back(constant.data->encoding());

@@ -17,10 +17,10 @@ namespace pome {
 std::string work_folder(const ConvertOptions& options);
 
 // Changes the graph by the transforms that the options name (quantize/transform.h), for the
-// encodings of `quantised`. `text` may be null. `may_insert`: whether the target takes products
-// that the model has not.
-Status transform_weights(const Graph& quantised, const CalibrationText* text, bool may_insert,
-                         const ConvertOptions& options, const WorkContext& work, Graph* graph,
+// encodings of `quantised`. `statistics`: of the graph's activations, may be empty. `may_insert`:
+// whether the target takes products that the model has not.
+Status transform_weights(const Graph& quantised, const ActivationStatistics& statistics,
+                         bool may_insert, const ConvertOptions& options, Graph* graph,
                          ConvertReport* report);
 
 // Replaces the data of `quantised` by what rounding `graph` with the statistics of a text gives.

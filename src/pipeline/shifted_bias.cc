@@ -3,6 +3,8 @@
 #include <memory>
 #include <utility>
 
+#include "graph/f32_tile.h"
+
 namespace pome {
 
 namespace {
@@ -18,16 +20,10 @@ class Shifted final : public ConstantData {
   const ConstantData& canonical() const override { return bias_->canonical(); }
   const ConstantData& unrounded() const override { return bias_->unrounded(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
-    const auto first = static_cast<size_t>(row * columns()),
-               count = static_cast<size_t>(rows * columns());
-    tile->row = row;
-    tile->rows = rows;
-    tile->storage.resize(1);
-    tile->storage[0].resize(count * sizeof(float));
-    float* const out = reinterpret_cast<float*>(tile->storage[0].data());
+    float* const out = f32_part(tile, row, rows, columns());
     POME_RETURN_IF_ERROR(bias_->read_f32(row, rows, out));
-    for (size_t i = 0; i < count; ++i) out[i] += (*shift_)[first + i];
-    tile->parts.assign(tile->storage.begin(), tile->storage.end());
+    const float* const shift = shift_->data() + row * columns();
+    for (int64_t i = 0; i < rows * columns(); ++i) out[i] += shift[i];
     return {};
   }
 

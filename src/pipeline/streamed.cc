@@ -11,6 +11,7 @@
 #include "graph/passes.h"
 #include "pipeline/layer_chain.h"
 #include "pipeline/part_store.h"
+#include "pipeline/run_text.h"
 #include "pipeline/shifted_bias.h"
 #include "quantize/retarget.h"
 
@@ -312,13 +313,6 @@ class Streamer {
           cross[i * out.mean_y.size() + j] -= out.mean_x[i] * out.mean_y[j];
       moments = std::make_shared<const Moments>(moments->centred());
     }
-    if (is_tied(value)) {
-      // Both sides alike, as with what H is damped by.
-      auto tied = std::make_shared<const Moments>(moments_of_tied(*moments));
-      for (size_t j = 0, n = static_cast<size_t>(columns); j < n; ++j)
-        cross[j * n + j] += tied->second[j * n + j] - moments->second[j * n + j];
-      moments = std::move(tied);
-    }
     POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, moments));
     out.feedback = {feedback};
     int64_t rows = 0;
@@ -462,9 +456,7 @@ StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamO
 Result<StreamResult> round_streamed(const Graph& graph, Graph* quantised,
                                     std::span<const int32_t> ids, const StreamOptions& options,
                                     const WorkContext& work) {
-  if (ids.size() < 2)
-    return usage_error("the calibration text has " + std::to_string(ids.size()) +
-                       " tokens, at least 2 are needed");
+  POME_RETURN_IF_ERROR(check_text_length(ids.size()));
   if (graph.layer_outputs.empty())
     return unsupported("a model without layers cannot be calibrated");
   POME_ASSIGN_OR_RETURN(PartStore store, PartStore::open(options.folder, options.key));

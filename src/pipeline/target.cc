@@ -103,6 +103,7 @@ std::span<const TargetRow> target_rows() {
       {.target = Target::kCoreml,
        .weights = "int4",
        .profiles = {"ane", "ane-narrow", "gpu"},
+       .profiles_need_limit = true,
        .caches = {"fixed", "dynamic"},
        .cache_value_bytes = 2,
        .activations = true,

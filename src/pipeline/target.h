@@ -90,6 +90,7 @@ struct TargetRow {
   const char* weights;  // default of --weights
   int64_t chunk = 64;   // and of --chunk
   std::vector<std::string> profiles = {}, graphs = {};
+  bool profiles_need_limit = false;      // they only say which of `sets` is meant
   std::vector<std::string> caches = {};  // --cache of --kv explicit, the default first
   int64_t cache_value_bytes = 2;       // of a number in a cache, where its runtime chooses no other
   bool blocks = false;                 // --block

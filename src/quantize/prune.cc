@@ -11,6 +11,7 @@
 #include "quantize/int_scale.h"
 #include "quantize/palette.h"
 #include "quantize/quantize.h"
+#include "quantize/row_grid.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -67,21 +68,17 @@ class PrunedConstant final : public GroupedConstant {
   void encode(std::span<const float> values, const Feedback* feedback, Encoded* out) const override;
 
  private:
-  // What a value becomes, and its code.
-  struct Grid {
-    std::vector<float> scales, table;  // by row and block; one for all rows
-  };
-  Grid fit(std::span<const float> values, std::span<const uint8_t> mask,
-           std::span<const float> weights, Encoded* out) const;
-  float nearest(const Grid& grid, size_t at, float target, uint8_t* code) const;
+  // What the values of each row may become; none for kSparseF16.
+  std::vector<RowGrid> fit(std::span<const float> values, std::span<const uint8_t> mask,
+                           std::span<const float> weights, Encoded* out) const;
 
   PruneRule rule_;
 };
 
-PrunedConstant::Grid PrunedConstant::fit(std::span<const float> values,
+std::vector<RowGrid> PrunedConstant::fit(std::span<const float> values,
                                          std::span<const uint8_t> mask,
                                          std::span<const float> weights, Encoded* out) const {
-  Grid grid;
+  std::vector<RowGrid> grids;
   const auto width = static_cast<size_t>(columns());
   std::vector<float> counts(values.size());  // zeros count nothing
   for (size_t i = 0; i < counts.size(); ++i)
@@ -89,16 +86,22 @@ PrunedConstant::Grid PrunedConstant::fit(std::span<const float> values,
   if (encoding().kind == EncodingKind::kSparseInt) {
     const bool four = encoding().bits == 4;
     const CodeRange range = four ? kInt4Range : kInt8Range;
+    const auto levels =
+        std::make_shared<const Levels>(Levels::of_integers(range.low, range.high, 0));
     const auto block = static_cast<size_t>(encoding().block);
     std::vector<float> kept(values.begin(), values.end());
     for (size_t i = 0; i < kept.size(); ++i) kept[i] = mask[i] != 0 ? kept[i] : 0.0f;
     ScaleScratch scratch;
-    for (size_t i = 0; i < values.size(); i += block) {
-      const std::span<const float> part(kept.data() + i, block), of(counts.data() + i, block);
-      const ScaleFit fitted =
-          four ? fit_scale_exact(part, of, range, &scratch) : fit_scale_search(part, of, range);
-      out->grids.push_back(fitted.scale);
-      grid.scales.push_back(f16_to_f32(fitted.scale));
+    for (size_t at = 0; at < values.size(); at += width) {
+      std::vector<float> scales;
+      for (size_t i = at; i < at + width; i += block) {
+        const std::span<const float> part(kept.data() + i, block), of(counts.data() + i, block);
+        const ScaleFit fitted =
+            four ? fit_scale_exact(part, of, range, &scratch) : fit_scale_search(part, of, range);
+        out->grids.push_back(fitted.scale);
+        scales.push_back(f16_to_f32(fitted.scale));
+      }
+      grids.emplace_back(levels, encoding().block, std::move(scales), std::vector<float>());
     }
   } else if (encoding().kind == EncodingKind::kSparseLut) {
     std::vector<uint16_t> keys(values.size());
@@ -111,34 +114,12 @@ PrunedConstant::Grid PrunedConstant::fit(std::span<const float> values,
     if (distinct.empty()) distinct = {0}, sums = {1};
     const std::vector<uint16_t> table = fit_palette(distinct, sums, encoding().bits);
     out->grids.insert(out->grids.end(), table.begin(), table.end());
-    grid.table.resize(table.size());
-    f16_to_f32(table, grid.table);
+    std::vector<float> entries(table.size());
+    f16_to_f32(table, entries);
+    const auto levels = std::make_shared<const Levels>(Levels::of_table(entries));
+    grids.assign(values.size() / width, RowGrid(levels));
   }
-  return grid;
-}
-
-float PrunedConstant::nearest(const Grid& grid, size_t at, float target, uint8_t* code) const {
-  switch (encoding().kind) {
-    case EncodingKind::kSparseInt: {
-      const CodeRange range = encoding().bits == 4 ? kInt4Range : kInt8Range;
-      const float scale = grid.scales[at / static_cast<size_t>(encoding().block)];
-      const float step =
-          scale == 0 ? 0
-                     : std::clamp(std::nearbyint(target / scale), static_cast<float>(range.low),
-                                  static_cast<float>(range.high));
-      *code = static_cast<uint8_t>(static_cast<int8_t>(step));
-      return step * scale;
-    }
-    case EncodingKind::kSparseLut: {
-      auto above = std::lower_bound(grid.table.begin(), grid.table.end(), target);
-      if (above == grid.table.end()) --above;
-      if (above != grid.table.begin() && target - *(above - 1) <= *above - target) --above;
-      *code = static_cast<uint8_t>(above - grid.table.begin());
-      return *above;
-    }
-    default:
-      return round_to_f16(std::clamp(target, -65504.0f, 65504.0f));
-  }
+  return grids;
 }
 
 void PrunedConstant::encode(std::span<const float> values, const Feedback* feedback,
@@ -163,18 +144,24 @@ void PrunedConstant::encode(std::span<const float> values, const Feedback* feedb
         });
   };
   // First without a grid: what it must hold.
-  if (feedback)
-    feed([&](size_t, float wanted) {
-      return round_to_f16(std::clamp(wanted, -65504.0f, 65504.0f));
-    });
-  const Grid grid =
+  const auto as_binary16 = [](size_t, float wanted) {
+    return round_to_f16(std::clamp(wanted, -65504.0f, 65504.0f));
+  };
+  if (feedback) feed(as_binary16);
+  const std::vector<RowGrid> grids =
       fit(result, mask, feedback ? feedback->weights() : std::span<const float>(), out);
-  if (feedback && encoding().kind != EncodingKind::kSparseF16)
-    feed([&](size_t at, float wanted) { return nearest(grid, at, wanted, &codes[at]); });
+  const auto on_grid = [&](size_t at, float wanted) {
+    const RowGrid& grid = grids[at / width];
+    float value = 0;
+    codes[at] =
+        grid.code(grid.nearest(grid.block_of(static_cast<int64_t>(at % width)), wanted, &value));
+    return value;
+  };
+  if (feedback && !grids.empty()) feed(on_grid);
   for (size_t i = 0; i < values.size(); ++i) {
     if (mask[i] == 0) continue;
-    if (!feedback) result[i] = nearest(grid, i, values[i], &codes[i]);
-    if (encoding().kind == EncodingKind::kSparseF16)
+    if (!feedback) result[i] = grids.empty() ? as_binary16(i, values[i]) : on_grid(i, values[i]);
+    if (grids.empty())
       out->halves.push_back(f32_to_f16(result[i]));
     else
       out->codes.push_back(codes[i]);

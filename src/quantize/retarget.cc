@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "graph/f32_tile.h"
 #include "quantize/matrix_kernel.h"
 
 namespace pome {
@@ -19,15 +20,9 @@ class Retargeted final : public ConstantData {
         by_(std::move(by)) {}
   const ConstantData& canonical() const override { return data_->canonical(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
-    const auto count = static_cast<size_t>(rows * columns());
-    tile->row = row;
-    tile->rows = rows;
-    tile->storage.resize(1);
-    tile->storage[0].resize(count * sizeof(float));
-    std::vector<float> from(count);
+    std::vector<float> from(static_cast<size_t>(rows * columns()));
     POME_RETURN_IF_ERROR(data_->read_f32(row, rows, from.data()));
-    by_->apply(from, {reinterpret_cast<float*>(tile->storage[0].data()), count});
-    tile->parts.assign(tile->storage.begin(), tile->storage.end());
+    by_->apply(from, {f32_part(tile, row, rows, columns()), from.size()});
     return {};
   }
 

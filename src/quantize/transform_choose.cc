@@ -7,6 +7,7 @@
 #include "quantize/block_fit.h"
 #include "quantize/feedback.h"
 #include "quantize/quantize.h"
+#include "quantize/sample_error.h"
 #include "quantize/transform.h"
 #include "quantize/transform_plan.h"
 
@@ -26,67 +27,32 @@ bool rounds(const Encoding& encoding) {
          can_fit_blocks(encoding.kind);
 }
 
-struct Sum {
-  double loss = 0, energy = 0;
-};
-
-// Rows [row, row + rows) as they are rounded, of one matrix of a stack.
-Status add_rows(const Constant& constant, const Encoding& encoding, int64_t row, int64_t rows,
-                const FeedbackPtr& feedback, Sum* sum) {
-  const int64_t columns = constant.data->columns();
-  const ConstantDataPtr part = slice_rows(constant.data, row, {rows, columns});
-  const ConstantDataPtr nearest = encoded_constant(part, encoding, constant.name);
-  const ConstantDataPtr encoded = feedback ? with_feedback(nearest, {feedback}) : nearest;
-  std::vector<float> values(static_cast<size_t>(rows * columns)), errors(values.size());
-  POME_RETURN_IF_ERROR(part->read_f32(0, rows, values.data()));
-  POME_RETURN_IF_ERROR(encoded->read_f32(0, rows, errors.data()));
-  for (size_t i = 0; i < values.size(); ++i) errors[i] = values[i] - errors[i];
-  for (int64_t i = 0; i < rows; ++i) {
-    const std::span<const float> value =
-        std::span(values).subspan(static_cast<size_t>(i * columns), static_cast<size_t>(columns));
-    const std::span<const float> error =
-        std::span(errors).subspan(static_cast<size_t>(i * columns), static_cast<size_t>(columns));
-    if (feedback) {
-      sum->loss += feedback->cost(error);
-      sum->energy += feedback->cost(value);
-      continue;
-    }
-    for (size_t c = 0; c < value.size(); ++c) {
-      sum->loss += static_cast<double>(error[c]) * error[c];
-      sum->energy += static_cast<double>(value[c]) * value[c];
-    }
-  }
-  return {};
-}
-
-// The error of a weight's outputs in parts of the outputs.
+// The error of a weight's outputs in parts of the outputs. Of stacked experts one in the middle
+// stands for all.
 Result<double> loss_of(const Constant& constant, const Encoding& encoding,
                        const ActivationStatistics& statistics) {
   const ConstantData& data = *constant.data;
   const Shape& shape = data.shape();
   const int64_t experts = shape.size() >= 3 ? shape[0] : 1, rows = data.rows() / experts;
-  const auto known = statistics.find(constant.name);
-  const int64_t step = std::max<int64_t>(16, row_granularity(encoding, data.columns()));
-  if (rows % step != 0 && rows % row_granularity(encoding, data.columns()) != 0) return 0.0;
-  const int64_t chunks = std::max<int64_t>(1, rows / step);
-  const int64_t wanted = std::clamp<int64_t>(rows / kOneRowIn, kLeastRows, rows) / step;
-  const int64_t taken = std::clamp<int64_t>(wanted, 1, chunks);
-  Sum sum;
-  // Of stacked experts one in the middle stands for all.
-  const int64_t expert = experts / 2;
+  if (rows % row_granularity(encoding, data.columns()) != 0) return 0.0;
+  const auto expert = static_cast<size_t>(experts / 2);
   FeedbackPtr feedback;
-  if (known != statistics.end()) {
-    const size_t at = known->second.size() > 1 ? static_cast<size_t>(expert) : 0;
+  if (const auto known = statistics.find(constant.name); known != statistics.end()) {
+    const size_t at = known->second.size() > 1 ? expert : 0;
     if (at < known->second.size() && known->second[at]) {
       POME_ASSIGN_OR_RETURN(feedback, Feedback::create(*known->second[at]));
     }
   }
-  for (int64_t i = 0; i < taken; ++i) {
-    const int64_t chunk = i * chunks / taken, first = chunk * step;
-    POME_RETURN_IF_ERROR(add_rows(constant, encoding, expert * rows + first,
-                                  std::min(step, rows - first), feedback, &sum));
-  }
-  return sum.energy > 0 ? sum.loss / sum.energy : 0.0;
+  const ConstantDataPtr part =
+      slice_rows(constant.data, static_cast<int64_t>(expert) * rows, {rows, data.columns()});
+  const ConstantDataPtr nearest = encoded_constant(part, encoding, constant.name);
+  const ConstantDataPtr encoded = feedback ? with_feedback(nearest, {feedback}) : nearest;
+  const FeedbackPtr all[] = {feedback};
+  POME_ASSIGN_OR_RETURN(
+      const SampleError error,
+      sample_error(*part, 1, *encoded, std::min(rows, std::max(rows / kOneRowIn, kLeastRows)), all,
+                   false));
+  return error.relative();
 }
 
 using Step = Result<Transformed> (*)(const Graph&, const ActivationStatistics&,

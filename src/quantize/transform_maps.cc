@@ -6,39 +6,27 @@
 #include <mutex>
 #include <utility>
 
+#include "base/split_mix.h"
+#include "graph/f32_tile.h"
+
 namespace pome {
 
 namespace {
 
-// SplitMix64 (Steele, Lea and Flood 2014): a few lines, and the same everywhere.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    state_ += 0x9E3779B97F4A7C15u;
-    uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-  }
-  // A sum of uniform numbers: near enough to a Gaussian one, without its functions.
-  double bell() {
-    double sum = 0;
-    for (int i = 0; i < 6; ++i) sum += static_cast<double>(next() >> 11) * 0x1p-53;
-    return sum - 3;
-  }
-
- private:
-  uint64_t state_;
-};
+// A sum of uniform numbers: near enough to a Gaussian one, without its functions.
+double bell(SplitMix64* random) {
+  double sum = 0;
+  for (int i = 0; i < 6; ++i) sum += random->unit();
+  return sum - 3;
+}
 
 // Rows [n, n] that are orthonormal, by Gram and Schmidt, twice for accuracy. `ones`: the first is
 // (1, .., 1) / sqrt(n).
-std::vector<double> orthonormal_rows(int64_t n, bool ones, Random* random) {
+std::vector<double> orthonormal_rows(int64_t n, bool ones, SplitMix64* random) {
   std::vector<double> rows(static_cast<size_t>(n * n));
   for (int64_t i = 0; i < n; ++i) {
     double* const row = rows.data() + i * n;
-    for (int64_t j = 0; j < n; ++j) row[j] = ones && i == 0 ? 1 : random->bell();
+    for (int64_t j = 0; j < n; ++j) row[j] = ones && i == 0 ? 1 : bell(random);
     for (int pass = 0; pass < 2; ++pass) {
       for (int64_t before = 0; before < i; ++before) {
         const double* const other = rows.data() + before * n;
@@ -56,7 +44,7 @@ std::vector<double> orthonormal_rows(int64_t n, bool ones, Random* random) {
 }
 
 // [n, n]; with `keeps_ones` U' V of two bases that begin with that direction.
-std::vector<float> orthogonal_matrix(int64_t n, bool keeps_ones, Random* random) {
+std::vector<float> orthogonal_matrix(int64_t n, bool keeps_ones, SplitMix64* random) {
   const std::vector<double> v = orthonormal_rows(n, keeps_ones, random);
   if (!keeps_ones) return {v.begin(), v.end()};
   const std::vector<double> u = orthonormal_rows(n, true, random);
@@ -77,7 +65,7 @@ std::vector<float> orthogonal_matrix(int64_t n, bool keeps_ones, Random* random)
 
 RotationPtr Rotation::random(int64_t size, uint64_t seed, bool keeps_ones) {
   POME_CHECK(size >= 1);
-  Random random(seed);
+  SplitMix64 random(seed);
   std::shared_ptr<Rotation> out(new Rotation);
   out->run_ = size & -size;  // the largest power of two that divides it
   out->runs_ = size / out->run_;
@@ -236,15 +224,6 @@ std::shared_ptr<PieceCache> make_piece_cache() { return std::make_shared<PieceCa
 
 namespace {
 
-float* floats_of(EncodedTile* tile, int64_t row, int64_t rows, int64_t columns) {
-  tile->row = row;
-  tile->rows = rows;
-  tile->storage.resize(1);
-  tile->storage[0].resize(static_cast<size_t>(rows * columns) * sizeof(float));
-  tile->parts.assign(1, tile->storage[0]);
-  return reinterpret_cast<float*>(tile->storage[0].data());
-}
-
 class Mapped : public ConstantData {
  public:
   const ConstantData& canonical() const override { return in_->canonical(); }
@@ -262,7 +241,7 @@ class MappedColumns final : public Mapped {
     POME_CHECK(map_->size == columns() && rows() % map_->sets == 0);
   }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
-    float* const out = floats_of(tile, row, rows, columns());
+    float* const out = f32_part(tile, row, rows, columns());
     std::vector<float> in(static_cast<size_t>(rows * columns()));
     POME_RETURN_IF_ERROR(in_->read_f32(row, rows, in.data()));
     const int64_t rows_of_set = this->rows() / map_->sets;
@@ -288,7 +267,7 @@ class MappedRows final : public Mapped {
   ~MappedRows() override { cache_->forget(this); }
 
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
-    float* out = floats_of(tile, row, rows, columns());
+    float* out = f32_part(tile, row, rows, columns());
     for (int64_t at = row; at < row + rows;) {
       const int64_t index = at / piece_, inside = at % piece_;
       const int64_t count = std::min(piece_ - inside, row + rows - at);
@@ -356,7 +335,7 @@ class ReplacedVector final : public Mapped {
     POME_CHECK(rows() == 1 && static_cast<int64_t>(values_.size()) == columns());
   }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
-    std::copy(values_.begin(), values_.end(), floats_of(tile, row, rows, columns()));
+    std::copy(values_.begin(), values_.end(), f32_part(tile, row, rows, columns()));
     return {};
   }
 

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/split_mix.h"
 #include "quantize/grouped_constant.h"
 #include "tensor/half.h"
 
@@ -14,20 +15,6 @@ namespace {
 constexpr int64_t kSample = 8192;  // points that seeds are taken from, and that are iterated first
 constexpr int kSampleRounds = 20, kRounds = 12;
 constexpr double kSmallGain = 1e-4;
-
-// A fixed sequence (SplitMix64).
-class Sequence {
- public:
-  double next() {  // in [0, 1)
-    uint64_t x = state_ += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return static_cast<double>((x ^ (x >> 31)) >> 11) * 0x1p-53;
-  }
-
- private:
-  uint64_t state_ = 0;
-};
 
 struct Points {
   std::vector<float> values, weights;  // [n, d], [n]
@@ -49,12 +36,12 @@ int64_t pick(std::span<const double> masses, double share) {
 }
 
 std::vector<float> seeds(const Points& points, int64_t entries) {
-  Sequence random;
+  SplitMix64 random(0);
   std::vector<double> masses(points.weights.begin(), points.weights.end()),
       distances(masses.size(), std::numeric_limits<double>::infinity());
   std::vector<float> out;
   for (int64_t e = 0; e < entries; ++e) {
-    const float* const chosen = points.at(pick(masses, random.next()));
+    const float* const chosen = points.at(pick(masses, random.unit()));
     out.insert(out.end(), chosen, chosen + points.d);
     for (int64_t i = 0; i < points.count(); ++i) {
       double distance = 0;

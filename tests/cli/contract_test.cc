@@ -206,6 +206,7 @@ TEST(Refusals, WrongCallsAreUsage) {
       {{"--weights", "int5"}, {"int5", "lut4"}},
       {{"--to", "coreai"}, {"coreai", "coreml"}},
       {{"--profile", "npu"}, {"--profile npu"}},
+      {{"--profile", "ane"}, {"--profile ane", "--size-limit"}},
       {{"--context", "100"}, {"100", "64"}},
       {{"--context", "2048"}, {"2048", "1024"}},
       {{"--chunk", "0"}, {"chunk", "at least 1"}},

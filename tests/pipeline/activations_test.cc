@@ -2,21 +2,18 @@
 
 #include <gtest/gtest.h>
 
-#include "formats/checkpoint.h"
-#include "models/models.h"
 #include "pipeline/convert.h"
 #include "quantize/quantize.h"
+#include "support/graphs.h"
+#include "support/zoo.h"
 
 namespace pome {
 namespace {
 
-Graph graph_of(const std::string& model) {
-  auto checkpoint = open_checkpoint(POME_SOURCE_DIR "/models/" + model);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
-  auto graph = build_graph(*checkpoint, {128});
-  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  return std::move(*graph);
-}
+using namespace test;
+
+constexpr int64_t kContext = 128;
+
 Graph quantized_graph(const Graph& graph, const char* scheme, const char* embedding) {
   const auto recipe = parse_recipe(scheme, embedding);
   EXPECT_TRUE(recipe.ok());
@@ -24,16 +21,9 @@ Graph quantized_graph(const Graph& graph, const char* scheme, const char* embedd
   EXPECT_TRUE(made.ok()) << made.status().to_string();
   return std::move(made->graph);
 }
-std::vector<int32_t> some_ids(const Graph& graph, size_t count) {
-  std::vector<int32_t> ids;
-  for (size_t i = 0; i < count; ++i)
-    ids.push_back(
-        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size)));
-  return ids;
-}
 
 TEST(Int8Activations, OneGridForEachValueThatInt8WeightsRead) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   WorkContext work;
   work.threads = 2;
   const std::vector<int32_t> ids = some_ids(graph, 128);
@@ -57,7 +47,7 @@ TEST(Int8Activations, OneGridForEachValueThatInt8WeightsRead) {
 }
 
 TEST(Int8Activations, NeedInt8Weights) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   const auto made = int8_activations(graph, quantized_graph(graph, "int4", "f16"),
                                      some_ids(graph, 16), RangeMethod::kMinMax, {});
   ASSERT_FALSE(made.ok());

@@ -8,31 +8,20 @@
 
 #include "base/temp_folder.h"
 #include "engine/engine.h"
-#include "formats/checkpoint.h"
 #include "formats/manifest.h"
-#include "models/models.h"
 #include "pipeline/convert.h"
+#include "support/graphs.h"
+#include "support/zoo.h"
 
 namespace pome {
 namespace {
 
-const std::string kModels = POME_SOURCE_DIR "/models/";
+using namespace test;
+
+constexpr int64_t kContext = 128;
+
 const std::string kText = POME_SOURCE_DIR "/data/held-out.txt";
 
-Graph graph_of(const std::string& model) {
-  auto checkpoint = open_checkpoint(kModels + model);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
-  auto graph = build_graph(*checkpoint, {128});
-  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  return std::move(*graph);
-}
-std::vector<int32_t> some_ids(const Graph& graph, size_t count) {
-  std::vector<int32_t> ids;
-  for (size_t i = 0; i < count; ++i)
-    ids.push_back(
-        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size)));
-  return ids;
-}
 Calibration calibration_of(const Graph& graph, size_t tokens, int threads = 2,
                            const CalibrationOptions& options = {}) {
   WorkContext work;
@@ -50,7 +39,7 @@ const std::vector<MomentsPtr>& of(const Calibration& calibration, const std::str
 }
 
 TEST(Calibrate, WeightsThatReadOneValueShareItsMoments) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   const Calibration made = calibration_of(graph, 150);
   EXPECT_EQ(made.tokens, 150);
   EXPECT_EQ(made.left_out, 0);
@@ -76,7 +65,7 @@ TEST(Calibrate, WeightsThatReadOneValueShareItsMoments) {
 // What the second moments are for: w H w' is the mean square of the product. Of the head that can
 // be seen from outside.
 TEST(Calibrate, MomentsForetellTheMeanSquareOfTheLogits) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   const size_t tokens = 64;
   const Calibration made = calibration_of(graph, tokens);
   const Moments& head = *of(made, "embedding.weight").at(0);
@@ -108,7 +97,7 @@ TEST(Calibrate, MomentsForetellTheMeanSquareOfTheLogits) {
 }
 
 TEST(Calibrate, ThreadsDoNotChangeABit) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   const Calibration one = calibration_of(graph, 70, 1);
   for (const int threads : {2, 3}) {
     const Calibration other = calibration_of(graph, 70, threads);
@@ -119,7 +108,7 @@ TEST(Calibrate, ThreadsDoNotChangeABit) {
 }
 
 TEST(Calibrate, ExpertsCountTheTokensThatAreTheirs) {
-  const Graph graph = graph_of("zoo/mixtral");
+  const Graph graph = graph_of(kZoo + "mixtral", kContext);
   const Calibration made = calibration_of(graph, 40);
   int stacked = 0;
   for (const auto& [name, moments] : made.statistics) {
@@ -133,7 +122,7 @@ TEST(Calibrate, ExpertsCountTheTokensThatAreTheirs) {
 }
 
 TEST(Calibrate, WhatDoesNotFitIsLeftOutWidestFirst) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   const Calibration made = calibration_of(graph, 20, 2, {512, uint64_t{8} << 20});
   EXPECT_GT(made.left_out, 0);
   EXPECT_EQ(made.statistics.count("layers.0.mlp.down.weight"), 0u);
@@ -141,7 +130,7 @@ TEST(Calibrate, WhatDoesNotFitIsLeftOutWidestFirst) {
 }
 
 TEST(Calibrate, ATextOfOneTokenIsRefused) {
-  const Graph graph = graph_of("tales");
+  const Graph graph = graph_of(kModels + "tales", kContext);
   const int32_t ids[] = {5};
   const auto made = calibrate(graph, ids, {}, {});
   ASSERT_FALSE(made.ok());

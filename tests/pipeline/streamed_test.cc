@@ -8,31 +8,19 @@
 #include "base/io.h"
 #include "base/temp_folder.h"
 #include "engine/engine.h"
-#include "formats/checkpoint.h"
-#include "models/models.h"
 #include "pipeline/convert.h"
 #include "pipeline/part_store.h"
 #include "quantize/gguf_types.h"
+#include "support/graphs.h"
+#include "support/zoo.h"
 
 namespace pome {
 namespace {
 
-const std::string kModels = POME_SOURCE_DIR "/models/";
+using namespace test;
 
-Graph graph_of(const std::string& model) {
-  auto checkpoint = open_checkpoint(kModels + model);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status().to_string();
-  auto graph = build_graph(*checkpoint, {64});
-  EXPECT_TRUE(graph.ok()) << graph.status().to_string();
-  return std::move(*graph);
-}
-std::vector<int32_t> some_ids(const Graph& graph, size_t count) {
-  std::vector<int32_t> ids;
-  for (size_t i = 0; i < count; ++i)
-    ids.push_back(
-        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size)));
-  return ids;
-}
+constexpr int64_t kContext = 128;
+
 Graph rounded(const Graph& graph, const std::string& scheme) {
   auto recipe = parse_recipe(scheme);
   EXPECT_TRUE(recipe.ok());
@@ -104,10 +92,10 @@ class Streamed : public ::testing::Test {
 TEST_F(Streamed, EveryFamilyComesCloserToItsOriginalThanRoundingToTheNearest) {
   double sum[2] = {};
   int models = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(kModels + "zoo")) {
+  for (const auto& entry : std::filesystem::directory_iterator(kZoo)) {
     if (!entry.is_directory()) continue;
-    const std::string model = "zoo/" + entry.path().filename().string();
-    const Graph graph = graph_of(model);
+    const std::string model = entry.path().filename().string();
+    const Graph graph = graph_of(kZoo + model, kContext);
     const std::vector<int32_t> ids = some_ids(graph, 32);
     const std::vector<float> wanted = logits_of(graph, ids);
     const double nearest = distance(logits_of(rounded(graph, "int4"), ids), wanted);
@@ -130,7 +118,7 @@ TEST_F(Streamed, EveryFamilyComesCloserToItsOriginalThanRoundingToTheNearest) {
 
 TEST_F(Streamed, ThreadsAndInterruptionsDoNotChangeABit) {
   for (const bool best : {false, true}) {
-    const Graph graph = graph_of("zoo/gpt2");  // tied, with biases
+    const Graph graph = graph_of(kZoo + "gpt2", kContext);  // tied, with biases
     Graph plain = rounded(graph, "lut4");
     const auto whole = run(graph, &plain, best, 1, 0, best ? "best" : "good");
     ASSERT_TRUE(whole.ok()) << whole.status().to_string();
@@ -152,7 +140,7 @@ TEST_F(Streamed, ThreadsAndInterruptionsDoNotChangeABit) {
 }
 
 TEST_F(Streamed, WhatIsNotRoundedStaysAsItIs) {
-  const Graph graph = graph_of("zoo/llama3");
+  const Graph graph = graph_of(kZoo + "llama3", kContext);
   Graph made = rounded(graph, "f16");
   const auto before = digests_of(made);
   ASSERT_TRUE(run(graph, &made, true).ok());
@@ -161,7 +149,7 @@ TEST_F(Streamed, WhatIsNotRoundedStaysAsItIs) {
 
 // The file's weights are multiplied by a factor; the layers that are run are not.
 TEST_F(Streamed, FactorsOfAFileAreTakenOut) {
-  const Graph graph = graph_of("zoo/gemma2");
+  const Graph graph = graph_of(kZoo + "gemma2", kContext);
   auto quantised = quantize_for_gguf(graph, "q8_0", std::nullopt, {});
   ASSERT_TRUE(quantised.ok()) << quantised.status().to_string();
   Graph made = quantised->quantized.graph;
@@ -181,7 +169,7 @@ TEST_F(Streamed, FactorsOfAFileAreTakenOut) {
 }
 
 TEST_F(Streamed, LittleMemoryTakesMorePassesAndThenTheDiagonal) {
-  const Graph graph = graph_of("zoo/mixtral");
+  const Graph graph = graph_of(kZoo + "mixtral", kContext);
   const std::vector<int32_t> ids = some_ids(graph, 96);
   std::map<std::string, Digest> wanted;
   for (const uint64_t most : {uint64_t{1} << 30, uint64_t{1} << 18, uint64_t{1} << 10}) {

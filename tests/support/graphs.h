@@ -1,8 +1,9 @@
-// Graphs of models on disk, and the values of their constants.
+// Graphs of models on disk, ids to run through them, and the values of their constants.
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,14 @@ inline Graph graph_of(const std::string& path, int64_t context = 0) {
   auto graph = build_graph(*checkpoint, {context});
   EXPECT_TRUE(graph.ok()) << graph.status().to_string();
   return std::move(graph).value();
+}
+
+inline std::vector<int32_t> some_ids(const Graph& graph, size_t count) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < count; ++i)
+    ids.push_back(
+        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size)));
+  return ids;
 }
 
 inline std::vector<float> values_of(const ConstantData& data) {

@@ -1,4 +1,4 @@
-#include "pipeline/sample_error.h"
+#include "quantize/sample_error.h"
 
 #include <algorithm>
 #include <cmath>
@@ -75,7 +75,7 @@ SampleError& SampleError::operator+=(const SampleError& other) {
 
 Result<SampleError> sample_error(const ConstantData& source, float factor,
                                  const ConstantData& stored, int64_t rows,
-                                 std::span<const FeedbackPtr> feedback) {
+                                 std::span<const FeedbackPtr> feedback, bool saturation) {
   SampleError out;
   const int64_t total = stored.rows(), columns = stored.columns();
   if (total == 0 || columns == 0) return out;
@@ -104,6 +104,7 @@ Result<SampleError> sample_error(const ConstantData& source, float factor,
       out.output_energy += known->cost(std::span<const float>(from).subspan(at, count));
     }
     out.rows += piece;
+    if (!saturation) continue;
     out.values += piece * columns;
     out.saturated += count_saturated(stored.encoding(), from, to, piece, columns);
   }
@@ -134,47 +135,6 @@ Result<std::vector<FeedbackPtr>> Factors::of(const Constant& constant) {
     held_ += elements;
     out.push_back(made_[moments.get()] = *made);
   }
-  return out;
-}
-
-Result<std::vector<WeightFigures>> describe_weights(const Graph& original, const Graph& nearest,
-                                                    const Graph& quantised, bool scaled,
-                                                    const std::vector<TensorChoice>& choices,
-                                                    const ActivationStatistics& statistics,
-                                                    const WorkContext& work) {
-  constexpr int64_t kRows = 128;
-  std::vector<WeightFigures> out;
-  Factors factors(statistics);
-  if (work.progress) work.progress->begin("describe", original.constants.size(), "weights");
-  for (size_t i = 0; i < original.constants.size(); ++i) {
-    const Constant& constant = original.constants[i];
-    if (!is_allocatable(constant)) continue;
-    POME_RETURN_IF_ERROR(check_cancelled(work.cancel));
-    const ConstantData& stored = *quantised.constants[i].data;
-    WeightFigures one;
-    one.name = constant.name;
-    one.encoding = to_string(stored.encoding());
-    if (i < choices.size()) one.fallback = choices[i].fallback;
-    one.rows = stored.rows();
-    one.columns = stored.columns();
-    one.bytes = stored.stored_bytes();
-    const float factor = scaled ? constant.gguf_place.factor : 1;
-    POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known, factors.of(constant));
-    POME_ASSIGN_OR_RETURN(const SampleError error,
-                          sample_error(*constant.data, factor, stored, kRows, known));
-    POME_ASSIGN_OR_RETURN(
-        const SampleError plain,
-        sample_error(*constant.data, factor, *nearest.constants[i].data, kRows, known));
-    one.sampled = error.rows;
-    one.signal_to_noise_db = error.signal_to_noise_db();
-    one.error = error.relative();
-    one.nearest_error = plain.relative();
-    one.saturation = error.saturation();
-    one.of_output = error.weighted();
-    out.push_back(std::move(one));
-    if (work.progress) work.progress->advance(i);
-  }
-  if (work.progress) work.progress->end();
   return out;
 }
 

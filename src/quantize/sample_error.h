@@ -6,12 +6,10 @@
 #include <span>
 #include <vector>
 
-#include "base/progress.h"
 #include "base/status.h"
 #include "graph/graph.h"
-#include "pipeline/convert.h"
 #include "quantize/feedback.h"
-#include "quantize/quantize.h"
+#include "quantize/statistics.h"
 
 namespace pome {
 
@@ -20,7 +18,8 @@ struct SampleError {
   // Sums over them: squared errors and values, and both as the output of the product sees them,
   // e H e' and w H w', where the activations are known.
   double error = 0, energy = 0, output_error = 0, output_energy = 0;
-  int64_t saturated = 0, values = 0;  // weights further than a step beyond the values of their grid
+  // Weights further than a step beyond the values of their grid, where that was asked for.
+  int64_t saturated = 0, values = 0;
 
   bool weighted() const { return output_energy > 0; }
   // Of the output where it is known, else of the weights; 0 where there is nothing.
@@ -35,10 +34,10 @@ struct SampleError {
 };
 // Of `stored` against `source` * factor, in about `rows` rows spread over the matrix, whole groups
 // of rows where those share a table. `feedback`: one for all rows or one for each of stacked
-// experts, null where nothing is known; or empty.
+// experts, null where nothing is known; or empty. `saturation`: counts it, which takes longer.
 Result<SampleError> sample_error(const ConstantData& source, float factor,
                                  const ConstantData& stored, int64_t rows,
-                                 std::span<const FeedbackPtr> feedback = {});
+                                 std::span<const FeedbackPtr> feedback, bool saturation);
 
 // Factors of what weights read: those in use are few, and they are large.
 class Factors {
@@ -53,12 +52,5 @@ class Factors {
   std::map<const Moments*, FeedbackPtr> made_;
   int64_t held_ = 0;  // elements
 };
-
-// Of every weight of a quantised graph. `nearest`: the same as it was before feedback.
-Result<std::vector<WeightFigures>> describe_weights(const Graph& original, const Graph& nearest,
-                                                    const Graph& quantised, bool scaled,
-                                                    const std::vector<TensorChoice>& choices,
-                                                    const ActivationStatistics& statistics,
-                                                    const WorkContext& work);
 
 }  // namespace pome
