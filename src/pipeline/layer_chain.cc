@@ -1,6 +1,8 @@
 #include "pipeline/layer_chain.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "graph/passes.h"
@@ -11,13 +13,37 @@ namespace {
 
 constexpr int64_t kChunk = 256;  // tokens per step of a layer
 
+// The parts of a layer: it may be cut behind a sum of a hidden state and what weights give, where
+// the rest of it needs nothing else of what is before.
+std::vector<ChainPart> parts_of_layer(const Graph& graph, ValueId start, ValueId end) {
+  std::vector<ChainPart> out;
+  const auto layer = part_of(graph, start, end);
+  if (!layer.ok()) return {{start, end}};
+  std::set<std::string> inside;
+  for (const Node& node : layer->nodes) inside.insert(layer->name(node.result));
+  const ValueType& hidden = graph.type(end);
+  for (const Node& node : graph.nodes) {
+    const auto* const binary = std::get_if<BinaryOp>(&node.op);
+    if (!binary || binary->kind != BinaryKind::kAdd || node.result == end ||
+        !(graph.type(node.result) == hidden) || !inside.count(graph.name(node.result)) ||
+        !part_of(graph, node.result, end).ok())
+      continue;
+    const auto before = part_of(graph, start, node.result);
+    if (!before.ok() || read_values(*before).empty()) continue;
+    out.push_back({start, node.result});
+    start = node.result;
+  }
+  out.push_back({start, end});
+  return out;
+}
+
 }  // namespace
 
 LayerChain layer_chain(const Graph& graph) {
   LayerChain out;
   ValueId start = kNoValue;
   for (const ValueId end : graph.layer_outputs) {
-    out.parts.push_back({start, end});
+    for (const ChainPart& part : parts_of_layer(graph, start, end)) out.parts.push_back(part);
     start = end;
   }
   for (const ReadValue& value : read_values(graph)) {
@@ -72,7 +98,7 @@ Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t wi
   const LayerRunner runner(ids, window, work);
   POME_ASSIGN_OR_RETURN(const Isa isa, selected_isa());
   std::vector<float> rows;
-  if (work.progress) work.progress->begin("calibrate", chain.parts.size(), "layers");
+  if (work.progress) work.progress->begin("calibrate", chain.parts.size(), "parts");
   for (size_t i = 0; i < chain.parts.size(); ++i) {
     const ChainPart& part = chain.parts[i];
     POME_RETURN_IF_ERROR(check_cancelled(work.cancel));

@@ -16,7 +16,9 @@
 
 namespace pome {
 
-// What stands between two hidden states: a layer, or what lies between the last one and the head.
+// What stands between two hidden states that all goes through: a layer, the halves of it where
+// there is such a state between attention and feed-forward network, or what lies between the last
+// layer and the head.
 struct ChainPart {
   ValueId start = kNoValue;  // kNoValue: the token ids
   ValueId end = kNoValue;

@@ -20,9 +20,10 @@ void transpose(const float* from, int64_t rows, int64_t columns, std::vector<flo
 
 // to[i, j] += sum over rows of x[row, i] y[row, j], for all j, or those from i on.
 void add_products(const std::vector<float>& x, const std::vector<float>& y, int64_t rows,
-                  int64_t columns, bool triangle, float* to, kernels::PanelKernel panel,
-                  ThreadPool* pool) {
-  pool->parallel_for(columns, kMomentRows, [&](int64_t begin, int64_t end) {
+                  bool triangle, float* to, kernels::PanelKernel panel, ThreadPool* pool) {
+  const auto height = static_cast<int64_t>(x.size()) / rows,
+             columns = static_cast<int64_t>(y.size()) / rows;
+  pool->parallel_for(height, kMomentRows, [&](int64_t begin, int64_t end) {
     const int64_t first = triangle ? begin : 0, width = columns - first;
     std::vector<float> products(static_cast<size_t>((end - begin) * width));
     panel({x.data() + begin * rows, rows, end - begin, y.data() + first * rows, rows, width, rows,
@@ -73,6 +74,26 @@ std::vector<ReadValue> read_values(const Graph& graph) {
   return out;
 }
 
+std::map<std::string, ValueId> sums_of_products(const Graph& graph) {
+  std::map<ValueId, std::string> constants, products;
+  std::map<std::string, ValueId> out;
+  for (const Node& node : graph.nodes) {
+    if (const auto* constant = std::get_if<ConstantOp>(&node.op))
+      constants[node.result] = graph.constants[static_cast<size_t>(constant->constant)].name;
+    if (std::holds_alternative<LinearOp>(node.op))
+      if (const auto weight = constants.find(node.operands[1]); weight != constants.end())
+        products[node.result] = weight->second;
+    const auto* const binary = std::get_if<BinaryOp>(&node.op);
+    if (!binary || binary->kind != BinaryKind::kAdd) continue;
+    for (const size_t one : {0, 1}) {
+      const auto product = products.find(node.operands[1 - one]);
+      if (product != products.end() && graph.type(node.operands[one]) == graph.type(node.result))
+        out.emplace(product->second, node.operands[one]);
+    }
+  }
+  return out;
+}
+
 MomentSums::MomentSums(int64_t columns, bool whole)
     : columns_(columns),
       whole_(whole),
@@ -104,7 +125,7 @@ void MomentSums::multiply(kernels::PanelKernel panel, ThreadPool* pool) {
   }
   if (whole_) {
     transpose(rows_.data(), rows, columns_, &turned_);
-    add_products(turned_, turned_, rows, columns_, true, second_.data(), panel, pool);
+    add_products(turned_, turned_, rows, true, second_.data(), panel, pool);
   }
   rows_.clear();
 }
@@ -134,18 +155,18 @@ MomentsPtr MomentSums::take(kernels::PanelKernel panel, ThreadPool* pool) {
   return out;
 }
 
-std::vector<float> cross_moments(std::span<const float> x, std::span<const float> y,
-                                 int64_t columns, kernels::PanelKernel panel, ThreadPool* pool) {
-  POME_CHECK(x.size() == y.size());
-  std::vector<float> out(static_cast<size_t>(columns * columns), 0.0f), x_turned, y_turned;
-  const auto rows = static_cast<int64_t>(x.size()) / columns;
+std::vector<float> cross_moments(std::span<const float> x, std::span<const float> y, int64_t rows,
+                                 kernels::PanelKernel panel, ThreadPool* pool) {
+  const auto height = static_cast<int64_t>(x.size()) / rows,
+             columns = static_cast<int64_t>(y.size()) / rows;
+  std::vector<float> out(static_cast<size_t>(height * columns), 0.0f), x_turned, y_turned;
   for (int64_t at = 0; at < rows; at += kWaiting) {
     const int64_t count = std::min(kWaiting, rows - at);
-    transpose(x.data() + at * columns, count, columns, &x_turned);
+    transpose(x.data() + at * height, count, height, &x_turned);
     transpose(y.data() + at * columns, count, columns, &y_turned);
-    add_products(x_turned, y_turned, count, columns, false, out.data(), panel, pool);
+    add_products(x_turned, y_turned, count, false, out.data(), panel, pool);
   }
-  const double by = 1.0 / static_cast<double>(std::max<int64_t>(1, rows));
+  const double by = 1.0 / static_cast<double>(rows);
   for (float& sum : out) sum = static_cast<float>(static_cast<double>(sum) * by);
   return out;
 }

@@ -31,6 +31,9 @@ struct ReadValue {
 };
 // Of all linear products with a weight, and of the experts of mixtures, in graph order.
 std::vector<ReadValue> read_values(const Graph& graph);
+// Weights whose products are added to a value as they are, and that value: the hidden state that
+// they write into.
+std::map<std::string, ValueId> sums_of_products(const Graph& graph);
 
 // Sums over rows. They are gathered before they are multiplied, so that products are worth their
 // memory traffic; the results do not depend on how rows come in.
@@ -52,9 +55,9 @@ class MomentSums {
   std::vector<float> rows_, turned_;     // rows that wait, and transposed
 };
 
-// Mean of x y' over rows that belong together, [columns, columns], x by rows of the result.
-std::vector<float> cross_moments(std::span<const float> x, std::span<const float> y,
-                                 int64_t columns, kernels::PanelKernel panel, ThreadPool* pool);
+// Mean of x y' over `rows` rows of each that belong together: [columns of x, columns of y].
+std::vector<float> cross_moments(std::span<const float> x, std::span<const float> y, int64_t rows,
+                                 kernels::PanelKernel panel, ThreadPool* pool);
 
 // Keeps the rows of values, in the order of the text.
 class RowKeeper final : public ActivationObserver {

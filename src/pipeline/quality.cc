@@ -117,8 +117,8 @@ std::string describe(const StreamEstimate& estimate, Quality quality, int64_t to
     std::snprintf(time, sizeof time, "%.0f min", std::ceil(seconds / 60));
   }
   return std::string(to_string(quality)) + " quality: " + std::to_string(tokens) +
-         " tokens through " + std::to_string(estimate.parts) + " layers, about " + time +
-         " and up to " + human_bytes(estimate.memory_bytes) + " of memory";
+         " tokens through " + std::to_string(estimate.parts) + " parts of the model, about " +
+         time + " and up to " + human_bytes(estimate.memory_bytes) + " of memory";
 }
 
 }  // namespace pome

@@ -36,19 +36,20 @@ class Shifted final : public ConstantData {
 
 ShiftedBias shifted_bias(const ConstantDataPtr& bias, const ConstantDataPtr& weight, float factor,
                          const Encoding& stored, std::vector<float> mean_x,
-                         std::vector<float> mean_y) {
-  const auto shift = std::make_shared<Shift>(static_cast<size_t>(weight->rows()), 0.0f);
+                         std::vector<float> mean_y, std::vector<float> besides) {
+  besides.resize(static_cast<size_t>(weight->rows()), 0.0f);
+  const auto shift = std::make_shared<Shift>(besides);
   ShiftedBias out;
   out.bias = std::make_shared<Shifted>(bias, shift);
-  out.see = [=, mean_x = std::move(mean_x),
-             mean_y = std::move(mean_y)](const EncodedTile& tile) -> Status {
+  out.see = [=, mean_x = std::move(mean_x), mean_y = std::move(mean_y),
+             besides = std::move(besides)](const EncodedTile& tile) -> Status {
     const auto columns = static_cast<size_t>(weight->columns());
     std::vector<float> rounded(static_cast<size_t>(tile.rows) * columns), wanted(rounded.size());
     POME_RETURN_IF_ERROR(
         decode_rows(stored, tile.rows, weight->columns(), tile.parts, rounded.data()));
     POME_RETURN_IF_ERROR(weight->read_f32(tile.row, tile.rows, wanted.data()));
     for (size_t row = 0; row < static_cast<size_t>(tile.rows); ++row) {
-      double sum = 0;
+      double sum = besides[static_cast<size_t>(tile.row) + row];
       for (size_t k = 0; k < columns; ++k) {
         const size_t at = row * columns + k;
         sum += static_cast<double>(factor * wanted[at]) * mean_x[k] -

@@ -21,6 +21,9 @@ namespace {
 
 using Rows = std::vector<float>;
 
+// The part of what the hidden state lacks that whatever is written into it next makes good.
+constexpr float kMadeGood = 0.5f;
+
 // One run. The work is a sequence of stages, each of which is a part of the store: what is left of
 // earlier work is taken from there.
 class Streamer {
@@ -45,6 +48,7 @@ class Streamer {
         constant_of_[node.result] = static_cast<size_t>(op->constant);
     for (size_t i = 0; i < graph.values.size(); ++i)
       value_[graph.values[i].name] = static_cast<ValueId>(i);
+    sums_ = sums_of_products(graph);
   }
 
   Result<StreamResult> run() {
@@ -56,7 +60,7 @@ class Streamer {
     // A head that is also the embedding has to be there before the first layer runs quantised.
     const bool head_first = head && options_.behind_quantised && is_embedding(chain_.head);
     if (work_.progress)
-      work_.progress->begin("round", chain_.parts.size() + (head ? 1 : 0), "layers");
+      work_.progress->begin("round", chain_.parts.size() + (head ? 1 : 0), "parts");
     if (head_first) {
       taken_.insert(index_.at(chain_.head));
       POME_RETURN_IF_ERROR(stage({chain_.head}, [&] { return head_before_all(); }));
@@ -86,6 +90,13 @@ class Streamer {
     // Means of what the original weights met and of what the rounded ones do, where biases take
     // them.
     std::vector<float> mean_x, mean_y;
+    // Of weights that write into the hidden state: what their targets get for its sake, and what
+    // their biases do.
+    struct Besides {
+      std::shared_ptr<const Rows> rows;
+      std::vector<float> means;
+    };
+    std::map<std::string, Besides> besides;
   };
 
   // Does the work of a stage, which stores `names`, or takes them from the store.
@@ -227,7 +238,9 @@ class Streamer {
       const ChainPart before = {part.start, found == value_.end() ? part.start : found->second};
       POME_ASSIGN_OR_RETURN(const Rows seen, runner_.run(as_it_runs(), before, seen_));
       const Rows original = keeper->take(value);
-      POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, seen, &original));
+      POME_ASSIGN_OR_RETURN(Rounding rounding, rounding_of(value, seen, &original));
+      for (const std::string& weight : value.weights)
+        POME_RETURN_IF_ERROR(make_good(weight, part, seen, &rounding));
       POME_RETURN_IF_ERROR(round(value, rounding));
     }
     POME_ASSIGN_OR_RETURN(Rows seen, runner_.run(as_it_runs(), part, seen_));
@@ -304,7 +317,7 @@ class Streamer {
     MomentsPtr moments = sums.take(panel_, &pool_);
     if (!original) return rounding_of(value, std::vector<MomentsPtr>{std::move(moments)});
     Rounding out;
-    std::vector<float> cross = cross_moments(*original, seen, columns, panel_, &pool_);
+    std::vector<float> cross = cross_moments(*original, seen, tokens_, panel_, &pool_);
     if (!biases_of(value).empty()) {
       out.mean_y = moments->mean;
       out.mean_x = mean_of(*original, columns);
@@ -320,6 +333,43 @@ class Streamer {
       rows += graph_.constants[index_.at(weight)].data->rows();
     out.retarget = std::make_shared<Retarget>(feedback, *moments, std::move(cross), rows, &pool_);
     return out;
+  }
+
+  // What the hidden state that a weight writes into has lost becomes a target of that weight.
+  Status make_good(const std::string& weight, const ChainPart& part, const Rows& seen,
+                   Rounding* rounding) {
+    const auto sum = sums_.find(weight);
+    if (sum == sums_.end() || part.start == kNoValue) return {};
+    const ChainPart before = {part.start, sum->second};
+    Rows lost = original_, now = seen_;
+    if (before.start != before.end) {
+      const auto cut = part_of(graph_, before.start, before.end);
+      if (!cut.ok() ||
+          std::any_of(cut->constants.begin(), cut->constants.end(), [&](const Constant& constant) {
+            return waiting_.count(index_.at(constant.name)) > 0;
+          }))
+        return {};  // it is from elsewhere, or not what it will be
+      POME_ASSIGN_OR_RETURN(lost, runner_.run(graph_, before, original_));
+      POME_ASSIGN_OR_RETURN(now, runner_.run(as_it_runs(), before, seen_));
+    }
+    for (size_t i = 0; i < lost.size(); ++i) lost[i] = kMadeGood * (lost[i] - now[i]);
+    auto added = std::make_shared<Rows>(cross_moments(lost, seen, tokens_, panel_, &pool_));
+    const int64_t columns = rounding->retarget->columns(),
+                  rows = static_cast<int64_t>(added->size()) / columns;
+    Rounding::Besides& besides = rounding->besides[weight];
+    if (!rounding->mean_y.empty()) {
+      besides.means = mean_of(lost, rows);
+      for (size_t i = 0; i < added->size(); ++i)
+        (*added)[i] -= besides.means[i / static_cast<size_t>(columns)] *
+                       rounding->mean_y[i % static_cast<size_t>(columns)];
+    }
+    constexpr int64_t kTogether = 128;
+    pool_.parallel_for(rows, kTogether, [&](int64_t begin, int64_t end) {
+      rounding->feedback[0]->solve(std::span(*added).subspan(
+          static_cast<size_t>(begin * columns), static_cast<size_t>((end - begin) * columns)));
+    });
+    besides.rows = std::move(added);
+    return {};
   }
 
   std::vector<float> mean_of(const Rows& rows, int64_t columns) const {
@@ -346,9 +396,11 @@ class Streamer {
       if (rounding.mean_x.empty() || found == bias_of.end() || !waiting_.count(found->second))
         continue;
       const Constant& bias = quantised_->constants[found->second];
+      const auto besides = rounding.besides.find(name);
       ShiftedBias shifted =
           shifted_bias(graph_.constants[found->second].data, graph_.constants[index].data, factor,
-                       weights.back().data->encoding(), rounding.mean_x, rounding.mean_y);
+                       weights.back().data->encoding(), rounding.mean_x, rounding.mean_y,
+                       besides == rounding.besides.end() ? Rows{} : besides->second.means);
       weights.back().written = std::move(shifted.see);
       biases.push_back({bias.name,
                         encoded_constant(std::move(shifted.bias), bias.data->encoding(), bias.name),
@@ -368,7 +420,10 @@ class Streamer {
         with_feedback(data, rounding.feedback, options_.rounding, std::move(row_weights));
     if (!out) return data;  // nothing is rounded
     if (!rounding.retarget) return out;
-    ConstantDataPtr source = retargeted(graph_.constants[index].data, rounding.retarget);
+    const auto besides = rounding.besides.find(graph_.constants[index].name);
+    ConstantDataPtr source =
+        retargeted(graph_.constants[index].data, rounding.retarget,
+                   besides == rounding.besides.end() ? nullptr : besides->second.rows);
     if (factor != 1) source = multiply_scalar(std::move(source), factor);
     if (auto made = with_source(out, std::move(source))) return made;
     return out;
@@ -407,6 +462,7 @@ class Streamer {
   std::map<std::string, size_t> index_;  // of constants, by name
   std::map<ValueId, size_t> constant_of_;
   std::map<std::string, ValueId> value_;
+  std::map<std::string, ValueId> sums_;  // what products of weights are added to
   // What goes into the next part: of the stream that the rounded weights see, and the original one.
   Rows seen_, original_;
   std::set<size_t> waiting_;  // constants that this stage has still to store

@@ -14,21 +14,28 @@ constexpr int64_t kRows = 128;  // that a thread takes at a time
 
 class Retargeted final : public ConstantData {
  public:
-  Retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by)
+  Retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by,
+             std::shared_ptr<const std::vector<float>> added)
       : ConstantData(data->shape(), Encoding::plain(EncodingKind::kF32)),
         data_(std::move(data)),
-        by_(std::move(by)) {}
+        by_(std::move(by)),
+        added_(std::move(added)) {}
   const ConstantData& canonical() const override { return data_->canonical(); }
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     std::vector<float> from(static_cast<size_t>(rows * columns()));
     POME_RETURN_IF_ERROR(data_->read_f32(row, rows, from.data()));
-    by_->apply(from, {f32_part(tile, row, rows, columns()), from.size()});
+    float* const to = f32_part(tile, row, rows, columns());
+    by_->apply(from, {to, from.size()});
+    if (added_)
+      for (size_t i = 0; i < from.size(); ++i)
+        to[i] += (*added_)[static_cast<size_t>(row * columns()) + i];
     return {};
   }
 
  private:
   ConstantDataPtr data_;
   std::shared_ptr<const Retarget> by_;
+  std::shared_ptr<const std::vector<float>> added_;
 };
 
 void transpose(std::vector<float>* matrix, int64_t n) {
@@ -65,9 +72,11 @@ void Retarget::apply(std::span<const float> rows, std::span<float> out) const {
   if (feedback_) feedback_->solve(out);
 }
 
-ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by) {
+ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by,
+                           std::shared_ptr<const std::vector<float>> added) {
   POME_CHECK(data->columns() == by->columns());
-  return std::make_shared<Retargeted>(std::move(data), std::move(by));
+  POME_CHECK(!added || added->size() == static_cast<size_t>(data->rows() * data->columns()));
+  return std::make_shared<Retargeted>(std::move(data), std::move(by), std::move(added));
 }
 
 }  // namespace pome

@@ -8,6 +8,10 @@
 // so rounding aims at W* (the idea of GPTAQ, arXiv 2504.02692, solved for all columns at once).
 // Both H and C get what H is damped by (feedback.h), so that x = y gives W* = W.
 //
+// Where the product is added to a hidden state, which itself is r in the original and s in the
+// quantised model, V can also make good a part p of what s lacks: V y = W x + p (r - s), so D H^-1
+// is on top of W*, D = p times the mean of (r - s) y'.
+//
 // Thread safety: immutable.
 #pragma once
 
@@ -37,7 +41,9 @@ class Retarget {
   std::vector<float> turned_;  // (C H^-1)', or C'
 };
 
-// `data` decoded and changed; canonical() is that of `data`.
-ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by);
+// `data` decoded and changed; canonical() is that of `data`. `added`: rows on top of those of W*,
+// all of them, or none.
+ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by,
+                           std::shared_ptr<const std::vector<float>> added = nullptr);
 
 }  // namespace pome

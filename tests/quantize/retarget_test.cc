@@ -100,5 +100,25 @@ TEST(Retarget, TheNewTargetsGiveTheOldProduct) {
   }
 }
 
+TEST(Retarget, RowsOnTopOfTheTargetsGiveWhatTheyStandFor) {
+  // What is lost is another product with y: the target is W* and that.
+  const Streams s = streams(40, 2000, 0.5, 9);
+  const auto feedback = Feedback::create(s.moments);
+  ThreadPool pool(2);
+  const auto by = std::make_shared<const Retarget>(*feedback, s.moments, s.cross, 3, &pool);
+  std::vector<float> w(120), lost(120), alone(120), both(120);
+  for (size_t i = 0; i < w.size(); ++i) {
+    w[i] = std::cos(static_cast<float>(3 * i));
+    lost[i] = std::sin(static_cast<float>(i));
+  }
+  const ConstantDataPtr data = inline_constant(Tensor::from_f32({3, 40}, w));
+  ASSERT_TRUE(retargeted(data, by)->read_f32(0, 3, alone.data()).ok());
+  const auto rows = std::make_shared<const std::vector<float>>(lost);
+  const ConstantDataPtr changed = retargeted(data, by, rows);
+  ASSERT_TRUE(changed->read_f32(1, 2, both.data() + 40).ok());
+  ASSERT_TRUE(changed->read_f32(0, 1, both.data()).ok());
+  for (size_t i = 0; i < both.size(); ++i) EXPECT_NEAR(both[i], alone[i] + lost[i], 1e-5);
+}
+
 }  // namespace
 }  // namespace pome
