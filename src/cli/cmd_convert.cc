@@ -188,35 +188,37 @@ Status run(App& app, ConvertOptions options, const Looking& looking) {
                            {"reason", tensor.fallback}});
   }
   if (app.common.json) {
-    app.print_json({{"output", report.output},
-                    {"graph_hash", report.exported.hashes.graph_hash},
-                    {"source_hash", report.exported.hashes.source_hash},
-                    {"tree_hash", report.tree_hash},
-                    {"bytes", report.bytes},
-                    {"weight_bytes", report.exported.weight_bytes},
-                    {"parameters", report.exported.parameters},
-                    {"bits_per_weight", report.exported.bits_per_weight},
-                    {"context", report.context},
-                    {"chunk", report.chunk},
-                    {"kv_tokens", report.packaging.kv_tokens},
-                    {"kv_cache_bytes", report.packaging.kv_cache_bytes},
-                    {"kv_step_bytes", report.packaging.kv_step_bytes},
-                    {"total_bytes", report.packaging.total_bytes()},
-                    {"encodings", encodings},
-                    {"fallbacks", fallbacks},
-                    {"tensors", describe_errors(report)},
-                    {"kept_integers", kept},
-                    {"quality", report.quality},
-                    {"calibrated_tokens", report.calibrated_tokens},
-                    {"calibration_digest", report.calibration_digest},
-                    {"activations", describe_activations(report)},
-                    {"transforms", describe_transforms(report)},
-                    {"allocation", allocation_json(report.allocation)},
-                    {"held_out", text_json(report.figures)},
-                    {"warnings", report.warnings},
-                    {"notes", report.notes},
-                    {"seconds", seconds},
-                    {"peak_memory_bytes", peak_memory_bytes()}});
+    app.print_json(
+        {{"output", report.output},
+         {"graph_hash", report.exported.hashes.graph_hash},
+         {"source_hash", report.exported.hashes.source_hash},
+         {"tree_hash", report.tree_hash},
+         {"bytes", report.bytes},
+         {"weight_bytes", report.exported.weight_bytes},
+         {"parameters", report.exported.parameters},
+         {"bits_per_weight", report.exported.bits_per_weight},
+         {"context", report.context},
+         {"chunk", report.chunk},
+         {"kv_tokens", report.packaging.kv_tokens},
+         {"kv_cache_bytes", report.packaging.kv_cache_bytes},
+         {"kv_step_bytes", report.packaging.kv_step_bytes},
+         {"total_bytes", report.packaging.total_bytes()},
+         {"encodings", encodings},
+         {"fallbacks", fallbacks},
+         {"tensors", describe_errors(report)},
+         {"kept_integers", kept},
+         {"quality", report.quality},
+         {"calibrated_tokens", report.calibrated_tokens},
+         {"calibration_digest", report.calibration_digest},
+         {"activations", describe_activations(report)},
+         {"transforms", describe_transforms(report)},
+         {"split", {{"networks", report.split_networks}, {"tables", report.split_tables}}},
+         {"allocation", allocation_json(report.allocation)},
+         {"held_out", text_json(report.figures)},
+         {"warnings", report.warnings},
+         {"notes", report.notes},
+         {"seconds", seconds},
+         {"peak_memory_bytes", peak_memory_bytes()}});
     return {};
   }
   for (const std::string& warning : report.warnings)
@@ -247,6 +249,10 @@ Status run(App& app, ConvertOptions options, const Looking& looking) {
     if (choice.used || options.transforms != "auto")
       text += "  transform        " + choice.name + " in " + std::to_string(choice.places) +
               " places" + (choice.obstacle.empty() ? "" : "; " + choice.obstacle) + "\n";
+  if (options.split)
+    text += "  split            " + std::to_string(report.split_networks) +
+            " feed-forward networks and " + std::to_string(report.split_tables) +
+            " tables of the vocabulary\n";
   text += "  context          " + std::to_string(report.context) +
           " tokens, prefill in chunks of " + std::to_string(report.chunk) + "\n";
   if (options.kv == "explicit" || !options.preset.empty()) text += describe_step(report);
@@ -311,6 +317,9 @@ void add_convert(App& app) {
                    "exact changes before rounding: none, auto (those that are foretold to pay), or "
                    "a list of norms residual values order scale with commas")
       ->capture_default_str();
+  command->add_flag("--split", c.split,
+                    "coreml and onnx, with a limit: parts of feed-forward networks and of the "
+                    "vocabulary get bits of their own");
   command->add_option_function<std::string>(
       "--embedding", [options](const std::string& scheme) { options->embedding = scheme; },
       "scheme of the embedding and a tied head (default: as --weights)");

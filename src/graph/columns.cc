@@ -34,9 +34,10 @@ class PaddedColumns final : public ConstantData {
 
 class CutColumns final : public ConstantData {
  public:
-  CutColumns(ConstantDataPtr in, int64_t columns)
+  CutColumns(ConstantDataPtr in, int64_t first, int64_t columns)
       : ConstantData(with_columns(in->shape(), columns), Encoding::plain(EncodingKind::kF32)),
-        in_(std::move(in)) {}
+        in_(std::move(in)),
+        first_(first) {}
   const ConstantData& canonical() const override {
     const ConstantData& whole = in_->canonical();
     return whole.columns() == columns() ? whole : *this;
@@ -50,12 +51,13 @@ class CutColumns final : public ConstantData {
     POME_RETURN_IF_ERROR(in_->read_f32(row, rows, whole.data()));
     float* out = f32_part(tile, row, rows, columns());
     for (int64_t i = 0; i < rows; ++i)
-      std::copy_n(whole.begin() + i * in_->columns(), columns(), out + i * columns());
+      std::copy_n(whole.begin() + i * in_->columns() + first_, columns(), out + i * columns());
     return {};
   }
 
  private:
   ConstantDataPtr in_;
+  int64_t first_;
 };
 
 }  // namespace
@@ -66,8 +68,12 @@ ConstantDataPtr pad_columns(ConstantDataPtr in, int64_t columns) {
 }
 
 ConstantDataPtr cut_columns(ConstantDataPtr in, int64_t columns) {
-  POME_CHECK(!in->shape().empty() && columns <= in->columns());
-  return std::make_shared<CutColumns>(std::move(in), columns);
+  return slice_columns(std::move(in), 0, columns);
+}
+
+ConstantDataPtr slice_columns(ConstantDataPtr in, int64_t first, int64_t columns) {
+  POME_CHECK(!in->shape().empty() && first >= 0 && first + columns <= in->columns());
+  return std::make_shared<CutColumns>(std::move(in), first, columns);
 }
 
 }  // namespace pome

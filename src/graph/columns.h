@@ -1,5 +1,5 @@
-// Rows that are longer or shorter than those of a constant, for formats whose rows are whole
-// groups.
+// Rows that are longer or shorter than those of a constant: for formats whose rows are whole
+// groups, and for parts of products.
 #pragma once
 
 #include <cstdint>
@@ -12,5 +12,7 @@ namespace pome {
 // before, of cut ones those before they were padded.
 ConstantDataPtr pad_columns(ConstantDataPtr in, int64_t columns);
 ConstantDataPtr cut_columns(ConstantDataPtr in, int64_t columns);
+// Columns [first, first + columns).
+ConstantDataPtr slice_columns(ConstantDataPtr in, int64_t first, int64_t columns);
 
 }  // namespace pome

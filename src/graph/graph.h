@@ -315,6 +315,9 @@ struct Graph {
   std::vector<CachePair> caches;
   // layer_outputs[i] = the hidden state after layer i: where the graph may be cut.
   std::vector<ValueId> layer_outputs;
+  // Of the graph that this one computes the same as, where a pass changed what cannot be told from
+  // it; empty: its own.
+  std::string source_hash;
 
   const ValueType& type(ValueId id) const { return values[static_cast<size_t>(id)].type; }
   const std::string& name(ValueId id) const { return values[static_cast<size_t>(id)].name; }

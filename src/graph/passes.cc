@@ -81,6 +81,7 @@ ValueId Rewriter::constant(Constant constant) {
 }
 
 Graph Rewriter::finish(ValueId output) {
+  out_.source_hash = from_.source_hash;
   out_.output = mapped(output);
   if (has(from_.token_ids)) out_.token_ids = mapped(from_.token_ids);
   if (out_.hidden_in == kNoValue && has(from_.hidden_in)) out_.hidden_in = mapped(from_.hidden_in);

@@ -114,6 +114,7 @@ std::string print(const Graph& graph) {
 std::string structure_hash(const Graph& graph, std::span<const Digest> constant_digests,
                            bool canonical) {
   POME_CHECK(constant_digests.size() == graph.constants.size());
+  if (canonical && !graph.source_hash.empty()) return graph.source_hash;
   const auto inserted = [](const Constant& constant) { return constant.inserted; };
   if (canonical && std::any_of(graph.constants.begin(), graph.constants.end(), inserted)) {
     std::vector<Digest> stored;

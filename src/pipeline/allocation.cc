@@ -253,7 +253,14 @@ Status settle_limit(const TargetRow& row, ConvertOptions* options) {
     return usage_error("--size-limit chooses a scheme for each weight: give it without --weights " +
                        options->weights + ", or with bits per weight such as 3.7bpw");
   }
+  if (options->split && !row.inserts)
+    return usage_error("--split is for --to coreml and onnx: --to " + options->target +
+                       " has no place for parts of weights");
   if (options->bits_per_weight == 0 && options->size_limit == 0) {
+    if (options->split)
+      return usage_error(
+          "--split gives parts of weights bits of their own: give --size-limit, or bits per weight "
+          "such as --weights 4bpw");
     if (!options->profile.empty() && row.profiles_need_limit)
       return usage_error("--profile " + options->profile +
                          " says what bits are allocated from: give --size-limit, or bits per "
@@ -267,6 +274,7 @@ Status settle_limit(const TargetRow& row, ConvertOptions* options) {
   if (options->size_limit > 0)
     options->limit_text += (options->limit_text.empty() ? "" : "+") + std::string("limit:") +
                            std::to_string(options->size_limit);
+  if (options->split) options->limit_text += "+split";
   options->weights = row.weights;
   return {};
 }

@@ -14,6 +14,7 @@
 #include "pipeline/report.h"
 #include "pipeline/round_weights.h"
 #include "pipeline/target.h"
+#include "quantize/split.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pome {
@@ -138,7 +139,7 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_ASSIGN_OR_RETURN(const Checkpoint checkpoint, open_checkpoint(options.model));
   report.warnings = checkpoint.warnings;
   for (const CheckpointTensor& tensor : checkpoint.tensors) report.source_bytes += tensor.bytes;
-  POME_ASSIGN_OR_RETURN(const Graph graph, target->build(checkpoint, options, &report));
+  POME_ASSIGN_OR_RETURN(Graph graph, target->build(checkpoint, options, &report));
   POME_ASSIGN_OR_RETURN(const std::shared_ptr<const Tokenizer> tokenizer,
                         tokenizer_of(checkpoint.tokenizer, &report));
   POME_RETURN_IF_ERROR(check_replaceable(options));
@@ -147,6 +148,13 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
                                            target->one_file(options) ? io::Staged::Kind::kFile
                                                                      : io::Staged::Kind::kFolder,
                                            options.force));
+  if (options.split) {
+    ThreadPool pool(work.threads);
+    POME_ASSIGN_OR_RETURN(Split split, split_weights(graph, &pool));
+    graph = std::move(split.graph);
+    report.split_networks = split.networks;
+    report.split_tables = split.tables;
+  }
   std::optional<CalibrationText> text;
   if (quality != Quality::kFast || !options.activations.empty()) {
     const int64_t most =

@@ -59,6 +59,7 @@ struct ConvertOptions {
   // "minmax", "percentile" or "entropy" finds.
   std::string activations, activation_range = "percentile";
   std::string transforms = "none";  // quantize/transform.h: "auto", "none", or names
+  bool split = false;  // quantize/split.h: bits are given to parts of weights
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;
@@ -115,6 +116,7 @@ struct ConvertReport {
   int64_t calibrated_tokens = 0;
   std::string calibration_text, calibration_digest;
   std::vector<TransformChoice> transforms;  // that were tried
+  int64_t split_networks = 0, split_tables = 0;
   ExportReport exported;
   uint64_t bytes = 0;         // of the whole artefact
   uint64_t source_bytes = 0;  // of the checkpoint's tensors

@@ -1,6 +1,7 @@
 #include "pipeline/layer_chain.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <string>
 #include <utility>
@@ -46,18 +47,27 @@ LayerChain layer_chain(const Graph& graph) {
     for (const ChainPart& part : parts_of_layer(graph, start, end)) out.parts.push_back(part);
     start = end;
   }
+  const auto of_vocabulary = [&](const std::string& weight) {
+    const auto constant = std::find_if(graph.constants.begin(), graph.constants.end(),
+                                       [&](const Constant& c) { return c.name == weight; });
+    return constant->role == Constant::Role::kHead || constant->role == Constant::Role::kEmbedding;
+  };
   for (const ReadValue& value : read_values(graph)) {
-    for (const std::string& weight : value.weights) {
-      const auto constant = std::find_if(graph.constants.begin(), graph.constants.end(),
-                                         [&](const Constant& c) { return c.name == weight; });
-      if (constant->role != Constant::Role::kHead && constant->role != Constant::Role::kEmbedding)
-        continue;
-      out.head = weight;
-      if (value.value != start) out.parts.push_back({start, value.value});
-      return out;
-    }
+    std::copy_if(value.weights.begin(), value.weights.end(), std::back_inserter(out.head),
+                 of_vocabulary);
+    if (out.head.empty()) continue;
+    if (value.value != start) out.parts.push_back({start, value.value});
+    break;
   }
   return out;
+}
+
+ReadValue head_value(const LayerChain& chain, const std::vector<float>& rows, int64_t tokens) {
+  ReadValue value;
+  value.first = chain.head.front();
+  value.columns = static_cast<int64_t>(rows.size()) / tokens;
+  value.weights = chain.head;
+  return value;
 }
 
 Result<std::vector<float>> LayerRunner::run(const Graph& graph, const ChainPart& part,
@@ -111,10 +121,7 @@ Status watch_layers(const Graph& graph, std::span<const int32_t> ids, int64_t wi
     if (work.progress) work.progress->advance(i + 1);
   }
   if (!chain.head.empty()) {
-    ReadValue value;
-    value.first = chain.head;
-    value.columns = static_cast<int64_t>(rows.size() / ids.size());
-    value.weights = {chain.head};
+    const ReadValue value = head_value(chain, rows, static_cast<int64_t>(ids.size()));
     ThreadPool pool(work.threads);
     MomentSums sums(value.columns, whole(value));
     sums.add(rows.data(), static_cast<int64_t>(ids.size()), kernels::choose_panel(isa), &pool);

@@ -25,8 +25,11 @@ struct ChainPart {
 };
 struct LayerChain {
   std::vector<ChainPart> parts;
-  std::string head;  // the weight that reads what the last part gives; empty: there is none
+  // The weights that read what the last part gives: one, several where it is in parts, or none.
+  std::vector<std::string> head = {};
 };
+// What the head reads, as a value of `rows` rows of a text.
+ReadValue head_value(const LayerChain& chain, const std::vector<float>& rows, int64_t tokens);
 LayerChain layer_chain(const Graph& graph);
 
 // Runs texts through parts of a model, each window of `window` tokens from an empty context.

@@ -58,12 +58,12 @@ class Streamer {
     out.resumed = store_.finished();
     const bool head = !chain_.head.empty();
     // A head that is also the embedding has to be there before the first layer runs quantised.
-    const bool head_first = head && options_.behind_quantised && is_embedding(chain_.head);
+    const bool head_first = head && options_.behind_quantised && is_embedding(chain_.head[0]);
     if (work_.progress)
       work_.progress->begin("round", chain_.parts.size() + (head ? 1 : 0), "parts");
     if (head_first) {
-      taken_.insert(index_.at(chain_.head));
-      POME_RETURN_IF_ERROR(stage({chain_.head}, [&] { return head_before_all(); }));
+      for (const std::string& weight : chain_.head) taken_.insert(index_.at(weight));
+      POME_RETURN_IF_ERROR(stage(chain_.head, [&] { return head_before_all(); }));
     }
     for (const ChainPart& part : chain_.parts) {
       POME_ASSIGN_OR_RETURN(const Graph cut, part_of(graph_, part.start, part.end));
@@ -73,8 +73,7 @@ class Streamer {
                                          : layer(part, values);
       }));
     }
-    if (head && !head_first)
-      POME_RETURN_IF_ERROR(stage({chain_.head}, [&] { return head_last(); }));
+    if (head && !head_first) POME_RETURN_IF_ERROR(stage(chain_.head, [&] { return head_last(); }));
     if (work_.progress) work_.progress->end();
     out.parts = stage_;
     out.diagonal = diagonal_;
@@ -186,10 +185,7 @@ class Streamer {
   Status head_last() { return round_head(seen_, options_.behind_quantised ? &original_ : nullptr); }
 
   Status round_head(const Rows& seen, const Rows* original) {
-    ReadValue value;
-    value.first = chain_.head;
-    value.weights = {chain_.head};
-    value.columns = static_cast<int64_t>(seen.size()) / tokens_;
+    const ReadValue value = head_value(chain_, seen, tokens_);
     POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, seen, original));
     return round(value, rounding);
   }
@@ -279,7 +275,7 @@ class Streamer {
     return graph_.constants[index_.at(weight)].role == Constant::Role::kEmbedding;
   }
   bool is_tied(const ReadValue& value) const {
-    return value.first == chain_.head && is_embedding(chain_.head);
+    return !chain_.head.empty() && value.first == chain_.head[0] && is_embedding(value.first);
   }
 
   // ---- rounding
@@ -415,7 +411,7 @@ class Streamer {
     const Constant::Role role = graph_.constants[index].role;
     std::vector<float> row_weights;
     if (role == Constant::Role::kEmbedding || role == Constant::Role::kHead)
-      row_weights = token_weights(ids_, data->rows());
+      row_weights = token_weights(ids_, data->rows(), graph_.constants[index].gguf_place.first_row);
     ConstantDataPtr out =
         with_feedback(data, rounding.feedback, options_.rounding, std::move(row_weights));
     if (!out) return data;  // nothing is rounded
@@ -482,8 +478,7 @@ StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamO
   uint64_t kept = 0;  // of one layer
   for (const ReadValue& value : read_values(graph)) {
     const double k = static_cast<double>(value.columns), e = static_cast<double>(value.experts);
-    const bool head =
-        std::find(value.weights.begin(), value.weights.end(), chain.head) != value.weights.end();
+    const bool head = value.weights == chain.head;
     double n = 0;
     for (const std::string& weight : value.weights) n += static_cast<double>(data[weight]->rows());
     // Products of the layer (an expert sees few of the tokens), moments, factor, rounding.

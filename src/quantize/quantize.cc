@@ -308,12 +308,15 @@ Moments moments_of_tied(const Moments& head) {
   return out;
 }
 
-std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows) {
+std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows, int64_t first) {
   constexpr float kUnseen = 0.5f;  // of a token
   std::vector<float> out(static_cast<size_t>(rows), kUnseen);
-  for (const int32_t id : ids)
-    if (id >= 0 && id < rows) out[static_cast<size_t>(id)] += 1;
-  const float all = kUnseen * static_cast<float>(rows) + static_cast<float>(ids.size());
+  float all = kUnseen * static_cast<float>(rows);
+  for (const int32_t id : ids) {
+    if (id < first || id >= first + rows) continue;
+    out[static_cast<size_t>(id - first)] += 1;
+    all += 1;
+  }
   for (float& weight : out) weight *= static_cast<float>(rows) / all;
   return out;
 }

@@ -83,9 +83,9 @@ ConstantDataPtr encoded_constant(ConstantDataPtr data, const Encoding& encoding,
 ConstantDataPtr with_feedback(const ConstantDataPtr& data, std::vector<FeedbackPtr> feedback,
                               const RoundingOptions& options = {},
                               std::vector<float> row_weights = {});
-// Row weights of a table with a row for each token, mean 1: how often a text uses it, and half a
-// time more.
-std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows);
+// Row weights of a table with a row for each token from `first` on, mean 1: how often a text uses
+// it, and half a time more.
+std::vector<float> token_weights(std::span<const int32_t> ids, int64_t rows, int64_t first = 0);
 // For a table that is both embedding and head, from what the head reads: a row's error also stays
 // in the residual of its own token, where no direction is known to count more than another.
 Moments moments_of_tied(const Moments& head);

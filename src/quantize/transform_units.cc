@@ -1,13 +1,11 @@
-// Hidden units of feed-forward networks: what stands between the matrix that reads them and those
-// that make them works on each unit alone, so units may change places.
+// Hidden units of feed-forward networks in another order, and of another size.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <memory>
 #include <numeric>
-#include <set>
 #include <utility>
 
+#include "quantize/hidden_units.h"
 #include "quantize/transform.h"
 #include "quantize/transform_plan.h"
 
@@ -16,90 +14,6 @@ namespace pome {
 namespace {
 
 constexpr double kLeastSquare = 1e-6;  // of a column, in parts of the largest
-
-// A network: `makers` [sets * units, ..] with their biases, `down` [sets * .., units].
-struct Units {
-  int64_t sets = 1, units = 0;
-  std::vector<int32_t> makers, biases;
-  int32_t down = -1;
-};
-
-// Walks back from the units through what works on each alone to the products that make them.
-class UnitFinder {
- public:
-  explicit UnitFinder(const GraphUses& uses) : uses_(uses) {}
-
-  bool find(const Node& down, Units* out) {
-    if (!std::holds_alternative<LinearOp>(down.op) || !uses_.is_own_weight(down.operands[1]))
-      return false;
-    units_ = out;
-    units_->units = uses_.width(down.operands[0]);
-    units_->down = uses_.constant(down.operands[1]);
-    inside_ = {&down};
-    std::vector<ValueId> open = {down.operands[0]};
-    while (!open.empty()) {
-      const ValueId value = open.back();
-      open.pop_back();
-      const Node& node = uses_.producer(value);
-      if (!inside_.insert(&node).second) continue;
-      if (!add(node, &open)) return false;
-    }
-    return inside_.size() > units_->makers.size() + 1 && is_closed(down);
-  }
-
- private:
-  bool add(const Node& node, std::vector<ValueId>* open) {
-    if (std::holds_alternative<LinearOp>(node.op)) {
-      if (!uses_.is_own_weight(node.operands[1])) return false;
-      units_->makers.push_back(uses_.constant(node.operands[1]));
-      if (node.operands.size() < 3) return true;
-      if (!uses_.is_own_weight(node.operands[2])) return false;
-      units_->biases.push_back(uses_.constant(node.operands[2]));
-      return true;
-    }
-    const bool alone =
-        std::holds_alternative<UnaryOp>(node.op) || std::holds_alternative<BinaryOp>(node.op) ||
-        std::holds_alternative<ActivationOp>(node.op) || std::holds_alternative<SwigluOp>(node.op);
-    if (!alone) return false;
-    for (const ValueId operand : node.operands) {
-      if (uses_.graph().type(operand).shape.empty()) continue;  // a number for all units
-      if (uses_.width(operand) != units_->units) return false;
-      open->push_back(operand);
-    }
-    return true;
-  }
-  // Nothing else sees the units.
-  bool is_closed(const Node& down) const {
-    for (const Node* node : inside_) {
-      if (node == &down) continue;
-      if (uses_.leaves(node->result)) return false;
-      for (const Use& use : uses_.uses(node->result))
-        if (inside_.count(use.node) == 0) return false;
-    }
-    return true;
-  }
-
-  const GraphUses& uses_;
-  Units* units_ = nullptr;
-  std::set<const Node*> inside_;
-};
-
-bool find_experts(const GraphUses& uses, const Node& node, Units* out) {
-  const auto* const moe = std::get_if<MoeOp>(&node.op);
-  if (!moe) return false;
-  for (size_t i = 2; i < node.operands.size(); ++i)
-    if (!uses.is_own_weight(node.operands[i])) return false;
-  out->down = uses.constant(node.operands[moe->down()]);
-  const Shape& shape = uses.data(node.operands[moe->down()]).shape();
-  if (shape.size() != 3) return false;
-  out->sets = shape[0];
-  out->units = shape[2];
-  for (size_t i = 2; i < moe->down(); ++i) out->makers.push_back(uses.constant(node.operands[i]));
-  // The last of the biases is that of the outputs.
-  for (size_t i = moe->down() + 1; i + 1 < node.operands.size(); ++i)
-    out->biases.push_back(uses.constant(node.operands[i]));
-  return true;
-}
 
 // Multiplies the squared norms of rows, or of columns of each set, into `sizes`.
 Status multiply_norms(const ConstantData& data, bool of_columns, int64_t sets,
@@ -133,7 +47,7 @@ Status multiply_norms(const ConstantData& data, bool of_columns, int64_t sets,
 struct Linear {
   int32_t weight = -1, bias = -1;
 };
-Linear free_factor(const GraphUses& uses, const Node& node, const Units& found) {
+Linear free_factor(const GraphUses& uses, const Node& node, const HiddenUnits& found) {
   if (const auto* const moe = std::get_if<MoeOp>(&node.op)) {
     // Limits and offsets are not scaled with the factor.
     if (!moe->gated || moe->limit != 0 || moe->up_offset != 0) return {};
@@ -147,7 +61,7 @@ Linear free_factor(const GraphUses& uses, const Node& node, const Units& found) 
           up.operands.size() == 3 ? uses.constant(up.operands[2]) : -1};
 }
 
-Status scale(const Units& found, const Linear& up, const Graph& graph, TransformPlan* plan) {
+Status scale(const HiddenUnits& found, const Linear& up, const Graph& graph, TransformPlan* plan) {
   std::vector<double> squares(static_cast<size_t>(found.sets * found.units), 1.0);
   POME_RETURN_IF_ERROR(multiply_norms(*graph.constants[static_cast<size_t>(found.down)].data, true,
                                       found.sets, &squares));
@@ -170,7 +84,7 @@ Status scale(const Units& found, const Linear& up, const Graph& graph, Transform
   return {};
 }
 
-Status order(const Units& found, const Graph& graph, TransformPlan* plan) {
+Status order(const HiddenUnits& found, const Graph& graph, TransformPlan* plan) {
   const auto data = [&](int32_t constant) -> const ConstantData& {
     return *graph.constants[static_cast<size_t>(constant)].data;
   };
@@ -196,35 +110,20 @@ Status order(const Units& found, const Graph& graph, TransformPlan* plan) {
   return {};
 }
 
-// Calls use(network, node that reads its units).
-Status for_each_network(const GraphUses& uses,
-                        const std::function<Status(const Units&, const Node&)>& use) {
-  UnitFinder finder(uses);
-  for (const Node& node : uses.graph().nodes) {
-    Units found;
-    if (!finder.find(node, &found)) {
-      found = {};
-      if (!find_experts(uses, node, &found)) continue;
-    }
-    if (found.units >= 2) POME_RETURN_IF_ERROR(use(found, node));
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<Transformed> order_units(const Graph& graph, const ActivationStatistics& statistics) {
   TransformPlan plan(graph, statistics);
   const GraphUses uses(graph);
   POME_RETURN_IF_ERROR(for_each_network(
-      uses, [&](const Units& found, const Node&) { return order(found, graph, &plan); }));
+      uses, [&](const HiddenUnits& found, const Node&) { return order(found, graph, &plan); }));
   return std::move(plan).finish();
 }
 
 Result<Transformed> scale_units(const Graph& graph, const ActivationStatistics& statistics) {
   TransformPlan plan(graph, statistics);
   const GraphUses uses(graph);
-  POME_RETURN_IF_ERROR(for_each_network(uses, [&](const Units& found, const Node& node) {
+  POME_RETURN_IF_ERROR(for_each_network(uses, [&](const HiddenUnits& found, const Node& node) {
     const Linear up = free_factor(uses, node, found);
     if (up.weight < 0) {
       plan.obstacle("the units of " + graph.name(node.result) + " have no factor of their own");
