@@ -14,7 +14,6 @@
 #include "pipeline/report.h"
 #include "pipeline/round_weights.h"
 #include "pipeline/target.h"
-#include "quantize/split.h"
 #include "tokenizer/tokenizer.h"
 
 namespace pome {
@@ -132,6 +131,9 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   POME_RETURN_IF_ERROR(settle_kv(*row, &options));
   POME_ASSIGN_OR_RETURN(const Quality quality,
                         parse_quality(options.quality, !options.calibrate.empty()));
+  if (options.split && quality == Quality::kFast)
+    return usage_error("--split measures with a text which parts of weights matter")
+        .hint("give --quality good, or --calibrate TEXT");
   const std::unique_ptr<TargetWriter> target = row->make();
   ConvertReport report;
   report.output = options.output;

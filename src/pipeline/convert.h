@@ -59,7 +59,7 @@ struct ConvertOptions {
   // "minmax", "percentile" or "entropy" finds.
   std::string activations, activation_range = "percentile";
   std::string transforms = "none";  // quantize/transform.h: "auto", "none", or names
-  bool split = false;  // quantize/split.h: bits are given to parts of weights
+  bool split = false;               // quantize/split.h: bits are given to parts of weights
   bool force = false;
   std::string version = "1.0.0";  // semver of the artefact
   std::string license_id, license_source;

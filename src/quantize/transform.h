@@ -16,7 +16,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/thread_pool.h"
 #include "graph/graph.h"
+#include "graph/split.h"
 #include "quantize/statistics.h"
 
 namespace pome {
@@ -51,6 +53,10 @@ Result<Transformed> order_units(const Graph& graph, const ActivationStatistics& 
 // alike. Rows of the factor that is not activated take the scale back, which palettes bear where
 // units are in order.
 Result<Transformed> scale_units(const Graph& graph, const ActivationStatistics& statistics);
+
+// Parts of weights that may get bits of their own (graph/split.h), hidden units in the order of
+// their size before. Reads every constant, for the source hash, which stays the model's.
+Result<Split> split_weights(const Graph& graph, ThreadPool* pool);
 
 // ---- choosing
 // ----------------------------------------------------------------------------------

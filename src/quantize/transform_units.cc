@@ -5,7 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include "quantize/hidden_units.h"
+#include "graph/hidden_units.h"
 #include "quantize/transform.h"
 #include "quantize/transform_plan.h"
 
@@ -132,6 +132,14 @@ Result<Transformed> scale_units(const Graph& graph, const ActivationStatistics& 
     return scale(found, up, graph, &plan);
   }));
   return std::move(plan).finish();
+}
+
+Result<Split> split_weights(const Graph& graph, ThreadPool* pool) {
+  POME_ASSIGN_OR_RETURN(const GraphHashes hashes, hash_graph(graph, pool));
+  POME_ASSIGN_OR_RETURN(const Transformed ordered, order_units(graph, {}));
+  POME_ASSIGN_OR_RETURN(Split out, split_parts(ordered.graph));
+  out.graph.source_hash = hashes.source_hash;
+  return out;
 }
 
 }  // namespace pome

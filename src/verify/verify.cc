@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "engine/engine.h"
 #include "graph/passes.h"
+#include "graph/split.h"
 #include "interp/graph_eval.h"
 #include "models/models.h"
 #include "verify/model.h"
@@ -69,11 +70,23 @@ Graph with_inserted(const Graph& original, ExportedModel& program) {
   return original;
 }
 
+// The original's graph in the parts that the package holds.
+Result<Graph> with_parts(const Graph& original, ExportedModel& program) {
+  const bool parts = std::any_of(
+      original.constants.begin(), original.constants.end(), [&](const Constant& constant) {
+        return program.weight_shape(part_name(constant.name, 0)).has_value();
+      });
+  if (!parts) return original;
+  POME_ASSIGN_OR_RETURN(Split split, split_parts(original));
+  return std::move(split.graph);
+}
+
 // The original's graph with the weights that the package holds. Tables that the package stores in
 // another form (inverse frequencies) stay.
 Result<Graph> rebuild(const Graph& original, const std::shared_ptr<ExportedModel>& program,
                       std::vector<std::string>* problems) {
-  Graph graph = with_inserted(original, *program);
+  POME_ASSIGN_OR_RETURN(const Graph parts, with_parts(original, *program));
+  Graph graph = with_inserted(parts, *program);
   for (Constant& constant : graph.constants) {
     const bool table = constant.role == Constant::Role::kTable;
     if (table && constant.data->shape().size() != 2) continue;

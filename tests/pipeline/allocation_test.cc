@@ -91,6 +91,29 @@ TEST_F(AllocationTest, NarrowPalettesAreTakenOnlyWhereTheLimitAsksForThem) {
   EXPECT_TRUE(says(*narrow));
 }
 
+TEST_F(AllocationTest, PartsOfWeightsGetBitsOfTheirOwn) {
+  for (const char* target : {"coreml", "onnx"}) {
+    ConvertOptions o = options(target, "5.5bpw");
+    o.model = POME_SOURCE_DIR "/models/zoo/llama3";
+    o.calibrate = POME_SOURCE_DIR "/data/held-out.txt";
+    o.calibrate_tokens = 128;
+    const auto whole = run(o);
+    ASSERT_TRUE(whole.ok()) << whole.status().to_string();
+    o.split = true;
+    const auto parts = run(o);
+    ASSERT_TRUE(parts.ok()) << parts.status().to_string();
+    EXPECT_LE(parts->exported.bits_per_weight, 5.5);
+    EXPECT_EQ(parts->split_networks, 4);
+    EXPECT_EQ(parts->split_tables, 2);
+    EXPECT_LT(parts->allocation.loss, whole->allocation.loss);
+    EXPECT_EQ(parts->exported.hashes.source_hash, whole->exported.hashes.source_hash);
+    size_t of_vocabulary = 0;
+    for (const auto& weight : parts->allocation.weights)
+      of_vocabulary += weight.name.starts_with("embedding.part");
+    EXPECT_EQ(of_vocabulary, 4u);
+  }
+}
+
 TEST_F(AllocationTest, Refuses) {
   const auto code = [&](const ConvertOptions& o) {
     const auto report = run(o);
@@ -101,6 +124,15 @@ TEST_F(AllocationTest, Refuses) {
   EXPECT_EQ(code(options("mlc", "4bpw")), StatusCode::kUnsupported);
   EXPECT_EQ(code(options("coreml", "xbpw")), StatusCode::kUsage);
   EXPECT_EQ(code(options("coreml", "1bpw")), StatusCode::kDoesNotFit);
+  ConvertOptions split = options("coreml", "lut4");
+  split.split = true;
+  EXPECT_EQ(code(split), StatusCode::kUsage);
+  split = options("coreml", "4bpw");  // without a text
+  split.split = true;
+  EXPECT_EQ(code(split), StatusCode::kUsage);
+  split = options("gguf", "4bpw");
+  split.split = true;
+  EXPECT_EQ(code(split), StatusCode::kUsage);
   ConvertOptions both = options("coreml", "lut4");
   both.size_limit = 5'000'000;
   EXPECT_EQ(code(both), StatusCode::kUsage);

@@ -11,6 +11,7 @@
 #include "pipeline/convert.h"
 #include "pipeline/part_store.h"
 #include "quantize/gguf_types.h"
+#include "quantize/transform.h"
 #include "support/graphs.h"
 #include "support/zoo.h"
 
@@ -88,6 +89,26 @@ class Streamed : public ::testing::Test {
   }
   TempFolder folder_{true};
 };
+
+TEST_F(Streamed, AHeadInPartsIsRoundedPartByPart) {
+  // Tied, so that all parts are there before the first layer runs.
+  ThreadPool pool(2);
+  auto split = split_weights(graph_of(kZoo + "gpt2", kContext), &pool);
+  ASSERT_TRUE(split.ok()) << split.status().to_string();
+  const Graph& graph = split->graph;
+  const std::vector<int32_t> ids = some_ids(graph, 32);
+  const std::vector<float> wanted = logits_of(graph, ids);
+  const double nearest = distance(logits_of(rounded(graph, "int4"), ids), wanted);
+  std::map<std::string, Digest> first;
+  for (const int threads : {1, 2}) {
+    Graph made = rounded(graph, "int4");
+    const auto done = run(graph, &made, true, threads, 0, "parts" + std::to_string(threads));
+    ASSERT_TRUE(done.ok()) << done.status().to_string();
+    EXPECT_LT(distance(logits_of(made, ids), wanted), 0.4 * nearest);
+    if (first.empty()) first = digests_of(made);
+    EXPECT_EQ(digests_of(made), first);
+  }
+}
 
 TEST_F(Streamed, EveryFamilyComesCloserToItsOriginalThanRoundingToTheNearest) {
   double sum[2] = {};

@@ -249,6 +249,11 @@ TEST_P(TransformOfFamily, LeavesLogitsAndSourceHash) {
   const Transformed order = done(order_units(values.graph, {}));
   expect_same(order, "order", places.order);
   expect_same(done(scale_units(order.graph, {})), "scale", places.scale);
+  ThreadPool pool(2);
+  auto split = split_weights(graph_, &pool);
+  ASSERT_TRUE(split.ok()) << split.status().to_string();
+  EXPECT_GT(split->tables, 0);
+  expect_same({std::move(split->graph), {}, split->networks, {}}, "split", split->networks);
 }
 
 // What is foretold of the activations is what a run of the changed graph shows.

@@ -1,4 +1,4 @@
-#include "quantize/hidden_units.h"
+#include "graph/hidden_units.h"
 
 #include <set>
 

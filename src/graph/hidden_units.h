@@ -2,7 +2,7 @@
 // that make them works on each unit alone, so units may change places, be scaled, and be told
 // apart.
 //
-// Private to the transforms. Thread safety: pure functions.
+// Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "quantize/transform_plan.h"
+#include "graph/graph_uses.h"
 
 namespace pome {
 

@@ -1,4 +1,4 @@
-#include "quantize/split.h"
+#include "graph/split.h"
 
 #include <algorithm>
 #include <map>
@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "graph/columns.h"
+#include "graph/hidden_units.h"
+#include "graph/passes.h"
 #include "graph/rewriter.h"
-#include "quantize/hidden_units.h"
-#include "quantize/transform.h"
 
 namespace pome {
 
@@ -34,12 +34,6 @@ std::vector<Range> ranges_of(int64_t all, std::initializer_list<int64_t> eighths
   return out;
 }
 
-std::string part_name(const std::string& name, size_t part) {
-  const size_t dot = name.rfind('.');
-  const std::string suffix = ".part" + std::to_string(part);
-  return dot == std::string::npos ? name + suffix : name.substr(0, dot) + suffix + name.substr(dot);
-}
-
 class Splitter {
  public:
   explicit Splitter(const Graph& graph) : graph_(graph), uses_(graph), out_(graph) {}
@@ -49,7 +43,7 @@ class Splitter {
         uses_, [&](const HiddenUnits& found, const Node& down) { return note(found, down); }));
     for (size_t i = 0; i < graph_.constants.size(); ++i) note_table(static_cast<int32_t>(i));
     for (const Node& node : graph_.nodes) copy(node);
-    return Split{out_.finish(), static_cast<int64_t>(networks_.size()),
+    return Split{remove_dead(out_.finish()), static_cast<int64_t>(networks_.size()),
                  static_cast<int64_t>(tables_.size())};
   }
 
@@ -89,21 +83,8 @@ class Splitter {
       if (table != tables_.end())
         return embedding ? copy_embedding(table->second, node) : copy_head(table->second, node);
     }
-    if (const int32_t constant = uses_.constant(node.result);
-        tables_.count(constant) > 0 || is_inside(node))
-      return;
     out_.copy(node);
   }
-  // A constant that only nodes of networks read, which take parts of it.
-  bool is_inside(const Node& node) const {
-    if (!std::holds_alternative<ConstantOp>(node.op)) return false;
-    const auto& uses = uses_.uses(node.result);
-    return !uses.empty() && std::all_of(uses.begin(), uses.end(), [&](const Use& use) {
-      return use.operand > 0 && std::holds_alternative<LinearOp>(use.node->op) &&
-             (inside_.count(use.node) > 0 || networks_.count(use.node) > 0);
-    });
-  }
-
   // Of each kind of part there is one constant, whoever reads it.
   ValueId part_of(ValueId value, size_t part, const ConstantDataPtr& data, Range rows = {}) {
     const auto [known, fresh] = parts_.try_emplace({uses_.constant(value), part}, kNoValue);
@@ -229,11 +210,14 @@ class Splitter {
 
 }  // namespace
 
-Result<Split> split_weights(const Graph& graph, ThreadPool* pool) {
-  POME_ASSIGN_OR_RETURN(const GraphHashes hashes, hash_graph(graph, pool));
-  POME_ASSIGN_OR_RETURN(const Transformed ordered, order_units(graph, {}));
-  POME_ASSIGN_OR_RETURN(Split out, Splitter(ordered.graph).split());
-  out.graph.source_hash = hashes.source_hash;
+std::string part_name(const std::string& name, size_t part) {
+  const size_t dot = name.rfind('.');
+  const std::string suffix = ".part" + std::to_string(part);
+  return dot == std::string::npos ? name + suffix : name.substr(0, dot) + suffix + name.substr(dot);
+}
+
+Result<Split> split_parts(const Graph& graph) {
+  POME_ASSIGN_OR_RETURN(Split out, Splitter(graph).split());
   POME_RETURN_IF_ERROR(validate(out.graph));
   return out;
 }
