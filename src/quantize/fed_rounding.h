@@ -20,6 +20,10 @@ struct RoundingOptions {
   int rounds = 0;
 };
 
+// The run of columns (Feedback::create) that lets rounding fit blocks when it reaches them. Where
+// weights share a feedback, the largest one.
+int64_t run_for(const Encoding& encoding);
+
 // `values`: whole rows of feedback.columns() each, finite and at most 65504 in magnitude.
 
 // kInt of 4 or 8 bits: a binary16 scale per block, a code per value.

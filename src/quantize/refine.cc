@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "quantize/refine_scales.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -11,6 +12,7 @@ namespace pome {
 namespace {
 
 constexpr int64_t kColumns = 256;  // columns whose gradients are made together
+constexpr int kSweeps = 3;         // over scales and levels of these; cheap beside the gradients
 
 std::vector<float> errors_of(std::span<const float> values, std::span<const RowGrid> grids,
                              std::span<const uint8_t> levels) {
@@ -24,6 +26,40 @@ std::vector<float> errors_of(std::span<const float> values, std::span<const RowG
 
 }  // namespace
 
+namespace {
+
+// Columns [first, first + count); gives by how much e H e' grew.
+double step_levels(const QuadraticForm& form, int64_t first, int64_t count,
+                   std::span<const RowGrid> grids, std::span<float> gradients,
+                   std::span<uint8_t> levels, std::span<float> errors) {
+  const int64_t n = form.columns();
+  double change = 0;
+  for (size_t row = 0; row < grids.size(); ++row) {
+    const RowGrid& grid = grids[row];
+    const auto at = static_cast<int64_t>(row) * n + first;
+    float* const gradient = gradients.data() + static_cast<int64_t>(row) * count;
+    float* const error = errors.data() + at;
+    uint8_t* const level = levels.data() + at;
+    for (int64_t j = 0; j < count; ++j) {
+      const size_t block = grid.block_of(first + j);
+      const float own = form.diagonal(first + j), now = grid.value(block, level[j]);
+      float value = 0;
+      const size_t best = grid.nearest(block, now + gradient[j] / own, &value);
+      if (best == level[j]) continue;
+      const float step = now - value;  // what the error grows by
+      const float gain = step * (2 * gradient[j] + step * own);
+      if (!(gain < 0)) continue;
+      change += static_cast<double>(gain);
+      level[j] = static_cast<uint8_t>(best);
+      error[j] += step;
+      form.add_line(first + j, step, first, count, gradient);
+    }
+  }
+  return change;
+}
+
+}  // namespace
+
 double refine_levels(const QuadraticForm& form, std::span<const float> values,
                      std::span<const RowGrid> grids, std::span<uint8_t> levels) {
   const int64_t n = form.columns();
@@ -32,27 +68,31 @@ double refine_levels(const QuadraticForm& form, std::span<const float> values,
   for (int64_t first = 0; first < n; first += kColumns) {
     const int64_t count = std::min(kColumns, n - first);
     form.gradient(errors, first, count, &gradients);
-    for (size_t row = 0; row < grids.size(); ++row) {
-      const RowGrid& grid = grids[row];
-      const auto at = static_cast<int64_t>(row) * n + first;
-      float* const gradient = gradients.data() + static_cast<int64_t>(row) * count;
-      float* const error = errors.data() + at;
-      uint8_t* const level = levels.data() + at;
-      for (int64_t j = 0; j < count; ++j) {
-        const size_t block = grid.block_of(first + j);
-        const float own = form.diagonal(first + j), now = grid.value(block, level[j]);
-        float value = 0;
-        const size_t best = grid.nearest(block, now + gradient[j] / own, &value);
-        if (best == level[j]) continue;
-        const float step = now - value;  // what the error grows by
-        const float gain = step * (2 * gradient[j] + step * own);
-        if (!(gain < 0)) continue;
-        change += static_cast<double>(gain);
-        level[j] = static_cast<uint8_t>(best);
-        error[j] += step;
-        form.add_line(first + j, step, first, count, gradient);
-      }
+    change += step_levels(form, first, count, grids, gradients, levels, errors);
+  }
+  return -change;
+}
+
+double refine_blocks(const QuadraticForm& form, const BlockRule& rule, const LevelsPtr& kinds,
+                     std::span<const float> values, std::span<BlockScales> blocks,
+                     std::span<RowGrid> grids, std::span<uint8_t> levels) {
+  if (rule.columns > kColumns || rule.power) return refine_levels(form, values, grids, levels);
+  const int64_t n = form.columns(), together = kColumns / rule.columns * rule.columns;
+  ScaleRefiner scales(form, rule, kinds);
+  std::vector<float> errors = errors_of(values, grids, levels), gradients;
+  double change = 0;
+  for (int64_t first = 0; first < n; first += together) {
+    const int64_t count = std::min(together, n - first);
+    form.gradient(errors, first, count, &gradients);
+    for (int sweep = 0; sweep < kSweeps; ++sweep) {
+      change -= scales.refine(first, count, levels, blocks, grids, gradients);
+      change += step_levels(form, first, count, grids, gradients, levels, errors);
     }
+    for (size_t row = 0; row < grids.size(); ++row)
+      for (int64_t j = first; j < first + count; ++j) {
+        const auto at = row * static_cast<size_t>(n) + static_cast<size_t>(j);
+        errors[at] = values[at] - grids[row].value(grids[row].block_of(j), levels[at]);
+      }
   }
   return -change;
 }
