@@ -19,22 +19,24 @@ QuadraticForm::QuadraticForm(MomentsPtr moments, double shrink, double damping)
 
 void QuadraticForm::gradient(std::span<const float> errors, int64_t first, int64_t count,
                              std::vector<float>* out) const {
-  products(errors, 0, columns(), first, count, out);
+  const int64_t n = columns();
+  products({errors.data(), n, static_cast<int64_t>(errors.size()) / n}, 0, n, first, count, out);
 }
 
-void QuadraticForm::products(std::span<const float> part, int64_t at, int64_t width, int64_t first,
+void QuadraticForm::products(const Part& part, int64_t at, int64_t width, int64_t first,
                              int64_t count, std::vector<float>* out) const {
-  const int64_t n = columns(), rows = static_cast<int64_t>(part.size()) / width;
-  out->resize(static_cast<size_t>(rows * count));
-  multiply({part.data(), width, rows, moments_->second.data() + first * n + at, n, count, width,
-            out->data(), count});
+  const int64_t n = columns();
+  out->resize(static_cast<size_t>(part.rows * count));
+  multiply({part.data, part.stride, part.rows, moments_->second.data() + first * n + at, n, count,
+            width, out->data(), count});
   // Of the columns of both.
   const int64_t begin = std::max(at, first), end = std::min(at + width, first + count);
-  for (int64_t row = 0; row < rows; ++row) {
-    float* const to = out->data() + row * count - first;
-    const float* const from = part.data() + row * width - at;
-    for (int64_t j = first; j < first + count; ++j) to[j] *= keep_;
-    for (int64_t j = begin; j < end; ++j) to[j] += more_[static_cast<size_t>(j)] * from[j];
+  for (int64_t row = 0; row < part.rows; ++row) {
+    float* const to = out->data() + row * count;
+    const float* const from = part.data + row * part.stride;
+    for (int64_t j = 0; j < count; ++j) to[j] *= keep_;
+    for (int64_t j = begin; j < end; ++j)
+      to[j - first] += more_[static_cast<size_t>(j)] * from[j - at];
   }
 }
 

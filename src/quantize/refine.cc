@@ -12,7 +12,7 @@ namespace pome {
 namespace {
 
 constexpr int64_t kColumns = 256;  // columns whose gradients are made together
-constexpr int kSweeps = 3;         // over scales and levels of these; cheap beside the gradients
+constexpr int kSweeps = 2;         // over scales and levels of these; cheap beside the gradients
 
 std::vector<float> errors_of(std::span<const float> values, std::span<const RowGrid> grids,
                              std::span<const uint8_t> levels) {

@@ -54,11 +54,11 @@ struct Parabola {
 };
 
 // Binary16 next to a value, and the two beside it; fewer at the ends.
-struct Halves {
+struct Neighbours {
   uint16_t bits[3];
   int count = 0;
 
-  explicit Halves(double value) {
+  explicit Neighbours(double value) {
     const double bounded = std::clamp(value, -65504.0, 65504.0);
     const int key = key_of_f16(f32_to_f16(static_cast<float>(bounded)));
     for (const int next : {key, key - 1, key + 1}) {
@@ -69,13 +69,17 @@ struct Halves {
   }
 };
 
+double value_of(uint16_t half) { return static_cast<double>(f16_to_f32(half)); }
+
 struct Integers {
   int scale, min;
 };
 
 // The integers of a sub-block where e H e' is lowest: of the scales next to the lowest point and to
 // the one that there is, each with its best minimum. Gives the change of e H e', at most 0.
-double choose(const BlockRule& rule, const Parabola& along, double d, double dmin, Integers* at) {
+double choose(const BlockRule& rule, Parabola along, double d, double dmin, Integers* at) {
+  if (d == 0) return 0;
+  if (dmin == 0) along.curve_r = 0;
   const Integers from = *at;
   const double wished =
       std::clamp(from.scale + along.best_p() / d, 1.0 * rule.low, 1.0 * rule.high);
@@ -95,158 +99,188 @@ double choose(const BlockRule& rule, const Parabola& along, double d, double dmi
   return best;
 }
 
-double value_of(uint16_t half) { return static_cast<double>(f16_to_f32(half)); }
+struct Halves {
+  uint16_t d, dmin;
+};
+
+// The same for d and dmin, or scale and offset.
+double choose(const BlockRule& rule, const Parabola& along, Halves* at) {
+  const double d = value_of(at->d), dmin = value_of(at->dmin);
+  const Halves from = *at;
+  double best = 0;
+  const auto attempt = [&](uint16_t half_d, uint16_t half_dmin) {
+    // Pairs have scales and minima that are not negative.
+    if (rule.most_min > 0 && (value_of(half_d) < 0 || value_of(half_dmin) < 0)) return;
+    const double change = along.change(value_of(half_d) - d, value_of(half_dmin) - dmin);
+    if (!(change < best)) return;
+    best = change;
+    *at = {half_d, half_dmin};
+  };
+  const Neighbours next(d + along.best_p());
+  for (int i = 0; i < next.count; ++i) {
+    attempt(next.bits[i], from.dmin);
+    if (!(along.curve_r > 0)) continue;
+    const Neighbours other(dmin + along.best_r(value_of(next.bits[i]) - d));
+    if (other.count > 0) attempt(next.bits[i], other.bits[0]);
+  }
+  return best;
+}
 
 }  // namespace
 
 // Some rows on their way.
 struct ScaleRefiner::Rows {
-  int64_t columns = 0, first = 0, count = 0;  // of whole rows, and those that are refined
-  std::span<const uint8_t> levels;
+  int64_t first = 0, count = 0;  // columns that are refined
   std::span<BlockScales> blocks;
   std::span<RowGrid> grids;
   std::span<float> gradients;
   double change = 0;
 
-  size_t size() const { return grids.size(); }
-  BlockScales& block(size_t row, size_t index) const {
-    return blocks[row * (blocks.size() / grids.size()) + index];
+  int64_t size() const { return static_cast<int64_t>(grids.size()); }
+  BlockScales& block(int64_t row, int64_t index) const {
+    return blocks[static_cast<size_t>(row * (static_cast<int64_t>(blocks.size()) / size()) +
+                                      index)];
+  }
+  float* gradient(int64_t row, int64_t column) const {
+    return gradients.data() + row * count + column - first;
   }
 };
 
-// Sub-block `sub` of the block that begins with column `at`: its integers, and its part of what d
-// and dmin move.
-void ScaleRefiner::step_integers(int64_t at, int64_t sub, Rows* rows) {
-  const int64_t width = rule_.sub, begin = at + sub * width, count = rows->count;
-  const auto index = static_cast<size_t>(at / rule_.columns), j = static_cast<size_t>(sub);
-  const bool offsets = rule_.offset || rule_.most_min > 0;
-  values_.resize(rows->size() * static_cast<size_t>(width));
-  for (size_t row = 0; row < rows->size(); ++row)
-    for (int64_t i = 0; i < width; ++i)
-      values_[row * static_cast<size_t>(width) + static_cast<size_t>(i)] =
-          levels_->values[rows->levels[row * static_cast<size_t>(rows->columns) +
-                                       static_cast<size_t>(begin + i)]];
-  form_.products(values_, begin, width, rows->first, count, &by_scale_);
-  if (offsets) {
-    const std::vector<float> ones(static_cast<size_t>(width), 1.0f);
-    form_.products(ones, begin, width, rows->first, count, &by_offset_);
-  }
-  const int64_t inside = begin - rows->first;
-  const double curve_r = offsets ? sum_of(by_offset_.data() + inside, width) : 0;
-  for (size_t row = 0; row < rows->size(); ++row) {
-    BlockScales& block = rows->block(row, index);
-    float* const gradient = rows->gradients.data() + static_cast<int64_t>(row) * count;
-    const float* const by_scale = by_scale_.data() + static_cast<int64_t>(row) * count;
-    const float* const value = values_.data() + static_cast<int64_t>(row) * width;
-    const double d = value_of(block.d), dmin = value_of(block.dmin);
-    if (rule_.integers() && d != 0) {
-      Parabola along;
-      along.slope_p = dot(gradient + inside, value, width);
-      along.curve_p = dot(by_scale + inside, value, width);
-      if (rule_.most_min > 0 && dmin != 0) {
-        along.slope_r = sum_of(gradient + inside, width);
-        along.curve_r = curve_r;
-        along.curve_both = sum_of(by_scale + inside, width);
-      }
-      const Integers from{block.scales[j], block.mins[j]};
-      Integers to = from;
-      const double change = choose(rule_, along, d, dmin, &to);
-      if (change < 0) {
-        rows->change += change;
-        add(d * (from.scale - to.scale), by_scale, count, gradient);
-        if (to.min != from.min) add(dmin * (to.min - from.min), by_offset_.data(), count, gradient);
-        block.scales[j] = static_cast<int16_t>(to.scale);
-        block.mins[j] = static_cast<int16_t>(to.min);
-      }
+// d and dmin of the super-block that begins with column `at`; gradients are true.
+void ScaleRefiner::step_super_block(int64_t at, Rows* rows) {
+  const int64_t width = rule_.columns, sub = rule_.sub, index = at / width, count = rows->count;
+  const int64_t inside = at - rows->first, subs = width / sub;
+  scaled_.resize(static_cast<size_t>(rows->size() * width));
+  for (int64_t row = 0; row < rows->size(); ++row)
+    for (int64_t j = 0; j < subs; ++j) {
+      const auto scale = static_cast<float>(rows->block(row, index).scales[j]);
+      const float* const from = values_.data() + row * count + inside + j * sub;
+      float* const to = scaled_.data() + row * width + j * sub;
+      for (int64_t i = 0; i < sub; ++i) to[i] = scale * from[i];
     }
-    add(rule_.integers() ? block.scales[j] : 1, by_scale, count,
-        by_d_.data() + static_cast<int64_t>(row) * count);
-    if (offsets)
-      add(rule_.offset ? 1 : -block.mins[j], by_offset_.data(), count,
-          by_dmin_.data() + static_cast<int64_t>(row) * count);
+  form_.products({scaled_.data(), width, rows->size()}, at, width, rows->first, count, &by_scale_);
+  // Ones in one sub-block each, and x H x' of two of these.
+  ones_.assign(has_offsets() ? static_cast<size_t>(subs * width) : 0, 0.0f);
+  for (size_t i = 0; i < ones_.size(); i += static_cast<size_t>(width + sub))
+    std::fill_n(ones_.begin() + static_cast<std::ptrdiff_t>(i), sub, 1.0f);
+  form_.products({ones_.data(), width, static_cast<int64_t>(ones_.size()) / width}, at, width,
+                 rows->first, count, &by_offset_);
+  std::vector<double> both(ones_.empty() ? 0 : static_cast<size_t>(subs * subs));
+  for (size_t i = 0; i < both.size(); ++i)
+    both[i] = sum_of(by_offset_.data() + static_cast<int64_t>(i) / subs * count + inside +
+                         static_cast<int64_t>(i) % subs * sub,
+                     sub);
+  for (int64_t row = 0; row < rows->size(); ++row) {
+    BlockScales& block = rows->block(row, index);
+    const float* const gradient = rows->gradient(row, at);
+    const float* const value = scaled_.data() + row * width;
+    const float* const by_d = by_scale_.data() + row * count;
+    Parabola along;
+    along.slope_p = dot(gradient, value, width);
+    along.curve_p = dot(by_d + inside, value, width);
+    for (int64_t j = 0; has_offsets() && j < subs; ++j) {
+      const double min = block.mins[j];
+      along.slope_r -= min * sum_of(gradient + j * sub, sub);
+      along.curve_both -= min * sum_of(by_d + inside + j * sub, sub);
+      for (int64_t k = 0; k < subs; ++k)
+        along.curve_r += min * block.mins[k] * both[static_cast<size_t>(j * subs + k)];
+    }
+    const Halves from{block.d, block.dmin};
+    Halves to = from;
+    const double change = choose(rule_, along, &to);
+    if (!(change < 0)) continue;
+    rows->change += change;
+    float* const whole = rows->gradient(row, rows->first);
+    add(value_of(from.d) - value_of(to.d), by_d, count, whole);
+    const double more = value_of(to.dmin) - value_of(from.dmin);  // of what -min stands for
+    for (int64_t j = 0; more != 0 && j < subs; ++j)
+      add(more * block.mins[j], by_offset_.data() + j * count, count, whole);
+    block.d = to.d;
+    block.dmin = to.dmin;
   }
 }
 
-// d and dmin of the block that begins with column `at`.
-void ScaleRefiner::step_halves(int64_t at, Rows* rows) {
-  const int64_t count = rows->count, inside = at - rows->first, width = rule_.columns;
-  const auto index = static_cast<size_t>(at / width);
-  const bool offsets = rule_.offset || rule_.most_min > 0;
-  std::vector<float> p(static_cast<size_t>(width)), r(p);
-  for (size_t row = 0; row < rows->size(); ++row) {
+// Scale and offset of the sub-block, or of the block that has none, that begins with column `at`.
+void ScaleRefiner::step_block(int64_t at, Rows* rows) {
+  const int64_t width = rule_.sub, index = at / rule_.columns, count = rows->count;
+  const auto j = static_cast<size_t>(at % rule_.columns / width);
+  const int64_t inside = at - rows->first;
+  form_.products({values_.data() + inside, count, rows->size()}, at, width, at, width, &by_scale_);
+  ones_.assign(static_cast<size_t>(width), 1.0f);
+  form_.products({ones_.data(), width, 1}, at, width, at, width, &by_offset_);
+  const double curve_r = has_offsets() ? sum_of(by_offset_.data(), width) : 0;
+  asked_.assign(static_cast<size_t>(rows->size() * width), 0.0f);
+  if (inside > 0)
+    form_.products({moved_.data(), count, rows->size()}, rows->first, inside, at, width, &asked_);
+  for (int64_t row = 0; row < rows->size(); ++row) {
     BlockScales& block = rows->block(row, index);
-    const uint8_t* const level =
-        rows->levels.data() + static_cast<int64_t>(row) * rows->columns + at;
-    float* const gradient = rows->gradients.data() + static_cast<int64_t>(row) * count;
-    const float* const by_d = by_d_.data() + static_cast<int64_t>(row) * count;
-    const float* const by_dmin = by_dmin_.data() + static_cast<int64_t>(row) * count;
-    for (int64_t i = 0; i < width; ++i) {
-      const auto to = static_cast<size_t>(i), j = static_cast<size_t>(i / rule_.sub);
-      p[to] = levels_->values[level[i]] *
-              (rule_.integers() ? static_cast<float>(block.scales[j]) : 1.0f);
-      r[to] = rule_.offset ? 1.0f : -static_cast<float>(block.mins[j]);
-    }
-    Parabola along;
-    along.slope_p = dot(gradient + inside, p.data(), width);
-    along.curve_p = dot(by_d + inside, p.data(), width);
-    if (offsets) {
-      along.slope_r = dot(gradient + inside, r.data(), width);
-      along.curve_r = dot(by_dmin + inside, r.data(), width);
-      along.curve_both = dot(by_d + inside, r.data(), width);
-    }
     const double d = value_of(block.d), dmin = value_of(block.dmin);
-    uint16_t best_d = block.d, best_dmin = block.dmin;
-    double best = 0;
-    const auto attempt = [&](uint16_t half_d, uint16_t half_dmin) {
-      // Pairs have scales and minima that are not negative.
-      if (rule_.most_min > 0 && (value_of(half_d) < 0 || value_of(half_dmin) < 0)) return;
-      const double change = along.change(value_of(half_d) - d, value_of(half_dmin) - dmin);
-      if (!(change < best)) return;
-      best = change;
-      best_d = half_d;
-      best_dmin = half_dmin;
-    };
-    const Halves halves(d + along.best_p());
-    for (int i = 0; i < halves.count; ++i) {
-      attempt(halves.bits[i], block.dmin);
-      if (!(along.curve_r > 0)) continue;
-      const Halves others(dmin + along.best_r(value_of(halves.bits[i]) - d));
-      if (others.count > 0) attempt(halves.bits[i], others.bits[0]);
+    const float* const value = values_.data() + row * count + inside;
+    float* const gradient = asked_.data() + row * width;
+    for (int64_t i = 0; i < width; ++i) gradient[i] = rows->gradient(row, at)[i] - gradient[i];
+    Parabola along;
+    along.slope_p = dot(gradient, value, width);
+    along.curve_p = dot(by_scale_.data() + row * width, value, width);
+    if (has_offsets()) {
+      along.slope_r = sum_of(gradient, width);
+      along.curve_r = curve_r;
+      along.curve_both = sum_of(by_scale_.data() + row * width, width);
     }
-    if (best < 0) {
-      rows->change += best;
-      add(d - value_of(best_d), by_d, count, gradient);
-      if (offsets) add(dmin - value_of(best_dmin), by_dmin, count, gradient);
-      block.d = best_d;
-      block.dmin = best_dmin;
+    double p = 0, r = 0, change = 0;
+    if (rule_.integers()) {
+      Integers to{block.scales[j], block.mins[j]};
+      change = choose(rule_, along, d, dmin, &to);
+      p = d * (to.scale - block.scales[j]);
+      r = dmin * (block.mins[j] - to.min);
+      block.scales[j] = static_cast<int16_t>(to.scale);
+      block.mins[j] = static_cast<int16_t>(to.min);
+    } else {
+      Halves to{block.d, block.dmin};
+      change = choose(rule_, along, &to);
+      p = value_of(to.d) - d;
+      r = value_of(to.dmin) - dmin;
+      block.d = to.d;
+      block.dmin = to.dmin;
     }
-    rows->grids[row].set(index, rule_, block);
+    if (!(change < 0)) continue;
+    rows->change += change;
+    float* const moved = moved_.data() + row * count + inside;
+    const auto scaled = static_cast<float>(p), shifted = static_cast<float>(r);
+    for (int64_t i = 0; i < width; ++i) moved[i] = scaled * value[i] + shifted;
   }
+}
+
+// Gradients hear of what has moved, and grids of what blocks are now.
+void ScaleRefiner::feed(Rows* rows) {
+  form_.products({moved_.data(), rows->count, rows->size()}, rows->first, rows->count, rows->first,
+                 rows->count, &asked_);
+  for (size_t i = 0; i < asked_.size(); ++i) rows->gradients[i] -= asked_[i];
+  const int64_t first = rows->first / rule_.columns, count = rows->count / rule_.columns;
+  for (int64_t row = 0; row < rows->size(); ++row)
+    for (int64_t index = first; index < first + count; ++index)
+      rows->grids[static_cast<size_t>(row)].set(static_cast<size_t>(index), rule_,
+                                                rows->block(row, index));
 }
 
 double ScaleRefiner::refine(int64_t first, int64_t count, std::span<const uint8_t> levels,
                             std::span<BlockScales> blocks, std::span<RowGrid> grids,
                             std::span<float> gradients) {
-  const int64_t columns = form_.columns();
-  const auto width = static_cast<size_t>(columns);
+  const auto width = static_cast<size_t>(form_.columns()), part = static_cast<size_t>(count);
   const size_t of_row = width / static_cast<size_t>(rule_.columns);
   double change = 0;
   for (size_t row = 0; row < grids.size(); row += kRows) {
-    const size_t some = std::min(kRows, grids.size() - row),
-                 products = some * static_cast<size_t>(count);
-    Rows rows{columns,
-              first,
-              count,
-              levels.subspan(row * width, some * width),
-              blocks.subspan(row * of_row, some * of_row),
-              grids.subspan(row, some),
-              gradients.subspan(row * static_cast<size_t>(count), products)};
-    for (int64_t at = first; at < first + count; at += rule_.columns) {
-      by_d_.assign(products, 0.0f);
-      by_dmin_.assign(products, 0.0f);
-      for (int64_t sub = 0; sub < rule_.columns / rule_.sub; ++sub) step_integers(at, sub, &rows);
-      step_halves(at, &rows);
-    }
+    const size_t some = std::min(kRows, grids.size() - row);
+    Rows rows{first, count, blocks.subspan(row * of_row, some * of_row), grids.subspan(row, some),
+              gradients.subspan(row * part, some * part)};
+    values_.resize(some * part);
+    for (size_t i = 0; i < values_.size(); ++i)
+      values_[i] =
+          levels_->values[levels[(row + i / part) * width + static_cast<size_t>(first) + i % part]];
+    if (rule_.integers())
+      for (int64_t at = first; at < first + count; at += rule_.columns) step_super_block(at, &rows);
+    moved_.assign(some * part, 0.0f);
+    for (int64_t at = first; at < first + count; at += rule_.sub) step_block(at, &rows);
+    feed(&rows);
     change += rows.change;
   }
   return -change;

@@ -1,9 +1,10 @@
 // Scales and offsets of blocks, moved so that the error of the output falls while levels stay.
 //
 // Along a direction x of the errors of a row (the levels of a sub-block for its scale, ones for its
-// offset) e H e' is a parabola: its slope is (e H) x', its curvature x H x'. Sub-blocks are taken
-// one after the other, then d and dmin of their block; what the format can store next to the lowest
-// point is taken where it is lower than where the row stands. Nothing is made larger.
+// offset) e H e' is a parabola: its slope is (e H) x', its curvature x H x'. d and dmin of
+// super-blocks are taken first, then one sub-block after the other; what the format can store next
+// to the lowest point is taken where that is lower than where the row stands. Nothing is made
+// larger.
 //
 // Rows are independent of each other. Thread safety: one object per thread.
 #pragma once
@@ -31,15 +32,18 @@ class ScaleRefiner {
 
  private:
   struct Rows;
-  void step_integers(int64_t at, int64_t sub, Rows* rows);
-  void step_halves(int64_t at, Rows* rows);
+  void step_super_block(int64_t at, Rows* rows);
+  void step_block(int64_t at, Rows* rows);
+  void feed(Rows* rows);
+  bool has_offsets() const { return rule_.offset || rule_.most_min > 0; }
 
   const QuadraticForm& form_;
   const BlockRule rule_;
   const LevelsPtr levels_;
-  // Levels of a sub-block, and what moving scale or offset by 1 does to e H: of a sub-block, and of
-  // d and dmin. [rows, columns that are refined]
-  std::vector<float> values_, by_scale_, by_offset_, by_d_, by_dmin_;
+  // How much values have grown, [rows, columns that are refined]: what gradients have yet to hear.
+  std::vector<float> moved_, asked_;
+  // What levels stand for, directions, and what these are times H.
+  std::vector<float> values_, scaled_, ones_, by_scale_, by_offset_;
 };
 
 }  // namespace pome
