@@ -15,8 +15,8 @@
 namespace pome {
 
 struct RoundingOptions {
-  // Of refinement after rounding (refine.h), each about twice as long as the rounding, and with
-  // tables eight times. None without the form (Feedback::create_with_form).
+  // Of refinement after rounding (refine.h), each about as long as the rounding, and with tables
+  // three times. None without the form (Feedback::create_with_form).
   int rounds = 0;
 };
 

@@ -273,9 +273,10 @@ double ScaleRefiner::refine(int64_t first, int64_t count, std::span<const uint8_
     Rows rows{first, count, blocks.subspan(row * of_row, some * of_row), grids.subspan(row, some),
               gradients.subspan(row * part, some * part)};
     values_.resize(some * part);
-    for (size_t i = 0; i < values_.size(); ++i)
-      values_[i] =
-          levels_->values[levels[(row + i / part) * width + static_cast<size_t>(first) + i % part]];
+    for (size_t i = 0; i < some; ++i)
+      for (size_t j = 0; j < part; ++j)
+        values_[i * part + j] =
+            levels_->values[levels[(row + i) * width + static_cast<size_t>(first) + j]];
     if (rule_.integers())
       for (int64_t at = first; at < first + count; at += rule_.columns) step_super_block(at, &rows);
     moved_.assign(some * part, 0.0f);
