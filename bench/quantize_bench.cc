@@ -197,6 +197,36 @@ BENCHMARK(feedback)
     ->Args({8192, 128})
     ->Unit(benchmark::kMillisecond);
 
+// Whole schemes with feedback and rounds of refinement.
+void refined(benchmark::State& state, Encoding encoding) {
+  const auto rounds = static_cast<int>(state.range(0));
+  const auto source = std::make_shared<Bf16Source>(kRows, kColumns, llm_like(kRows, kColumns, 7));
+  const auto moments = std::make_shared<const Moments>(some_moments(kColumns));
+  const auto made = Feedback::create_with_form(moments, run_for(encoding));
+  const ConstantDataPtr data =
+      with_feedback(encoded_constant(source, encoding), {*made}, {.rounds = rounds});
+  std::vector<float> values(static_cast<size_t>(kRows * kColumns)), decoded(values);
+  if (!source->read_f32(0, kRows, values.data()).ok()) return state.SkipWithError("unreadable");
+  EncodedTile tile;
+  for (auto _ : state) {
+    const Status status = data->read_tile(0, kRows, &tile);
+    if (!status.ok()) return state.SkipWithError(status.to_string().c_str());
+    benchmark::DoNotOptimize(tile.parts[0].data());
+  }
+  report(state, kRows * kColumns);
+  if (!data->read_f32(0, kRows, decoded.data()).ok()) return state.SkipWithError("unreadable");
+  for (size_t i = 0; i < values.size(); ++i) decoded[i] -= values[i];
+  double error = 0, energy = 0;
+  for (const double cost : (*made)->form()->costs(decoded)) error += cost;
+  for (const double cost : (*made)->form()->costs(values)) energy += cost;
+  state.counters["error%"] = 100 * error / energy;
+}
+BENCHMARK_CAPTURE(refined, int4, Encoding::int_blocks(4, 32))->Arg(0)->Arg(2);
+BENCHMARK_CAPTURE(refined, q2_k, Encoding::plain(EncodingKind::kQ2_K))->Arg(0)->Arg(2);
+BENCHMARK_CAPTURE(refined, q3_k, Encoding::plain(EncodingKind::kQ3_K))->Arg(0)->Arg(2);
+BENCHMARK_CAPTURE(refined, q4_k, Encoding::plain(EncodingKind::kQ4_K))->Arg(0)->Arg(2);
+BENCHMARK_CAPTURE(refined, lut4, Encoding::lut(4, 16))->Arg(0)->Arg(2);
+
 // What the range of codes and the sign of the scale buy: mean squared error over that of codes
 // [-7, 7], in percent.
 void int4_range(benchmark::State& state, CodeRange range) {

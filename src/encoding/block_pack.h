@@ -12,10 +12,12 @@
 
 namespace pome {
 
-struct BlockCodes {
+struct BlockScales {
   uint16_t d = 0, dmin = 0;  // MXFP4: d is the exponent byte
   int16_t scales[16] = {};   // per sub-block of 16 or 32 weights
   int16_t mins[16] = {};
+};
+struct BlockCodes : BlockScales {
   uint8_t codes[256] = {};
 };
 

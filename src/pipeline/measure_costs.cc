@@ -131,8 +131,9 @@ class Measurer {
     for (size_t k = 0; k < it.constants.size(); ++k) {
       ConstantDataPtr data = it.stored[choice][k];
       if (feedback) {
-        POME_ASSIGN_OR_RETURN(std::vector<FeedbackPtr> known,
-                              factors_.of(graph_.constants[it.constants[k]]));
+        POME_ASSIGN_OR_RETURN(
+            std::vector<FeedbackPtr> known,
+            factors_.of(graph_.constants[it.constants[k]], run_for(data->encoding())));
         if (!known.empty())
           if (auto fed = with_feedback(data, std::move(known))) data = std::move(fed);
       }
@@ -146,7 +147,8 @@ class Measurer {
     SampleError sum;
     for (size_t k = 0; k < data.size(); ++k) {
       const Constant& constant = graph_.constants[items_[item].constants[k]];
-      POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known, factors_.of(constant));
+      POME_ASSIGN_OR_RETURN(const std::vector<FeedbackPtr> known,
+                            factors_.of(constant, run_for(data[k]->encoding())));
       POME_ASSIGN_OR_RETURN(
           const SampleError one,
           sample_error(*constant.data, factor_of(constant), *data[k], kSampleRows, known, false));

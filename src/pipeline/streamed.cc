@@ -283,7 +283,11 @@ class Streamer {
 
   Result<FeedbackPtr> feedback_of(const ReadValue& value, const MomentsPtr& moments) const {
     const bool refined = options_.rounding.rounds > 0 && !moments->second.empty();
-    auto made = refined ? Feedback::create_with_form(moments) : Feedback::create(*moments);
+    int64_t run = 1;
+    for (const std::string& name : value.weights)
+      run = std::max(run, run_for(quantised_->constants[index_.at(name)].data->encoding()));
+    auto made =
+        refined ? Feedback::create_with_form(moments, run) : Feedback::create(*moments, run);
     if (!made.ok()) return Status(made.status()).at("tensor " + value.first);
     return std::move(*made);
   }

@@ -8,20 +8,49 @@
 #include "quantize/int_scale.h"
 #include "quantize/palette.h"
 #include "quantize/refine.h"
+#include "quantize/target_fit.h"
 #include "tensor/half.h"
-
 namespace pome {
 
 namespace {
 
-// The levels of rows, and the refinement that is asked for. Rows that a round leaves alone stay so
-// in the next ones, so its end is the same in any company.
+// Rows of blocks on their way.
+struct BlockRows {
+  BlockRule rule;
+  LevelsPtr levels;
+  std::vector<BlockScales> blocks;  // by rows
+
+  // Whether scales are found while rows are rounded.
+  bool fitted_in_time(const Feedback& feedback) const {
+    return feedback.takes_whole(rule.sub) && TargetFit::can_fit(rule, *levels);
+  }
+
+  std::vector<RowGrid> grids(size_t rows) const {
+    std::vector<RowGrid> out;
+    const size_t of_row = blocks.size() / std::max<size_t>(1, rows);
+    for (size_t row = 0; row < rows; ++row)
+      out.emplace_back(levels, rule, std::span(blocks).subspan(row * of_row, of_row));
+    return out;
+  }
+};
+
+// The levels of rows, scales where they are found in time, and the refinement that is asked for.
+// Rows that a round leaves alone stay so in the next ones, so its end is the same in any company.
 void round_levels(const Feedback& feedback, std::span<const float> values,
-                  std::span<const RowGrid> grids, const RoundingOptions& options,
-                  std::span<uint8_t> levels) {
-  feedback.round(values, grids, levels);
+                  const RoundingOptions& options, BlockRows* rows, std::span<uint8_t> levels) {
+  const auto width = static_cast<size_t>(feedback.columns());
+  std::vector<RowGrid> grids = rows->grids(width == 0 ? 0 : values.size() / width);
+  TargetFit targets(rows->rule, *rows->levels, rows->blocks, grids);
+  Feedback::Fitter fit;
+  if (rows->fitted_in_time(feedback))
+    fit = [&](size_t row, size_t sub, std::span<const float> wanted, std::span<const float> by) {
+      targets.fit(row, sub, wanted, by);
+    };
+  feedback.round(values, grids, levels, fit);
   for (int round = 0; round < options.rounds && feedback.form(); ++round)
-    if (!(refine_levels(*feedback.form(), values, grids, levels) > 0)) break;
+    if (!(refine_blocks(*feedback.form(), rows->rule, rows->levels, values, rows->blocks, grids,
+                        levels) > 0))
+      break;
 }
 
 std::vector<RowGrid> grids_of(std::span<const uint16_t> tables, size_t entries, size_t group) {
@@ -38,31 +67,36 @@ std::vector<RowGrid> grids_of(std::span<const uint16_t> tables, size_t entries, 
 
 }  // namespace
 
+int64_t run_for(const Encoding& encoding) {
+  const int64_t block = encoding.kind == EncodingKind::kInt ? encoding.block
+                        : can_fit_blocks(encoding.kind) ? BlockRule::of_blocks(encoding.kind).sub
+                                                        : 1;
+  return block == Feedback::kRun || block == Feedback::kRun / 2 ? Feedback::kRun : 1;
+}
+
 void round_integers(const Encoding& encoding, std::span<const float> values,
                     const Feedback& feedback, const RoundingOptions& options,
                     std::span<uint16_t> scales, std::span<int8_t> codes) {
   const bool four = encoding.bits == 4;
   const CodeRange range = four ? kInt4Range : kInt8Range;
-  const auto levels = std::make_shared<const Levels>(Levels::of_integers(range.low, range.high, 0));
   const auto block = static_cast<size_t>(encoding.block),
              width = static_cast<size_t>(feedback.columns());
+  BlockRows rows{BlockRule::of_scales(encoding.block),
+                 std::make_shared<const Levels>(Levels::of_integers(range.low, range.high, 0)),
+                 {}};
+  rows.blocks.resize(values.size() / block);
   ScaleScratch scratch;
-  std::vector<RowGrid> grids;
-  for (size_t at = 0; at < values.size(); at += width) {
-    std::vector<float> row_scales;
-    for (size_t i = 0; i < width; i += block) {
-      const std::span<const float> part = values.subspan(at + i, block),
-                                   weights = feedback.weights().subspan(i, block);
-      const ScaleFit fit = four ? fit_scale_exact(part, weights, range, &scratch)
-                                : fit_scale_search(part, weights, range);
-      scales[(at + i) / block] = fit.scale;
-      row_scales.push_back(f16_to_f32(fit.scale));
-    }
-    grids.emplace_back(levels, encoding.block, std::move(row_scales), std::vector<float>());
+  for (size_t at = 0; at < values.size() && !rows.fitted_in_time(feedback); at += block) {
+    const std::span<const float> part = values.subspan(at, block),
+                                 weights = feedback.weights().subspan(at % width, block);
+    const ScaleFit fit = four ? fit_scale_exact(part, weights, range, &scratch)
+                              : fit_scale_search(part, weights, range);
+    rows.blocks[at / block].d = fit.scale;
   }
   const std::span<uint8_t> found(reinterpret_cast<uint8_t*>(codes.data()), codes.size());
-  round_levels(feedback, values, grids, options, found);
-  for (uint8_t& level : found) level = levels->codes[level];
+  round_levels(feedback, values, options, &rows, found);
+  for (size_t i = 0; i < rows.blocks.size(); ++i) scales[i] = rows.blocks[i].d;
+  for (uint8_t& level : found) level = rows.levels->codes[level];
 }
 
 void round_palettes(const Encoding& encoding, std::span<const float> values,
@@ -101,18 +135,17 @@ void round_palettes(const Encoding& encoding, std::span<const float> values,
 void round_blocks(EncodingKind kind, std::span<const float> values, const Feedback& feedback,
                   const RoundingOptions& options, std::byte* out) {
   const EncodingTraits& type = traits(kind);
-  const auto size = static_cast<size_t>(type.block_elements),
-             width = static_cast<size_t>(feedback.columns());
+  const auto size = static_cast<size_t>(type.block_elements);
   std::vector<BlockCodes> blocks(values.size() / size);
   fit_block_codes(kind, values, feedback.columns(), feedback.weights(), blocks);
-  const auto levels = std::make_shared<const Levels>(Levels::of_blocks(kind));
-  std::vector<RowGrid> grids;
-  for (size_t at = 0; at < blocks.size(); at += width / size)
-    grids.emplace_back(levels, kind, std::span<const BlockCodes>(blocks).subspan(at, width / size));
+  BlockRows rows{BlockRule::of_blocks(kind),
+                 std::make_shared<const Levels>(Levels::of_blocks(kind)),
+                 {blocks.begin(), blocks.end()}};
   std::vector<uint8_t> found(values.size());
-  round_levels(feedback, values, grids, options, found);
+  round_levels(feedback, values, options, &rows, found);
   for (size_t i = 0; i < blocks.size(); ++i) {
-    for (size_t k = 0; k < size; ++k) blocks[i].codes[k] = levels->codes[found[i * size + k]];
+    static_cast<BlockScales&>(blocks[i]) = rows.blocks[i];
+    for (size_t k = 0; k < size; ++k) blocks[i].codes[k] = rows.levels->codes[found[i * size + k]];
     pack_block(kind, blocks[i], out + i * static_cast<size_t>(type.block_bytes));
   }
 }

@@ -15,10 +15,14 @@
 namespace pome {
 
 struct RoundingOptions {
-  // Of refinement after rounding (refine.h), each about twice as long as the rounding, and with
-  // tables eight times. None without the form (Feedback::create_with_form).
+  // Of refinement after rounding (refine.h), each about as long as the rounding, and with tables
+  // three times. None without the form (Feedback::create_with_form).
   int rounds = 0;
 };
+
+// The run of columns (Feedback::create) that lets rounding fit blocks when it reaches them. Where
+// weights share a feedback, the largest one.
+int64_t run_for(const Encoding& encoding);
 
 // `values`: whole rows of feedback.columns() each, finite and at most 65504 in magnitude.
 

@@ -29,41 +29,74 @@ void fill_reversed(const Moments& moments, std::span<const int32_t> order, doubl
   }
 }
 
+// Falling, group by group of columns; a group that is not full comes last.
+struct Groups {
+  int64_t size;
+  std::vector<double> sums;
+
+  Groups(std::span<const float> diagonal, int64_t columns) : size(columns) {
+    for (size_t j = 0; j < diagonal.size(); ++j) {
+      if (j % static_cast<size_t>(size) == 0) sums.push_back(0);
+      sums.back() += static_cast<double>(diagonal[j]);
+    }
+    if (diagonal.size() % static_cast<size_t>(size) != 0) sums.back() = -1;
+  }
+  // Below 0: a's group comes before b's.
+  int compare(int64_t a, int64_t b) const {
+    const auto i = static_cast<size_t>(a / size), j = static_cast<size_t>(b / size);
+    if (i == j) return 0;
+    if (sums[i] != sums[j]) return sums[i] > sums[j] ? -1 : 1;
+    return i < j ? -1 : 1;
+  }
+};
+
+std::vector<int32_t> order_of(std::span<const float> diagonal, int64_t run) {
+  std::vector<int32_t> out(diagonal.size());
+  std::iota(out.begin(), out.end(), 0);
+  const Groups runs(diagonal, run), halves(diagonal, std::max<int64_t>(1, run / 2)),
+      single(diagonal, 1);
+  std::sort(out.begin(), out.end(), [&](int32_t a, int32_t b) {
+    for (const Groups* groups : {&runs, &halves, &single})
+      if (const int sign = groups->compare(a, b); sign != 0) return sign < 0;
+    return false;
+  });
+  return out;
+}
+
 bool all_finite(std::span<const float> values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
 }
 
 }  // namespace
 
-Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments) {
-  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(moments));
+Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments, int64_t run) {
+  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(moments, run));
   return std::shared_ptr<const Feedback>(std::move(out));
 }
 
-Result<std::shared_ptr<const Feedback>> Feedback::create_with_form(const MomentsPtr& moments) {
-  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(*moments));
+Result<std::shared_ptr<const Feedback>> Feedback::create_with_form(const MomentsPtr& moments,
+                                                                   int64_t run) {
+  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(*moments, run));
   out->form_.emplace(moments, out->shrink_, out->damping_);
   return std::shared_ptr<const Feedback>(std::move(out));
 }
 
-Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
+Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments, int64_t run) {
+  POME_CHECK(run == 1 || run == kRun);
   const int64_t n = moments.columns;
   const bool whole = !moments.second.empty();
-  const auto diagonal = [&](int32_t i) {
-    return whole ? moments.second[static_cast<size_t>(i * n + i)]
-                 : moments.diagonal[static_cast<size_t>(i)];
-  };
   std::shared_ptr<Feedback> out(new Feedback);
-  out->order_.resize(static_cast<size_t>(n));
-  std::iota(out->order_.begin(), out->order_.end(), 0);
   double trace = 0;
-  for (const int32_t j : out->order_) trace += diagonal(j);
-  for (const int32_t j : out->order_) out->squares_.push_back(diagonal(j));
+  for (int64_t j = 0; j < n; ++j) {
+    out->squares_.push_back(whole ? moments.second[static_cast<size_t>(j * n + j)]
+                                  : moments.diagonal[static_cast<size_t>(j)]);
+    trace += out->squares_.back();
+  }
   if (!std::isfinite(trace) || !all_finite(moments.second))
     return bad_input(Refusal::kRange, "activations of the calibration text are not finite");
   const double mean = n > 0 && trace > 0 ? trace / static_cast<double>(n) : 1;
-  std::stable_sort(out->order_.begin(), out->order_.end(),
-                   [&](int32_t a, int32_t b) { return diagonal(a) > diagonal(b); });
+  out->run_ = run;
+  out->order_ = order_of(out->squares_, run);
   const double shrink =
       std::min(kMostShrinking, static_cast<double>(n) /
                                    static_cast<double>(std::max<int64_t>(1, n + moments.tokens)));
@@ -75,7 +108,8 @@ Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments) {
   if (!whole) {
     out->damping_ = kDamping * mean;
     for (const int32_t j : out->order_)
-      out->factor_.diagonal.push_back(diagonal(j) + static_cast<float>(out->damping_));
+      out->factor_.diagonal.push_back(out->squares_[static_cast<size_t>(j)] +
+                                      static_cast<float>(out->damping_));
   }
   for (double damping = kDamping; whole; damping *= 10) {
     if (damping > kMostDamping)
@@ -103,6 +137,9 @@ struct Feedback::Tile {
   std::vector<float> wanted, errors;  // [rows, columns]
   std::vector<double> costs;
   std::vector<size_t> blocks;  // of the grids, by column
+  const Fitter* fit = nullptr;
+  int64_t fitted = 0;    // columns that it fits together
+  size_t first_row = 0;  // of all rows
 
   int64_t rows() const { return static_cast<int64_t>(grids.size()); }
 };
@@ -114,6 +151,18 @@ void Feedback::ask(int64_t block, int64_t rows, const float* errors, float* aske
   if (first > 0 && !factor_.rows.empty())
     multiply({errors, n, rows, factor_.rows.data() + first * n, n, std::min(kBlock, n - first),
               first, asked, kBlock});
+}
+
+// Of the block that begins with the column at `place`.
+void Feedback::fit_block(const Tile& tile, int64_t row, int64_t place,
+                         std::span<const float> wanted, const float* asked) const {
+  constexpr float kMost = 65504;
+  float targets[kRun];
+  for (size_t i = 0; i < wanted.size(); ++i)
+    targets[i] = std::clamp(wanted[i] + asked[i], -kMost, kMost);
+  const auto at = static_cast<size_t>(place);
+  (*tile.fit)(tile.first_row + static_cast<size_t>(row), tile.blocks[at], {targets, wanted.size()},
+              std::span(factor_.diagonal).subspan(at, wanted.size()));
 }
 
 void Feedback::feed(Tile* tile) const {
@@ -131,6 +180,9 @@ void Feedback::feed(Tile* tile) const {
       double cost = 0;
       for (int64_t j = 0; j < width; ++j) {
         const auto place = static_cast<size_t>(first + j);
+        if (tile->fit && j % tile->fitted == 0)
+          fit_block(*tile, row, first + j, std::span(wanted + j, static_cast<size_t>(tile->fitted)),
+                    more + j);
         const float target = wanted[j] + more[j];
         float value = 0;
         levels[order_[place]] =
@@ -206,15 +258,21 @@ void Feedback::take_nearest_where_better(Tile* tile) const {
 }
 
 double Feedback::round(std::span<const float> values, std::span<const RowGrid> grids,
-                       std::span<uint8_t> levels) const {
+                       std::span<uint8_t> levels, const Fitter& fit) const {
   const auto n = static_cast<size_t>(columns());
   double cost = 0;
   Tile tile;
+  if (fit && !grids.empty()) {
+    tile.fit = &fit;
+    tile.fitted = grids[0].block_columns();
+    POME_CHECK(takes_whole(tile.fitted) && columns() % tile.fitted == 0);
+  }
   for (const int32_t column : order_)
     tile.blocks.push_back(grids.empty() ? 0 : grids[0].block_of(column));
   for (size_t first = 0; first < grids.size(); first += kRows) {
     const size_t rows = std::min<size_t>(kRows, grids.size() - first);
     tile.values = values.subspan(first * n, rows * n);
+    tile.first_row = first;
     tile.grids = grids.subspan(first, rows);
     tile.levels = levels.subspan(first * n, rows * n);
     tile.wanted.resize(rows * n);

@@ -7,8 +7,9 @@
 //
 // so with t_j = w_j + sum over i < j of (w_i - v_i) U_ij and v_j the grid's value next to t_j each
 // term is as small as the grid allows, one after the other (LDLQ, arXiv 2307.13304; the same codes
-// as GPTQ's, arXiv 2210.17323). Columns are taken in descending order of H_jj; the grid is fitted
-// before and stands still, so codes stay in their places and every encoding can be used. A row
+// as GPTQ's, arXiv 2210.17323). Columns are taken in descending order of H_jj, those of a run one
+// after the other: a block of the grid that is a run can be fitted when it is reached, for what is
+// then wanted of its columns. Codes stay in their places, so every encoding can be used. A row
 // whose nearest values cost less than that keeps those.
 //
 // Many rows are rounded together. Columns come in blocks: what all blocks before ask of one is a
@@ -38,10 +39,13 @@ namespace pome {
 
 class Feedback {
  public:
-  // kBadInput where moments are not finite.
-  static Result<std::shared_ptr<const Feedback>> create(const Moments& moments);
+  static constexpr int64_t kRun = 32;
+  // `run`: neighbouring columns that are taken one after the other, 1 or kRun, and of these 16 by
+  // 16. kBadInput where moments are not finite.
+  static Result<std::shared_ptr<const Feedback>> create(const Moments& moments, int64_t run = 1);
   // The same, and refinement needs the form besides (refine.h): the moments are kept.
-  static Result<std::shared_ptr<const Feedback>> create_with_form(const MomentsPtr& moments);
+  static Result<std::shared_ptr<const Feedback>> create_with_form(const MomentsPtr& moments,
+                                                                  int64_t run = 1);
 
   int64_t columns() const { return factor_.n; }
   // D by column: how much an error counts once the columns behind it have made good what they can.
@@ -49,14 +53,25 @@ class Feedback {
   std::span<const float> weights() const { return weights_; }
   // Mean squares of the activations, by column.
   std::span<const float> squares() const { return squares_; }
+  // Columns as they are taken.
+  std::span<const int32_t> order() const { return order_; }
   // Rows whose values are chosen together: choose(column, wanted, chosen) for one column after the
   // other, an element per row. Always with feedback.
   using Chooser = std::function<void(int64_t, std::span<const float>, std::span<float>)>;
   void round_together(std::span<const float> values, const Chooser& choose) const;
+  // May change the grid of a row in a block of columns, before any of these is rounded: fit(row,
+  // block, targets, weights). Targets are at most 65504 in magnitude, weights are D, of the columns
+  // as they are taken.
+  using Fitter =
+      std::function<void(size_t, size_t, std::span<const float>, std::span<const float>)>;
+  // Whether blocks of so many columns are taken as a whole.
+  bool takes_whole(int64_t block) const {
+    return run_ == kRun && (block == kRun || block == kRun / 2);
+  }
   // The levels of rows, each against its grid; the grids have blocks of one size. Gives the sum of
-  // e H e', with H as damped.
+  // e H e', with H as damped. `fit`: only of blocks that are taken as a whole.
   double round(std::span<const float> values, std::span<const RowGrid> grids,
-               std::span<uint8_t> levels) const;
+               std::span<uint8_t> levels, const Fitter& fit = {}) const;
   // e H e' of the errors of a row.
   double cost(std::span<const float> errors) const;
   // H as damped; null unless created with it.
@@ -69,17 +84,20 @@ class Feedback {
  private:
   struct Tile;
   Feedback() = default;
-  static Result<std::shared_ptr<Feedback>> make(const Moments& moments);
+  static Result<std::shared_ptr<Feedback>> make(const Moments& moments, int64_t run);
+  void fit_block(const Tile& tile, int64_t row, int64_t place, std::span<const float> wanted,
+                 const float* asked) const;
   void feed(Tile* tile) const;
   void take_nearest_where_better(Tile* tile) const;
   void add_cost(int64_t block, int64_t rows, const float* errors, double* costs) const;
   void ask(int64_t block, int64_t rows, const float* errors, float* asked) const;
 
   double shrink_ = 0, damping_ = 0;  // what was done to H
-  std::vector<int32_t> order_;       // columns as they are taken
-  Factor factor_;                    // in that order
-  std::vector<float> inside_;        // per block of columns U - I by rows, [block, block]
-  std::vector<float> weights_;       // D by column
+  int64_t run_ = 1;
+  std::vector<int32_t> order_;
+  Factor factor_;               // in that order
+  std::vector<float> inside_;   // per block of columns U - I by rows, [block, block]
+  std::vector<float> weights_;  // D by column
   std::optional<QuadraticForm> form_;
   std::vector<float> squares_;
 };

@@ -1,5 +1,6 @@
 #include "quantize/quadratic_form.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "quantize/matrix_kernel.h"
@@ -18,16 +19,25 @@ QuadraticForm::QuadraticForm(MomentsPtr moments, double shrink, double damping)
 
 void QuadraticForm::gradient(std::span<const float> errors, int64_t first, int64_t count,
                              std::vector<float>* out) const {
-  const int64_t n = columns(), rows = static_cast<int64_t>(errors.size()) / n;
-  out->resize(static_cast<size_t>(rows * count));
-  multiply({errors.data(), n, rows, moments_->second.data() + first * n, n, count, n, out->data(),
-            count});
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t j = 0; j < count; ++j) {
-      float& value = (*out)[static_cast<size_t>(row * count + j)];
-      value = keep_ * value + more_[static_cast<size_t>(first + j)] *
-                                  errors[static_cast<size_t>(row * n + first + j)];
-    }
+  const int64_t n = columns();
+  products({errors.data(), n, static_cast<int64_t>(errors.size()) / n}, 0, n, first, count, out);
+}
+
+void QuadraticForm::products(const Part& part, int64_t at, int64_t width, int64_t first,
+                             int64_t count, std::vector<float>* out) const {
+  const int64_t n = columns();
+  out->resize(static_cast<size_t>(part.rows * count));
+  multiply({part.data, part.stride, part.rows, moments_->second.data() + first * n + at, n, count,
+            width, out->data(), count});
+  // Of the columns of both.
+  const int64_t begin = std::max(at, first), end = std::min(at + width, first + count);
+  for (int64_t row = 0; row < part.rows; ++row) {
+    float* const to = out->data() + row * count;
+    const float* const from = part.data + row * part.stride;
+    for (int64_t j = 0; j < count; ++j) to[j] *= keep_;
+    for (int64_t j = begin; j < end; ++j)
+      to[j - first] += more_[static_cast<size_t>(j)] * from[j - at];
+  }
 }
 
 void QuadraticForm::add_line(int64_t j, float by, int64_t first, int64_t count, float* to) const {

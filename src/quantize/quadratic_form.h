@@ -22,6 +22,14 @@ class QuadraticForm {
   // out[row, j - first] = (e H)_j for j in [first, first + count). `errors`: [rows, columns()].
   void gradient(std::span<const float> errors, int64_t first, int64_t count,
                 std::vector<float>* out) const;
+  // Some columns of rows that are `stride` apart.
+  struct Part {
+    const float* data;
+    int64_t stride, rows;
+  };
+  // out[row, j - first] = the sum over i < width of part[row, i] H[at + i, j], j as above.
+  void products(const Part& part, int64_t at, int64_t width, int64_t first, int64_t count,
+                std::vector<float>* out) const;
   // to[i] += by * H[j, first + i] for i < count.
   void add_line(int64_t j, float by, int64_t first, int64_t count, float* to) const;
   // e H e' of each row.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "quantize/refine_scales.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -11,15 +12,68 @@ namespace pome {
 namespace {
 
 constexpr int64_t kColumns = 256;  // columns whose gradients are made together
+constexpr int kSweeps = 2;         // over scales and levels of these; cheap beside the gradients
+
+// Blocks of columns [first, first + count) in grids that have blocks of one size.
+std::vector<size_t> blocks_of(std::span<const RowGrid> grids, int64_t first, int64_t count) {
+  std::vector<size_t> out;
+  for (int64_t j = first; j < first + count && !grids.empty(); ++j)
+    out.push_back(grids[0].block_of(j));
+  return out;
+}
+
+// Errors of these columns, of rows of n.
+void find_errors(std::span<const float> values, std::span<const RowGrid> grids,
+                 std::span<const uint8_t> levels, int64_t n, int64_t first, int64_t count,
+                 std::span<float> out) {
+  const std::vector<size_t> blocks = blocks_of(grids, first, count);
+  for (size_t row = 0; row < grids.size(); ++row) {
+    const auto at = row * static_cast<size_t>(n) + static_cast<size_t>(first);
+    for (size_t j = 0; j < blocks.size(); ++j)
+      out[at + j] = values[at + j] - grids[row].value(blocks[j], levels[at + j]);
+  }
+}
 
 std::vector<float> errors_of(std::span<const float> values, std::span<const RowGrid> grids,
-                             std::span<const uint8_t> levels) {
-  std::vector<float> out(values.begin(), values.end());
-  const size_t width = grids.empty() ? 0 : values.size() / grids.size();
-  for (size_t row = 0, at = 0; row < grids.size(); ++row)
-    for (size_t j = 0; j < width; ++j, ++at)
-      out[at] -= grids[row].value(grids[row].block_of(static_cast<int64_t>(j)), levels[at]);
+                             std::span<const uint8_t> levels, int64_t n) {
+  std::vector<float> out(values.size());
+  find_errors(values, grids, levels, n, 0, n, out);
   return out;
+}
+
+}  // namespace
+
+namespace {
+
+// Columns [first, first + count); gives by how much e H e' grew.
+double step_levels(const QuadraticForm& form, int64_t first, int64_t count,
+                   std::span<const RowGrid> grids, std::span<float> gradients,
+                   std::span<uint8_t> levels, std::span<float> errors) {
+  const int64_t n = form.columns();
+  const std::vector<size_t> blocks = blocks_of(grids, first, count);
+  double change = 0;
+  for (size_t row = 0; row < grids.size(); ++row) {
+    const RowGrid& grid = grids[row];
+    const auto at = static_cast<int64_t>(row) * n + first;
+    float* const gradient = gradients.data() + static_cast<int64_t>(row) * count;
+    float* const error = errors.data() + at;
+    uint8_t* const level = levels.data() + at;
+    for (int64_t j = 0; j < count; ++j) {
+      const size_t block = blocks[static_cast<size_t>(j)];
+      const float own = form.diagonal(first + j), now = grid.value(block, level[j]);
+      float value = 0;
+      const size_t best = grid.nearest(block, now + gradient[j] / own, &value);
+      if (best == level[j]) continue;
+      const float step = now - value;  // what the error grows by
+      const float gain = step * (2 * gradient[j] + step * own);
+      if (!(gain < 0)) continue;
+      change += static_cast<double>(gain);
+      level[j] = static_cast<uint8_t>(best);
+      error[j] += step;
+      form.add_line(first + j, step, first, count, gradient);
+    }
+  }
+  return change;
 }
 
 }  // namespace
@@ -27,32 +81,32 @@ std::vector<float> errors_of(std::span<const float> values, std::span<const RowG
 double refine_levels(const QuadraticForm& form, std::span<const float> values,
                      std::span<const RowGrid> grids, std::span<uint8_t> levels) {
   const int64_t n = form.columns();
-  std::vector<float> errors = errors_of(values, grids, levels), gradients;
+  std::vector<float> errors = errors_of(values, grids, levels, n), gradients;
   double change = 0;
   for (int64_t first = 0; first < n; first += kColumns) {
     const int64_t count = std::min(kColumns, n - first);
     form.gradient(errors, first, count, &gradients);
-    for (size_t row = 0; row < grids.size(); ++row) {
-      const RowGrid& grid = grids[row];
-      const auto at = static_cast<int64_t>(row) * n + first;
-      float* const gradient = gradients.data() + static_cast<int64_t>(row) * count;
-      float* const error = errors.data() + at;
-      uint8_t* const level = levels.data() + at;
-      for (int64_t j = 0; j < count; ++j) {
-        const size_t block = grid.block_of(first + j);
-        const float own = form.diagonal(first + j), now = grid.value(block, level[j]);
-        float value = 0;
-        const size_t best = grid.nearest(block, now + gradient[j] / own, &value);
-        if (best == level[j]) continue;
-        const float step = now - value;  // what the error grows by
-        const float gain = step * (2 * gradient[j] + step * own);
-        if (!(gain < 0)) continue;
-        change += static_cast<double>(gain);
-        level[j] = static_cast<uint8_t>(best);
-        error[j] += step;
-        form.add_line(first + j, step, first, count, gradient);
-      }
+    change += step_levels(form, first, count, grids, gradients, levels, errors);
+  }
+  return -change;
+}
+
+double refine_blocks(const QuadraticForm& form, const BlockRule& rule, const LevelsPtr& kinds,
+                     std::span<const float> values, std::span<BlockScales> blocks,
+                     std::span<RowGrid> grids, std::span<uint8_t> levels) {
+  if (rule.columns > kColumns || rule.power) return refine_levels(form, values, grids, levels);
+  const int64_t n = form.columns(), together = kColumns / rule.columns * rule.columns;
+  ScaleRefiner scales(form, rule, kinds);
+  std::vector<float> errors = errors_of(values, grids, levels, n), gradients;
+  double change = 0;
+  for (int64_t first = 0; first < n; first += together) {
+    const int64_t count = std::min(together, n - first);
+    form.gradient(errors, first, count, &gradients);
+    for (int sweep = 0; sweep < kSweeps; ++sweep) {
+      change -= scales.refine(first, count, levels, blocks, grids, gradients);
+      change += step_levels(form, first, count, grids, gradients, levels, errors);
     }
+    find_errors(values, grids, levels, n, first, count, errors);
   }
   return -change;
 }

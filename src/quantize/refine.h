@@ -17,6 +17,11 @@ namespace pome {
 // One round over all columns. Gives by how much e H e' of all rows fell.
 double refine_levels(const QuadraticForm& form, std::span<const float> values,
                      std::span<const RowGrid> grids, std::span<uint8_t> levels);
+// The same, and in between scales and offsets of the blocks that the grids were made of
+// (refine_scales.h), which are kept true. Of blocks of more than 256 columns scales stay.
+double refine_blocks(const QuadraticForm& form, const BlockRule& rule, const LevelsPtr& kinds,
+                     std::span<const float> values, std::span<BlockScales> blocks,
+                     std::span<RowGrid> grids, std::span<uint8_t> levels);
 // Moves the entries of the tables of groups of `group` rows each, whose levels stay; `weights`: how
 // much columns count, about; `row_weights`: how much rows do. Tables stay binary16 and strictly
 // ascending. Gives by how much e H e' fell, rows weighted.

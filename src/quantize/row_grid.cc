@@ -37,18 +37,6 @@ Levels of_codes(std::span<const int8_t> table) {
   return out;
 }
 
-// Columns that share the integer of a scale.
-int64_t sub_block(EncodingKind kind) {
-  switch (kind) {
-    case EncodingKind::kQ2_K:
-    case EncodingKind::kQ3_K:
-    case EncodingKind::kQ6_K:
-      return 16;
-    default:
-      return 32;
-  }
-}
-
 }  // namespace
 
 Levels Levels::of_integers(int low, int high, int shift) {
@@ -113,22 +101,47 @@ RowGrid::RowGrid(LevelsPtr levels, int64_t block, std::vector<float> scales,
     if (scales_[i] != 0) inverses_[i] = 1 / scales_[i];
 }
 
-RowGrid::RowGrid(LevelsPtr levels, EncodingKind kind, std::span<const BlockCodes> blocks)
-    : RowGrid(std::move(levels), sub_block(kind), {}, {}) {
-  const int64_t subs = traits(kind).block_elements / block_;
-  const bool pairs = kind == EncodingKind::kQ4_1 || kind == EncodingKind::kQ5_1;
-  for (const BlockCodes& block : blocks) {
-    const bool power = kind == EncodingKind::kMXFP4;
-    const float d =
-        power ? e8m0_half(static_cast<uint8_t>(block.d)) : f16_to_f32(uint16_t{block.d});
-    const float dmin = f16_to_f32(uint16_t{block.dmin});
-    for (int64_t j = 0; j < subs; ++j) {
-      // With the same operations as the decoders, so that values are equal to theirs.
-      scales_.push_back(subs == 1 ? d : d * static_cast<float>(block.scales[j]));
-      offsets_.push_back(pairs ? dmin : -(dmin * static_cast<float>(block.mins[j])));
-    }
+BlockRule BlockRule::of_blocks(EncodingKind kind) {
+  const int64_t size = traits(kind).block_elements;
+  switch (kind) {
+    case EncodingKind::kQ2_K:
+      return {.columns = size, .sub = 16, .low = 0, .high = 15, .most_min = 15};
+    case EncodingKind::kQ4_K:
+    case EncodingKind::kQ5_K:
+      return {.columns = size, .sub = 32, .low = 0, .high = 63, .most_min = 63};
+    case EncodingKind::kQ3_K:
+      return {.columns = size, .sub = 16, .low = -32, .high = 31};
+    case EncodingKind::kIQ4_XS:
+      return {.columns = size, .sub = 32, .low = -32, .high = 31};
+    case EncodingKind::kQ6_K:
+      return {.columns = size, .sub = 16, .low = -128, .high = 127};
+    case EncodingKind::kQ4_1:
+    case EncodingKind::kQ5_1:
+      return {.columns = size, .sub = size, .offset = true};
+    default:
+      return {.columns = size, .sub = size, .power = kind == EncodingKind::kMXFP4};
   }
-  for (const float scale : scales_) inverses_.push_back(scale != 0 ? 1 / scale : 0.0f);
+}
+
+RowGrid::RowGrid(LevelsPtr levels, const BlockRule& rule, std::span<const BlockScales> blocks)
+    : levels_(std::move(levels)), block_(rule.sub) {
+  const size_t subs = blocks.size() * static_cast<size_t>(rule.columns / rule.sub);
+  scales_.resize(subs);
+  inverses_.resize(subs);
+  offsets_.resize(subs);
+  for (size_t i = 0; i < blocks.size(); ++i) set(i, rule, blocks[i]);
+}
+
+// With the same operations as the decoders, so that values are equal to theirs.
+void RowGrid::set(size_t block, const BlockRule& rule, const BlockScales& scales) {
+  const auto subs = static_cast<size_t>(rule.columns / rule.sub);
+  const float d = rule.power ? e8m0_half(static_cast<uint8_t>(scales.d)) : f16_to_f32(scales.d);
+  const float dmin = f16_to_f32(scales.dmin);
+  for (size_t j = 0, at = block * subs; j < subs; ++j, ++at) {
+    scales_[at] = rule.integers() ? d * static_cast<float>(scales.scales[j]) : d;
+    offsets_[at] = rule.offset ? dmin : -(dmin * static_cast<float>(scales.mins[j]));
+    inverses_[at] = scales_[at] != 0 ? 1 / scales_[at] : 0.0f;
+  }
 }
 
 }  // namespace pome

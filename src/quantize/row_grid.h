@@ -1,7 +1,7 @@
 // The values that the columns of a row may take: block by block of columns, scale * level + offset,
 // the levels ascending and the same for all blocks.
 //
-// Thread safety: immutable.
+// Thread safety: immutable but for set().
 #pragma once
 
 #include <algorithm>
@@ -46,6 +46,21 @@ struct Levels {
 };
 using LevelsPtr = std::shared_ptr<const Levels>;
 
+// How a format stores the scales and offsets of a block of columns.
+struct BlockRule {
+  int64_t columns = 0, sub = 0;  // that share d and dmin; that share an integer of each
+  int low = 1, high = 1;         // of the integers of scales; both 1: there are none
+  int most_min = 0;              // of the integers of offsets -dmin min; 0: there are none
+  bool offset = false;           // dmin is the offset
+  bool power = false;            // d is an exponent
+
+  bool integers() const { return low != high; }
+  // One binary16 scale for `columns`.
+  static BlockRule of_scales(int64_t columns) { return {columns, columns}; }
+  // Of the blocks of GGUF that can_pack().
+  static BlockRule of_blocks(EncodingKind kind);
+};
+
 class RowGrid {
  public:
   // One block of all columns with scale 1 and offset 0.
@@ -53,11 +68,15 @@ class RowGrid {
   // `block`: columns that share a scale; 0: all. `offsets`: empty, or one for each scale.
   RowGrid(LevelsPtr levels, int64_t block, std::vector<float> scales, std::vector<float> offsets);
   // Of the blocks of one row.
-  RowGrid(LevelsPtr levels, EncodingKind kind, std::span<const BlockCodes> blocks);
+  RowGrid(LevelsPtr levels, const BlockRule& rule, std::span<const BlockScales> blocks);
+
+  // Scale and offset of a block of the row, which was stored as something else.
+  void set(size_t block, const BlockRule& rule, const BlockScales& scales);
 
   size_t block_of(int64_t column) const {
     return block_ == 0 ? 0 : static_cast<size_t>(column / block_);
   }
+  int64_t block_columns() const { return block_; }  // 0: all
   // The level of a block whose value is next to `target`, and that value.
   size_t nearest(size_t block, float target, float* value) const {
     const size_t level = levels_->nearest((target - offsets_[block]) * inverses_[block]);

@@ -111,7 +111,7 @@ Result<SampleError> sample_error(const ConstantData& source, float factor,
   return out;
 }
 
-Result<std::vector<FeedbackPtr>> Factors::of(const Constant& constant) {
+Result<std::vector<FeedbackPtr>> Factors::of(const Constant& constant, int64_t run) {
   constexpr int64_t kMostElements = int64_t{64} << 20;
   std::vector<FeedbackPtr> out;
   const auto found = statistics_.find(constant.name);
@@ -121,7 +121,7 @@ Result<std::vector<FeedbackPtr>> Factors::of(const Constant& constant) {
       out.push_back(nullptr);
       continue;
     }
-    if (const auto known = made_.find(moments.get()); known != made_.end()) {
+    if (const auto known = made_.find({moments.get(), run}); known != made_.end()) {
       out.push_back(known->second);
       continue;
     }
@@ -130,10 +130,10 @@ Result<std::vector<FeedbackPtr>> Factors::of(const Constant& constant) {
       made_.clear();
       held_ = 0;
     }
-    auto made = Feedback::create(*moments);
+    auto made = Feedback::create(*moments, run);
     if (!made.ok()) return Status(made.status()).at("tensor " + constant.name);
     held_ += elements;
-    out.push_back(made_[moments.get()] = *made);
+    out.push_back(made_[{moments.get(), run}] = *made);
   }
   return out;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -43,14 +44,14 @@ Result<SampleError> sample_error(const ConstantData& source, float factor,
 class Factors {
  public:
   explicit Factors(const ActivationStatistics& statistics) : statistics_(statistics) {}
-  // One, or one for each of stacked experts; empty where nothing is known. kBadInput where moments
-  // are not finite.
-  Result<std::vector<FeedbackPtr>> of(const Constant& constant);
+  // One, or one for each of stacked experts; empty where nothing is known. `run`: as Feedback takes
+  // columns. kBadInput where moments are not finite.
+  Result<std::vector<FeedbackPtr>> of(const Constant& constant, int64_t run = 1);
 
  private:
   const ActivationStatistics& statistics_;
-  std::map<const Moments*, FeedbackPtr> made_;
-  int64_t held_ = 0;  // elements
+  std::map<std::pair<const Moments*, int64_t>, FeedbackPtr> made_;  // by run
+  int64_t held_ = 0;                                                // elements
 };
 
 }  // namespace pome

@@ -40,7 +40,7 @@ Result<double> loss_of(const Constant& constant, const Encoding& encoding,
   if (const auto known = statistics.find(constant.name); known != statistics.end()) {
     const size_t at = known->second.size() > 1 ? expert : 0;
     if (at < known->second.size() && known->second[at]) {
-      POME_ASSIGN_OR_RETURN(feedback, Feedback::create(*known->second[at]));
+      POME_ASSIGN_OR_RETURN(feedback, Feedback::create(*known->second[at], run_for(encoding)));
     }
   }
   const ConstantDataPtr part =

@@ -10,6 +10,7 @@
 #include "quantize/block_fit.h"
 #include "quantize/quantize.h"
 #include "quantize/refine.h"
+#include "support/second_moments.h"
 #include "tensor/half.h"
 
 namespace pome {
@@ -23,32 +24,9 @@ const EncodingKind kKinds[] = {EncodingKind::kQ4_0, EncodingKind::kQ4_1,   Encod
 constexpr int64_t kColumns = 256, kRows = 32;
 
 std::vector<float> some_weights(uint32_t seed, int64_t count = kRows * kColumns) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, 0.02f);
-  std::vector<float> out(static_cast<size_t>(count));
-  for (float& value : out) value = normal(random);
-  return out;
+  return test::normal_weights(seed, count);
 }
-
-// Of columns of different size that share a few directions.
-MomentsPtr some_moments(int64_t columns = kColumns) {
-  auto out = std::make_shared<Moments>();
-  out->columns = columns;
-  out->tokens = 8 * columns;
-  std::mt19937 random(3);
-  std::normal_distribution<float> normal;
-  std::vector<std::vector<float>> directions(24, std::vector<float>(static_cast<size_t>(columns)));
-  for (auto& direction : directions)
-    for (float& value : direction) value = normal(random);
-  for (size_t i = 0; i < static_cast<size_t>(columns); ++i)
-    for (size_t j = 0; j < static_cast<size_t>(columns); ++j) {
-      float sum = i == j ? 0.5f : 0.0f;
-      for (size_t k = 0; k < directions.size(); ++k)
-        sum += directions[k][i] * directions[k][j] / static_cast<float>(1 + k);
-      out->second.push_back(sum * (i % 9 == 2 ? 4.0f : 1.0f) * (j % 9 == 2 ? 4.0f : 1.0f));
-    }
-  return out;
-}
+MomentsPtr some_moments(int64_t columns = kColumns) { return test::directed_moments(columns); }
 
 class Values final : public ConstantData {
  public:
@@ -102,7 +80,9 @@ TEST(RowGrid, HoldsTheValuesThatBlocksDecodeTo) {
     std::vector<float> decoded(size);
     for (size_t row = 0; row < 4; ++row) {
       const size_t count = kColumns / size;
-      const RowGrid grid(levels, kind, std::span(blocks).subspan(row * count, count));
+      const std::vector<BlockScales> scales(blocks.begin() + row * count,
+                                            blocks.begin() + (row + 1) * count);
+      const RowGrid grid(levels, BlockRule::of_blocks(kind), scales);
       for (size_t level = 0; level < levels->values.size(); ++level)
         for (size_t b = 0; b < count; ++b) {
           BlockCodes block = blocks[row * count + b];
@@ -121,7 +101,7 @@ TEST(RowGrid, HoldsTheValuesThatBlocksDecodeTo) {
 // many as they were and do not depend on the tiles that are read.
 TEST(WithFeedback, LowersTheErrorOfTheOutputForEveryEncoding) {
   const MomentsPtr moments = some_moments();
-  const auto feedback = Feedback::create_with_form(moments);
+  const auto feedback = Feedback::create_with_form(moments, Feedback::kRun);
   ASSERT_TRUE(feedback.ok());
   const QuadraticForm& form = *(*feedback)->form();
   const std::vector<float> values = some_weights(2);
@@ -144,13 +124,15 @@ TEST(WithFeedback, LowersTheErrorOfTheOutputForEveryEncoding) {
       EXPECT_LE(now, last * (1 + 1e-5));
       last = now;
     }
-    EncodedTile whole, part;
-    ASSERT_TRUE(fed->read_tile(0, kRows, &whole).ok());
-    ASSERT_TRUE(fed->read_tile(16, 16, &part).ok());
-    for (size_t p = 0; p < part.parts.size(); ++p)
-      EXPECT_TRUE(
-          std::equal(part.parts[p].begin(), part.parts[p].end(),
-                     whole.parts[p].end() - static_cast<std::ptrdiff_t>(part.parts[p].size())));
+    for (const ConstantDataPtr& data : {fed, with_feedback(plain, {*feedback}, {2})}) {
+      EncodedTile whole, part;
+      ASSERT_TRUE(data->read_tile(0, kRows, &whole).ok());
+      ASSERT_TRUE(data->read_tile(16, 16, &part).ok());
+      for (size_t p = 0; p < part.parts.size(); ++p)
+        EXPECT_TRUE(
+            std::equal(part.parts[p].begin(), part.parts[p].end(),
+                       whole.parts[p].end() - static_cast<std::ptrdiff_t>(part.parts[p].size())));
+    }
   }
 }
 
@@ -192,12 +174,8 @@ TEST(Feedback, GivesTheCodesOfTheInverseCholeskyForm) {
   const MomentsPtr moments = some_moments(n);
   const auto feedback = Feedback::create_with_form(moments);
   ASSERT_TRUE(feedback.ok());
-  // H as damped, in the order of falling diagonals.
-  std::vector<size_t> order(n);
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return moments->second[a * n + a] > moments->second[b * n + b];
-  });
+  // H as damped, in the order in which columns are taken.
+  const std::vector<size_t> order((*feedback)->order().begin(), (*feedback)->order().end());
   std::vector<double> h(n * n), inverse(n * n);
   for (size_t j = 0; j < n; ++j) {
     std::vector<float> line(n, 0.0f);

@@ -102,13 +102,9 @@ struct Textbook {
   std::vector<size_t> order;
   std::vector<double> u, d;  // in that order
 
-  explicit Textbook(const Moments& moments) {
+  Textbook(const Moments& moments, std::span<const int32_t> taken)
+      : order(taken.begin(), taken.end()) {
     const auto n = static_cast<size_t>(moments.columns);
-    order.resize(n);
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return moments.second[a * n + a] > moments.second[b * n + b];
-    });
     const std::vector<double> h = damped(moments);
     u.resize(n * n);
     d.resize(n);
@@ -136,14 +132,53 @@ struct Textbook {
   }
 };
 
+// Runs of 32 by their sums, halves of them likewise, columns by themselves; what is not whole last.
+TEST(Feedback, TakesTheLargestColumnsFirstButBlocksAsAWhole) {
+  for (const int64_t columns : {16, 150, 256}) {
+    Moments moments{columns, 1000, {}};
+    moments.diagonal = some_row(columns, 30);
+    for (float& value : moments.diagonal) value *= value;
+    const auto feedback = Feedback::create(moments, Feedback::kRun);
+    ASSERT_TRUE(feedback.ok());
+    const std::span<const int32_t> order = (*feedback)->order();
+    const auto one_by_one = Feedback::create(moments);
+    ASSERT_TRUE(one_by_one.ok());
+    const std::span<const int32_t> falling = (*one_by_one)->order();
+    for (size_t j = 0; j + 1 < falling.size(); ++j)
+      EXPECT_GE(moments.diagonal[static_cast<size_t>(falling[j])],
+                moments.diagonal[static_cast<size_t>(falling[j + 1])]);
+    for (const int64_t size : {32, 16}) {
+      std::vector<double> sums;
+      for (int64_t at = 0; at + size <= columns; at += size) {
+        const int64_t block = order[static_cast<size_t>(at)] / size;
+        sums.push_back(0);
+        for (int64_t j = at; j < at + size; ++j) {
+          const auto column = static_cast<size_t>(order[static_cast<size_t>(j)]);
+          EXPECT_EQ(static_cast<int64_t>(column) / size, block);
+          sums.back() += static_cast<double>(moments.diagonal[column]);
+        }
+        // Halves fall within their run only.
+        if (sums.size() > 1 && (size == 32 || at % 32 != 0)) {
+          EXPECT_GE(sums[sums.size() - 2], sums.back());
+        }
+      }
+    }
+    for (size_t j = 0; j + 1 < order.size(); ++j)
+      if (order[j] / 16 == order[j + 1] / 16) {
+        EXPECT_GE(moments.diagonal[static_cast<size_t>(order[j])],
+                  moments.diagonal[static_cast<size_t>(order[j + 1])]);
+      }
+  }
+}
+
 TEST(Feedback, TilesAndBlocksGiveTheCodesOfTheDefinition) {
   for (const int64_t columns : {1, 17, 64, 65, 150}) {
     SCOPED_TRACE(columns);
     const Moments moments = some_moments(columns, 400, 11);
-    const auto feedback = Feedback::create(moments);
+    const auto feedback = Feedback::create(moments, columns == 65 ? 1 : Feedback::kRun);
     ASSERT_TRUE(feedback.ok());
     const std::vector<double> h = damped(moments);
-    const Textbook book(moments);
+    const Textbook book(moments, (*feedback)->order());
     const Steps grid(0.4f, 7);
     constexpr size_t kCount = 150;
     const std::vector<float> rows = some_row(columns * static_cast<int64_t>(kCount), 12);

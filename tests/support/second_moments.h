@@ -1,0 +1,41 @@
+// Weights and second moments of activations as tests of rounding need them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "quantize/statistics.h"
+
+namespace pome::test {
+
+inline std::vector<float> normal_weights(uint32_t seed, int64_t count, float size = 0.02f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, size);
+  std::vector<float> out(static_cast<size_t>(count));
+  for (float& value : out) value = normal(random);
+  return out;
+}
+
+// Of columns of different size that share a few directions.
+inline MomentsPtr directed_moments(int64_t columns) {
+  auto out = std::make_shared<Moments>();
+  out->columns = columns;
+  out->tokens = 8 * columns;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<std::vector<float>> directions(24, std::vector<float>(static_cast<size_t>(columns)));
+  for (auto& direction : directions)
+    for (float& value : direction) value = normal(random);
+  for (size_t i = 0; i < static_cast<size_t>(columns); ++i)
+    for (size_t j = 0; j < static_cast<size_t>(columns); ++j) {
+      float sum = i == j ? 0.5f : 0.0f;
+      for (size_t k = 0; k < directions.size(); ++k)
+        sum += directions[k][i] * directions[k][j] / static_cast<float>(1 + k);
+      out->second.push_back(sum * (i % 9 == 2 ? 4.0f : 1.0f) * (j % 9 == 2 ? 4.0f : 1.0f));
+    }
+  return out;
+}
+
+}  // namespace pome::test
