@@ -199,6 +199,7 @@ Status PartStore::add(std::vector<StoredPart>* constants, ThreadPool* pool,
   POME_RETURN_IF_ERROR(io::write_file(path("digest", finished_, pieces_), to_hex(digest.finish())));
   POME_ASSIGN_OR_RETURN(const File written, open_piece(finished_, pieces_));
   ++pieces_;
+  written_.push_back(written.source);
   for (StoredPart& constant : *constants)
     POME_RETURN_IF_ERROR(take(written.source, written.entries, &constant));
   return {};
@@ -226,6 +227,8 @@ Status PartStore::load(int64_t part, std::vector<StoredPart>* constants) const {
 Status PartStore::finish(std::span<const float> rows) {
   ++finished_;
   pieces_ = 0;
+  for (const ByteSourcePtr& source : std::exchange(written_, {}))
+    source->release(0, source->size());
   const std::string name = path("rows", finished_);
   POME_ASSIGN_OR_RETURN(const std::unique_ptr<io::Staged> staged,
                         io::Staged::create(name, io::Staged::Kind::kFile, true));

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "base/byte_source.h"
 #include "base/progress.h"
 #include "base/status.h"
 #include "base/thread_pool.h"
@@ -58,6 +59,7 @@ class PartStore {
 
   std::string folder_;
   int64_t finished_ = 0, pieces_ = 0;
+  std::vector<ByteSourcePtr> written_;  // of this part: not needed soon when it is finished
 };
 
 }  // namespace pome

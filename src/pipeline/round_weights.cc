@@ -64,6 +64,10 @@ Status round_weights(const Graph& graph, Graph* quantised, const Checkpoint& che
   stream.scaled = scaled;
   stream.folder = work_folder(options);
   stream.key = work_key(graph, *quantised, checkpoint, text, scheme, stream);
+  stream.release = [&checkpoint] {
+    for (const CheckpointTensor& tensor : checkpoint.tensors)
+      tensor.source->release(tensor.offset, tensor.bytes);
+  };
   const auto count = static_cast<int64_t>(text.ids.size());
   if (options.say)
     options.say(describe(estimate_stream(graph, count, stream), quality, count, work.threads));

@@ -115,6 +115,7 @@ class Streamer {
       both.insert(both.end(), original_.begin(), original_.end());
       POME_RETURN_IF_ERROR(store_.finish(both));
     }
+    if (options_.release) options_.release();
     ++stage_;
     if (work_.progress) work_.progress->advance(static_cast<uint64_t>(stage_));
     return {};

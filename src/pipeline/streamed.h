@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -35,6 +36,8 @@ struct StreamOptions {
   RoundingOptions rounding;
   bool scaled = false;      // the quantised weights are multiplied by their gguf_place.factor
   std::string folder, key;  // of the work folder: what it is called, and what the work is about
+  // Called when a part is finished: what was mapped for it is not needed again soon.
+  std::function<void()> release = {};
 };
 struct StreamResult {
   int64_t tokens = 0, parts = 0;
