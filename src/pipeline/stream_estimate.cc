@@ -26,7 +26,7 @@ StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamO
     // Products of the layer (an expert sees few of the tokens), moments, factor, rounding.
     const double products = head ? 0 : t * n / e * k;
     out.multiply_adds += products + t * k * k / 2 + e * k * k * k / 6;
-    out.multiply_adds += n * k * k / 2 * (1 + 2 * options.rounding.rounds);
+    out.multiply_adds += n * k * k / 2 * (1 + 2 * options.rounding_for(value.columns).rounds);
     uint64_t rows = 0;
     if (options.behind_quantised) {
       // The second stream up to each value and to the end; cross moments, their solution.

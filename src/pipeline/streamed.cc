@@ -417,8 +417,8 @@ class Streamer {
     std::vector<float> row_weights;
     if (role == Constant::Role::kEmbedding || role == Constant::Role::kHead)
       row_weights = token_weights(ids_, data->rows(), graph_.constants[index].gguf_place.first_row);
-    ConstantDataPtr out =
-        with_feedback(data, rounding.feedback, options_.rounding, std::move(row_weights));
+    ConstantDataPtr out = with_feedback(
+        data, rounding.feedback, options_.rounding_for(data->columns()), std::move(row_weights));
     if (!out) return data;  // nothing is rounded
     if (!rounding.retarget) return out;
     const auto besides = rounding.besides.find(graph_.constants[index].name);

@@ -15,6 +15,7 @@
 // layers that takes a pass over the text before.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -34,6 +35,12 @@ struct StreamOptions {
   // diagonal is known: grids are fitted with that, and there is no feedback.
   uint64_t most_bytes = uint64_t{1} << 30;
   RoundingOptions rounding;
+  // Of weights of so many columns: rounds take the square of their number, so very wide ones get
+  // one round.
+  RoundingOptions rounding_for(int64_t columns) const {
+    constexpr int64_t kWide = 4096;
+    return {columns > kWide ? std::min(rounding.rounds, 1) : rounding.rounds};
+  }
   bool scaled = false;      // the quantised weights are multiplied by their gguf_place.factor
   std::string folder, key;  // of the work folder: what it is called, and what the work is about
   // Called when a part is finished: what was mapped for it is not needed again soon.

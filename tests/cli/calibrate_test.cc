@@ -58,7 +58,7 @@ TEST(Quality, SaysWhatItWillTakeAndGoesOnWhereItWasKilled) {
   const TempFolder folder;
   const Ended whole = pome(best(folder / "whole"));
   ASSERT_EQ(whole.code, 0) << show(whole);
-  EXPECT_NE(whole.err.find("best quality: 512 tokens through 10 layers"), std::string::npos)
+  EXPECT_NE(whole.err.find("best quality: 512 tokens through 18 parts"), std::string::npos)
       << whole.err;
   EXPECT_NE(whole.out.find("calibrated       on 512 tokens of the built-in text"),
             std::string::npos);
