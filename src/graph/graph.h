@@ -265,6 +265,7 @@ struct Constant {
     kBias,
     kTable
   } role = Role::kMatrix;
+  int64_t first_row = 0;  // of the weight that this is a part of (split.h)
   // Not of the stored model: a pass added it. The product that reads it stands for what it
   // multiplies, and the source hash leaves both out.
   bool inserted = false;

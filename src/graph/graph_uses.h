@@ -29,9 +29,8 @@ class GraphUses {
   const ConstantData& data(ValueId id) const;
   // Whether it is a constant of plain numbers that nothing but one node uses.
   bool is_own_weight(ValueId id) const;
-  // Of a constant.
-  size_t use_count(int32_t constant) const {
-    return constant_uses_[static_cast<size_t>(constant)].size();
+  const std::vector<Use>& uses_of_constant(int32_t constant) const {
+    return constant_uses_[static_cast<size_t>(constant)];
   }
   // The last dimension, 0 where it is not a number.
   int64_t width(ValueId id) const;

@@ -61,13 +61,10 @@ class Splitter {
     if ((constant.role != Constant::Role::kEmbedding && constant.role != Constant::Role::kHead) ||
         shape.size() != 2 || shape[0] < kLeast || !is_plain(*constant.data))
       return;
-    for (const Node& node : graph_.nodes)
-      for (size_t i = 0; i < node.operands.size(); ++i) {
-        if (uses_.constant(node.operands[i]) != index) continue;
-        const bool known = (std::holds_alternative<EmbeddingOp>(node.op) && i == 0) ||
-                           (std::holds_alternative<LinearOp>(node.op) && i == 1);
-        if (!known) return;
-      }
+    for (const Use& use : uses_.uses_of_constant(index))
+      if (!(std::holds_alternative<EmbeddingOp>(use.node->op) && use.operand == 0) &&
+          !(std::holds_alternative<LinearOp>(use.node->op) && use.operand == 1))
+        return;
     tables_.emplace(index, ranges_of(shape[0], {1, 2, 4, 8}));
   }
 
@@ -93,7 +90,7 @@ class Splitter {
     constant.name = part_name(constant.name, part);
     constant.gguf_name = {};
     constant.gguf_place = {};
-    constant.gguf_place.first_row = rows.first;
+    constant.first_row = rows.first;
     constant.data = data;
     return known->second = out_.constant(std::move(constant));
   }

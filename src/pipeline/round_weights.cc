@@ -17,7 +17,10 @@ namespace {
 std::string work_key(const Graph& graph, const Graph& quantised, const Checkpoint& checkpoint,
                      const CalibrationText& text, const std::string& scheme,
                      const StreamOptions& stream) {
+  constexpr int kForm =
+      2;  // of the stages, and of what each does: another one goes on with nothing
   Json key = {{"pome", kPomeVersion},
+              {"form", kForm},
               {"scheme", scheme},
               {"graph", to_hex(sha256(print(graph)))},
               {"text", text.digest},

@@ -342,8 +342,9 @@ class Streamer {
     const auto sum = sums_.find(weight);
     if (sum == sums_.end() || part.start == kNoValue) return {};
     const ChainPart before = {part.start, sum->second};
-    Rows lost = original_, now = seen_;
-    if (before.start != before.end) {
+    const bool at_start = before.start == before.end;
+    Rows lost, now;
+    if (!at_start) {
       const auto cut = part_of(graph_, before.start, before.end);
       if (!cut.ok() ||
           std::any_of(cut->constants.begin(), cut->constants.end(), [&](const Constant& constant) {
@@ -353,7 +354,10 @@ class Streamer {
       POME_ASSIGN_OR_RETURN(lost, runner_.run(graph_, before, original_));
       POME_ASSIGN_OR_RETURN(now, runner_.run(as_it_runs(), before, seen_));
     }
-    for (size_t i = 0; i < lost.size(); ++i) lost[i] = kMadeGood * (lost[i] - now[i]);
+    const Rows& was = at_start ? original_ : lost;
+    const Rows& is = at_start ? seen_ : now;
+    lost.resize(was.size());
+    for (size_t i = 0; i < lost.size(); ++i) lost[i] = kMadeGood * (was[i] - is[i]);
     auto added = std::make_shared<Rows>(cross_moments(lost, seen, tokens_, panel_, &pool_));
     const int64_t columns = rounding->retarget->columns(),
                   rows = static_cast<int64_t>(added->size()) / columns;
@@ -416,7 +420,7 @@ class Streamer {
     const Constant::Role role = graph_.constants[index].role;
     std::vector<float> row_weights;
     if (role == Constant::Role::kEmbedding || role == Constant::Role::kHead)
-      row_weights = token_weights(ids_, data->rows(), graph_.constants[index].gguf_place.first_row);
+      row_weights = token_weights(ids_, data->rows(), graph_.constants[index].first_row);
     ConstantDataPtr out = with_feedback(
         data, rounding.feedback, options_.rounding_for(data->columns()), std::move(row_weights));
     if (!out) return data;  // nothing is rounded

@@ -10,6 +10,7 @@
 #include "quantize/refine.h"
 #include "quantize/target_fit.h"
 #include "tensor/half.h"
+
 namespace pome {
 
 namespace {

@@ -41,10 +41,6 @@ std::vector<float> errors_of(std::span<const float> values, std::span<const RowG
   return out;
 }
 
-}  // namespace
-
-namespace {
-
 // Columns [first, first + count); gives by how much e H e' grew.
 double step_levels(const QuadraticForm& form, int64_t first, int64_t count,
                    std::span<const RowGrid> grids, std::span<float> gradients,

@@ -44,7 +44,7 @@ class Stream {
       }
     }
     for (const auto& [constant, count] : columns)
-      if (count != uses_.use_count(constant))
+      if (count != uses_.uses_of_constant(constant).size())
         return fail(uses_.graph().constants[static_cast<size_t>(constant)].name +
                     " has other uses too");
     return true;

@@ -9,6 +9,7 @@
 #include "base/cpu_features.h"
 #include "encoding/encoding.h"
 #include "kernels/weights/weights.h"
+#include "support/normal_values.h"
 #include "tensor/half.h"
 
 namespace pome::kernels {
@@ -19,11 +20,7 @@ inline bool runs_here(Isa isa) {
 }
 
 inline std::vector<float> random_floats(int64_t count, uint32_t seed, float scale = 1.0f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, scale);
-  std::vector<float> out(static_cast<size_t>(count));
-  for (float& value : out) value = normal(random);
-  return out;
+  return test::normal_values(seed, count, scale);
 }
 
 // A matrix of random bytes in an encoding; scales and tables are ordinary numbers.

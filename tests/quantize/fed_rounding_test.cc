@@ -16,11 +16,8 @@
 namespace pome {
 namespace {
 
-const EncodingKind kKinds[] = {EncodingKind::kQ4_0, EncodingKind::kQ4_1,   EncodingKind::kQ5_0,
-                               EncodingKind::kQ5_1, EncodingKind::kQ8_0,   EncodingKind::kQ2_K,
-                               EncodingKind::kQ3_K, EncodingKind::kQ4_K,   EncodingKind::kQ5_K,
-                               EncodingKind::kQ6_K, EncodingKind::kIQ4_NL, EncodingKind::kIQ4_XS,
-                               EncodingKind::kMXFP4};
+using test::kFittedKinds;
+
 constexpr int64_t kColumns = 256, kRows = 32;
 
 std::vector<float> some_weights(uint32_t seed, int64_t count = kRows * kColumns) {
@@ -62,14 +59,14 @@ double sum(const std::vector<double>& values) {
 std::vector<Encoding> encodings() {
   std::vector<Encoding> out = {Encoding::int_blocks(4, 32), Encoding::int_blocks(8, kColumns),
                                Encoding::lut(4, 16), Encoding::lut(3, 8), Encoding::lut(8, 16)};
-  for (const EncodingKind kind : kKinds) out.push_back(Encoding::plain(kind));
+  for (const EncodingKind kind : kFittedKinds) out.push_back(Encoding::plain(kind));
   return out;
 }
 
 // What a grid says of a code is, bit for bit, what a reader decodes.
 TEST(RowGrid, HoldsTheValuesThatBlocksDecodeTo) {
   const std::vector<float> values = some_weights(1, 4 * kColumns);
-  for (const EncodingKind kind : kKinds) {
+  for (const EncodingKind kind : kFittedKinds) {
     const EncodingTraits& type = traits(kind);
     SCOPED_TRACE(type.name);
     const auto size = static_cast<size_t>(type.block_elements);
@@ -227,7 +224,7 @@ TEST(Blocks, MoreBitsErrLessAndDecodedValuesAreNearlyKept) {
   const std::vector<float> values = some_weights(6);
   const auto source = std::make_shared<Values>(Shape{kRows, kColumns}, values);
   std::map<EncodingKind, double> error;
-  for (const EncodingKind kind : kKinds) {
+  for (const EncodingKind kind : kFittedKinds) {
     SCOPED_TRACE(traits(kind).name);
     const Encoding encoding = Encoding::plain(kind);
     const std::vector<float> once = decode(*encoded_constant(source, encoding));

@@ -16,11 +16,7 @@
 namespace pome {
 namespace {
 
-const EncodingKind kKinds[] = {EncodingKind::kQ4_0, EncodingKind::kQ4_1,   EncodingKind::kQ5_0,
-                               EncodingKind::kQ5_1, EncodingKind::kQ8_0,   EncodingKind::kQ2_K,
-                               EncodingKind::kQ3_K, EncodingKind::kQ4_K,   EncodingKind::kQ5_K,
-                               EncodingKind::kQ6_K, EncodingKind::kIQ4_NL, EncodingKind::kIQ4_XS,
-                               EncodingKind::kMXFP4};
+using test::kFittedKinds;
 
 FeedbackPtr feedback_of(int64_t columns) {
   return *Feedback::create_with_form(test::directed_moments(columns));
@@ -101,7 +97,7 @@ TEST(RefineBlocks, NoStepRaisesTheErrorOfARow) {
   constexpr int64_t kColumns = 512, kCount = 70;
   const FeedbackPtr feedback = feedback_of(kColumns);
   const std::vector<float> values = test::normal_weights(7, kCount * kColumns);
-  for (const EncodingKind kind : kKinds) {
+  for (const EncodingKind kind : kFittedKinds) {
     SCOPED_TRACE(traits(kind).name);
     Rows rows = Rows::of_kind(kind, values, *feedback);
     std::vector<double> before = rows.costs(*feedback);
@@ -204,7 +200,7 @@ TEST(ScaleRefiner, EndsWhereNoNeighbourIsBetter) {
 // Zeros, scales below the smallest normal one, and values at the end of what binary16 holds.
 TEST(ScaleRefiner, StaysWithinBinary16) {
   const FeedbackPtr feedback = feedback_of(256);
-  for (const EncodingKind kind : kKinds)
+  for (const EncodingKind kind : kFittedKinds)
     for (const float size : {0.0f, 1e-7f, 2e-6f, 60000.0f}) {
       SCOPED_TRACE(std::string(traits(kind).name) + " " + std::to_string(size));
       std::vector<float> values = test::normal_weights(10, 8 * 256, 1);

@@ -6,16 +6,21 @@
 #include <random>
 #include <vector>
 
+#include "encoding/encoding.h"
 #include "quantize/statistics.h"
+#include "support/normal_values.h"
 
 namespace pome::test {
 
+// Blocks that can be fitted (quantize/block_fit.h).
+inline constexpr EncodingKind kFittedKinds[] = {
+    EncodingKind::kQ4_0, EncodingKind::kQ4_1, EncodingKind::kQ5_0,   EncodingKind::kQ5_1,
+    EncodingKind::kQ8_0, EncodingKind::kQ2_K, EncodingKind::kQ3_K,   EncodingKind::kQ4_K,
+    EncodingKind::kQ5_K, EncodingKind::kQ6_K, EncodingKind::kIQ4_NL, EncodingKind::kIQ4_XS,
+    EncodingKind::kMXFP4};
+
 inline std::vector<float> normal_weights(uint32_t seed, int64_t count, float size = 0.02f) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0, size);
-  std::vector<float> out(static_cast<size_t>(count));
-  for (float& value : out) value = normal(random);
-  return out;
+  return normal_values(seed, count, size);
 }
 
 // Of columns of different size that share a few directions.
