@@ -7,15 +7,22 @@ namespace pome {
 
 namespace {
 
-constexpr int64_t kWaiting = 256;    // rows that are multiplied at a time
-constexpr int64_t kMomentRows = 32;  // of second moments that a thread takes at a time
+constexpr int64_t kWaiting = 512;  // rows that are multiplied at a time
+// Of second moments, what a thread takes at a time: so many columns of both, transposed, are in the
+// second-level cache together.
+constexpr int64_t kTile = 128;
 
 // [rows, columns] -> [columns, rows]
-void transpose(const float* from, int64_t rows, int64_t columns, std::vector<float>* to) {
+void transpose(const float* from, int64_t rows, int64_t columns, std::vector<float>* to,
+               ThreadPool* pool) {
+  constexpr int64_t kSquare = 16;
   to->resize(static_cast<size_t>(columns * rows));
-  for (int64_t t = 0; t < rows; ++t)
-    for (int64_t k = 0; k < columns; ++k)
-      (*to)[static_cast<size_t>(k * rows + t)] = from[t * columns + k];
+  pool->parallel_for(columns, kSquare, [&](int64_t begin, int64_t end) {
+    for (int64_t t0 = 0; t0 < rows; t0 += kSquare)
+      for (int64_t k = begin; k < end; ++k)
+        for (int64_t t = t0; t < std::min(t0 + kSquare, rows); ++t)
+          (*to)[static_cast<size_t>(k * rows + t)] = from[t * columns + k];
+  });
 }
 
 // to[i, j] += sum over rows of x[row, i] y[row, j], for all j, or those from i on.
@@ -23,14 +30,17 @@ void add_products(const std::vector<float>& x, const std::vector<float>& y, int6
                   bool triangle, float* to, kernels::PanelKernel panel, ThreadPool* pool) {
   const auto height = static_cast<int64_t>(x.size()) / rows,
              columns = static_cast<int64_t>(y.size()) / rows;
-  pool->parallel_for(height, kMomentRows, [&](int64_t begin, int64_t end) {
-    const int64_t first = triangle ? begin : 0, width = columns - first;
-    std::vector<float> products(static_cast<size_t>((end - begin) * width));
-    panel({x.data() + begin * rows, rows, end - begin, y.data() + first * rows, rows, width, rows,
-           products.data(), width});
-    for (int64_t i = begin; i < end; ++i) {
-      const float* sums = products.data() + (i - begin) * width - first;
-      for (int64_t j = triangle ? i : 0; j < columns; ++j) to[i * columns + j] += sums[j];
+  pool->parallel_for(height, kTile, [&](int64_t begin, int64_t end) {
+    float products[kTile * kTile];
+    for (int64_t first = triangle ? begin : 0; first < columns; first += kTile) {
+      const int64_t width = std::min(kTile, columns - first);
+      panel({x.data() + begin * rows, rows, end - begin, y.data() + first * rows, rows, width, rows,
+             products, kTile});
+      for (int64_t i = begin; i < end; ++i) {
+        const float* const sums = products + (i - begin) * kTile - first;
+        for (int64_t j = triangle ? std::max(i, first) : first; j < first + width; ++j)
+          to[i * columns + j] += sums[j];
+      }
     }
   });
 }
@@ -74,21 +84,26 @@ std::vector<ReadValue> read_values(const Graph& graph) {
   return out;
 }
 
-std::map<std::string, ValueId> sums_of_products(const Graph& graph) {
-  std::map<ValueId, std::string> constants, products;
-  std::map<std::string, ValueId> out;
+std::map<std::string, Product> products_of_weights(const Graph& graph) {
+  std::map<ValueId, std::string> constants, weights;
+  std::map<std::string, Product> out;
   for (const Node& node : graph.nodes) {
     if (const auto* constant = std::get_if<ConstantOp>(&node.op))
       constants[node.result] = graph.constants[static_cast<size_t>(constant->constant)].name;
     if (std::holds_alternative<LinearOp>(node.op))
       if (const auto weight = constants.find(node.operands[1]); weight != constants.end())
-        products[node.result] = weight->second;
+        if (out.try_emplace(weight->second, Product{node.result}).second)
+          weights[node.result] = weight->second;
     const auto* const binary = std::get_if<BinaryOp>(&node.op);
     if (!binary || binary->kind != BinaryKind::kAdd) continue;
     for (const size_t one : {0, 1}) {
-      const auto product = products.find(node.operands[1 - one]);
-      if (product != products.end() && graph.type(node.operands[one]) == graph.type(node.result))
-        out.emplace(product->second, node.operands[one]);
+      const auto weight = weights.find(node.operands[1 - one]);
+      if (weight == weights.end() || !(graph.type(node.operands[one]) == graph.type(node.result)))
+        continue;
+      Product& product = out[weight->second];
+      if (product.sum != kNoValue) continue;
+      product.added_to = node.operands[one];
+      product.sum = node.result;
     }
   }
   return out;
@@ -115,16 +130,18 @@ void MomentSums::add(const float* x, int64_t rows, kernels::PanelKernel panel, T
 
 void MomentSums::multiply(kernels::PanelKernel panel, ThreadPool* pool) {
   const int64_t rows = std::exchange(waiting_, 0);
-  for (int64_t t = 0; t < rows; ++t) {
-    const float* const row = rows_.data() + t * columns_;
-    for (int64_t k = 0; k < columns_; ++k) {
-      const auto value = static_cast<double>(row[k]);
-      first_[static_cast<size_t>(k)] += value;
-      squares_[static_cast<size_t>(k)] += value * value;
+  pool->parallel_for(columns_, kTile, [&](int64_t begin, int64_t end) {
+    for (int64_t t = 0; t < rows; ++t) {
+      const float* const row = rows_.data() + t * columns_;
+      for (int64_t k = begin; k < end; ++k) {
+        const auto value = static_cast<double>(row[k]);
+        first_[static_cast<size_t>(k)] += value;
+        squares_[static_cast<size_t>(k)] += value * value;
+      }
     }
-  }
+  });
   if (whole_) {
-    transpose(rows_.data(), rows, columns_, &turned_);
+    transpose(rows_.data(), rows, columns_, &turned_, pool);
     add_products(turned_, turned_, rows, true, second_.data(), panel, pool);
   }
   rows_.clear();
@@ -140,14 +157,15 @@ MomentsPtr MomentSums::take(kernels::PanelKernel panel, ThreadPool* pool) {
   out->tokens = tokens_;
   const double by = 1.0 / static_cast<double>(tokens_);
   constexpr int64_t kBlock = 64;  // both triangles stay in the cache
-  for (int64_t i0 = 0; whole_ && i0 < columns_; i0 += kBlock)
-    for (int64_t j0 = i0; j0 < columns_; j0 += kBlock)
-      for (int64_t i = i0; i < std::min(i0 + kBlock, columns_); ++i)
+  pool->parallel_for(whole_ ? columns_ : 0, kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t j0 = begin; j0 < columns_; j0 += kBlock)
+      for (int64_t i = begin; i < end; ++i)
         for (int64_t j = std::max(i, j0); j < std::min(j0 + kBlock, columns_); ++j) {
           float& sum = second_[static_cast<size_t>(i * columns_ + j)];
           sum = static_cast<float>(static_cast<double>(sum) * by);
           second_[static_cast<size_t>(j * columns_ + i)] = sum;
         }
+  });
   out->second = std::move(second_);
   out->mean.reserve(first_.size());
   for (const double sum : first_) out->mean.push_back(static_cast<float>(sum * by));
@@ -162,12 +180,17 @@ std::vector<float> cross_moments(std::span<const float> x, std::span<const float
   std::vector<float> out(static_cast<size_t>(height * columns), 0.0f), x_turned, y_turned;
   for (int64_t at = 0; at < rows; at += kWaiting) {
     const int64_t count = std::min(kWaiting, rows - at);
-    transpose(x.data() + at * height, count, height, &x_turned);
-    transpose(y.data() + at * columns, count, columns, &y_turned);
+    transpose(x.data() + at * height, count, height, &x_turned, pool);
+    transpose(y.data() + at * columns, count, columns, &y_turned, pool);
     add_products(x_turned, y_turned, count, false, out.data(), panel, pool);
   }
   const double by = 1.0 / static_cast<double>(rows);
-  for (float& sum : out) sum = static_cast<float>(static_cast<double>(sum) * by);
+  pool->parallel_for(height, kTile, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * columns; i < end * columns; ++i) {
+      float& sum = out[static_cast<size_t>(i)];
+      sum = static_cast<float>(static_cast<double>(sum) * by);
+    }
+  });
   return out;
 }
 

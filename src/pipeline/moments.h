@@ -31,9 +31,13 @@ struct ReadValue {
 };
 // Of all linear products with a weight, and of the experts of mixtures, in graph order.
 std::vector<ReadValue> read_values(const Graph& graph);
-// Weights whose products are added to a value as they are, and that value: the hidden state that
-// they write into.
-std::map<std::string, ValueId> sums_of_products(const Graph& graph);
+// What the product with a weight is, and, where it is added to a value as it is, that value, the
+// hidden state that the weight writes into, and the sum.
+struct Product {
+  ValueId value = kNoValue, added_to = kNoValue, sum = kNoValue;
+};
+// By name of the weight: the first linear product with it.
+std::map<std::string, Product> products_of_weights(const Graph& graph);
 
 // Sums over rows. They are gathered before they are multiplied, so that products are worth their
 // memory traffic; the results do not depend on how rows come in.

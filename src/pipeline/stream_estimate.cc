@@ -29,9 +29,13 @@ StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamO
     out.multiply_adds += n * k * k / 2 * (1 + 2 * options.rounding_for(value.columns).rounds);
     uint64_t rows = 0;
     if (options.behind_quantised) {
-      // The second stream up to each value and to the end; cross moments, their solution.
-      out.multiply_adds += 2 * products;
-      if (value.by_token) out.multiply_adds += t * k * k + (n < k ? 2 * n : n + k) * k * k;
+      // The second stream up to each value, and to the end; cross moments, their solution.
+      const bool narrow = value.by_token && !head && value.weights.size() == 1 && n <= k;
+      out.multiply_adds += narrow || !value.by_token ? 2 * products : products;
+      if (narrow)
+        out.multiply_adds += t * n * k + n * k * k;
+      else if (value.by_token)
+        out.multiply_adds += t * k * k + (n < k ? 2 * n : n + k) * k * k;
       rows = value.by_token ? static_cast<uint64_t>(k * t) * sizeof(float) : 0;
       kept += head ? 0 : rows;
     }

@@ -48,7 +48,7 @@ class Streamer {
         constant_of_[node.result] = static_cast<size_t>(op->constant);
     for (size_t i = 0; i < graph.values.size(); ++i)
       value_[graph.values[i].name] = static_cast<ValueId>(i);
-    sums_ = sums_of_products(graph);
+    products_ = products_of_weights(graph);
   }
 
   Result<StreamResult> run() {
@@ -187,7 +187,9 @@ class Streamer {
 
   Status round_head(const Rows& seen, const Rows* original) {
     const ReadValue value = head_value(chain_, seen, tokens_);
-    POME_ASSIGN_OR_RETURN(const Rounding rounding, rounding_of(value, seen, original));
+    POME_ASSIGN_OR_RETURN(
+        const Rounding rounding,
+        original ? rounding_of(value, seen, *original, nullptr) : rounding_of(value, seen));
     return round(value, rounding);
   }
 
@@ -224,6 +226,7 @@ class Streamer {
                  [&](const ReadValue& value) { return is_retargeted(value); });
     const auto keeper = std::make_shared<RowKeeper>(kept, tokens_);
     POME_ASSIGN_OR_RETURN(Rows next, runner_.run(graph_, part, original_, keeper));
+    Rows after;  // what the rounded part gives
     for (const ReadValue& value : values) {
       POME_RETURN_IF_ERROR(check_cancelled(work_.cancel));
       if (!is_retargeted(value)) {
@@ -231,17 +234,22 @@ class Streamer {
         POME_RETURN_IF_ERROR(observe(as_it_runs(), part, {value}).status());
         continue;
       }
-      const auto found = value_.find(value.name);
-      const ChainPart before = {part.start, found == value_.end() ? part.start : found->second};
+      const ChainPart before = {part.start, id_of(value, part)};
       POME_ASSIGN_OR_RETURN(const Rows seen, runner_.run(as_it_runs(), before, seen_));
-      const Rows original = keeper->take(value);
-      POME_ASSIGN_OR_RETURN(Rounding rounding, rounding_of(value, seen, &original));
-      for (const std::string& weight : value.weights)
-        POME_RETURN_IF_ERROR(make_good(weight, part, seen, &rounding));
+      POME_ASSIGN_OR_RETURN(const Rounding rounding,
+                            rounding_of(value, seen, keeper->take(value), &part));
       POME_RETURN_IF_ERROR(round(value, rounding));
+      const Product product = product_of(value);
+      if (value.weights.size() != 1 || product.sum != part.end || product.added_to != part.start)
+        continue;
+      // The part is the sum of this product and what it began with.
+      POME_ASSIGN_OR_RETURN(after, runner_.run(as_it_runs(), {before.end, product.value}, seen));
+      add(&after, 1, seen_);
     }
-    POME_ASSIGN_OR_RETURN(Rows seen, runner_.run(as_it_runs(), part, seen_));
-    seen_ = std::move(seen);
+    if (after.empty()) {
+      POME_ASSIGN_OR_RETURN(after, runner_.run(as_it_runs(), part, seen_));
+    }
+    seen_ = std::move(after);
     original_ = std::move(next);
     return {};
   }
@@ -310,75 +318,123 @@ class Streamer {
     return out;
   }
 
-  // From rows of what the rounded weights meet, and of what the original ones met.
-  Result<Rounding> rounding_of(const ReadValue& value, const Rows& seen, const Rows* original) {
-    const int64_t columns = value.columns;
-    MomentSums sums(columns, true);
-    sums.add(seen.data(), tokens_, panel_, &pool_);
-    MomentsPtr moments = sums.take(panel_, &pool_);
-    if (!original) return rounding_of(value, std::vector<MomentsPtr>{std::move(moments)});
+  // From rows of what weights meet.
+  Result<Rounding> rounding_of(const ReadValue& value, const Rows& rows) {
+    return rounding_of(value, std::vector<MomentsPtr>{moments_of(value, rows)});
+  }
+
+  // From rows of what the rounded weights meet, and of what the original ones met, in a part of the
+  // chain or, `part` null, behind it.
+  Result<Rounding> rounding_of(const ReadValue& value, const Rows& seen, Rows original,
+                               const ChainPart* part) {
     Rounding out;
-    std::vector<float> cross = cross_moments(*original, seen, tokens_, panel_, &pool_);
+    MomentsPtr moments = moments_of(value, seen);
     if (!biases_of(value).empty()) {
       out.mean_y = moments->mean;
-      out.mean_x = mean_of(*original, columns);
-      for (size_t i = 0; i < out.mean_x.size(); ++i)
-        for (size_t j = 0; j < out.mean_y.size(); ++j)
-          cross[i * out.mean_y.size() + j] -= out.mean_x[i] * out.mean_y[j];
+      out.mean_x = mean_of(original);
       moments = std::make_shared<const Moments>(moments->centred());
     }
     POME_ASSIGN_OR_RETURN(const FeedbackPtr feedback, feedback_of(value, moments));
     out.feedback = {feedback};
+    moments = nullptr;
     int64_t rows = 0;
     for (const std::string& weight : value.weights)
       rows += graph_.constants[index_.at(weight)].data->rows();
-    out.retarget = std::make_shared<Retarget>(feedback, *moments, std::move(cross), rows, &pool_);
+    Rows difference = std::move(original), product;
+    add(&difference, -1, seen);
+    if (part && value.weights.size() == 1 && rows <= value.columns &&
+        product_of(value).value != kNoValue) {
+      // A bias that this has besides is the same for every token.
+      POME_ASSIGN_OR_RETURN(
+          product, runner_.run(graph_, {id_of(value, *part), product_of(value).value}, difference));
+    } else {
+      out.retarget =
+          std::make_shared<Retarget>(feedback, cross(difference, seen, out.mean_y), rows, &pool_);
+    }
+    difference = {};
+    for (const std::string& weight : value.weights) {
+      Rows lacking;
+      if (part) {
+        POME_ASSIGN_OR_RETURN(lacking, to_make_good(weight, *part));
+      }
+      Rounding::Besides& besides = out.besides[weight];
+      if (!lacking.empty() && !out.mean_y.empty()) besides.means = mean_of(lacking);
+      if (lacking.empty())
+        lacking = std::move(product);
+      else if (!product.empty())
+        add(&lacking, 1, product);
+      if (lacking.empty()) continue;
+      auto added = std::make_shared<Rows>(cross(lacking, seen, out.mean_y));
+      lacking = {};
+      solve_rows(*feedback, added.get(), &pool_);
+      besides.rows = std::move(added);
+    }
     return out;
   }
 
-  // What the hidden state that a weight writes into has lost becomes a target of that weight.
-  Status make_good(const std::string& weight, const ChainPart& part, const Rows& seen,
-                   Rounding* rounding) {
-    const auto sum = sums_.find(weight);
-    if (sum == sums_.end() || part.start == kNoValue) return {};
-    const ChainPart before = {part.start, sum->second};
-    const bool at_start = before.start == before.end;
-    Rows lost, now;
-    if (!at_start) {
+  MomentsPtr moments_of(const ReadValue& value, const Rows& rows) {
+    MomentSums sums(value.columns, true);
+    sums.add(rows.data(), tokens_, panel_, &pool_);
+    return sums.take(panel_, &pool_);
+  }
+
+  // Mean of x y', of x - mean and y - mean where the mean of y is given.
+  Rows cross(const Rows& x, const Rows& y, const std::vector<float>& mean_y) {
+    Rows out = cross_moments(x, y, tokens_, panel_, &pool_);
+    if (mean_y.empty()) return out;
+    const std::vector<float> mean_x = mean_of(x);
+    for (size_t i = 0; i < mean_x.size(); ++i)
+      for (size_t j = 0; j < mean_y.size(); ++j)
+        out[i * mean_y.size() + j] -= mean_x[i] * mean_y[j];
+    return out;
+  }
+
+  // The part of what the hidden state lacks that a weight which writes into it makes good; nothing
+  // where it writes elsewhere.
+  Result<Rows> to_make_good(const std::string& weight, const ChainPart& part) {
+    const auto product = products_.find(weight);
+    if (product == products_.end() || product->second.sum == kNoValue || part.start == kNoValue)
+      return Rows{};
+    const ChainPart before = {part.start, product->second.added_to};
+    Rows out = original_, now;
+    if (before.start != before.end) {
       const auto cut = part_of(graph_, before.start, before.end);
       if (!cut.ok() ||
           std::any_of(cut->constants.begin(), cut->constants.end(), [&](const Constant& constant) {
             return waiting_.count(index_.at(constant.name)) > 0;
           }))
-        return {};  // it is from elsewhere, or not what it will be
-      POME_ASSIGN_OR_RETURN(lost, runner_.run(graph_, before, original_));
+        return Rows{};  // it is from elsewhere, or not what it will be
+      POME_ASSIGN_OR_RETURN(out, runner_.run(graph_, before, original_));
       POME_ASSIGN_OR_RETURN(now, runner_.run(as_it_runs(), before, seen_));
     }
-    const Rows& was = at_start ? original_ : lost;
-    const Rows& is = at_start ? seen_ : now;
-    lost.resize(was.size());
-    for (size_t i = 0; i < lost.size(); ++i) lost[i] = kMadeGood * (was[i] - is[i]);
-    auto added = std::make_shared<Rows>(cross_moments(lost, seen, tokens_, panel_, &pool_));
-    const int64_t columns = rounding->retarget->columns(),
-                  rows = static_cast<int64_t>(added->size()) / columns;
-    Rounding::Besides& besides = rounding->besides[weight];
-    if (!rounding->mean_y.empty()) {
-      besides.means = mean_of(lost, rows);
-      for (size_t i = 0; i < added->size(); ++i)
-        (*added)[i] -= besides.means[i / static_cast<size_t>(columns)] *
-                       rounding->mean_y[i % static_cast<size_t>(columns)];
-    }
-    constexpr int64_t kTogether = 128;
-    pool_.parallel_for(rows, kTogether, [&](int64_t begin, int64_t end) {
-      rounding->feedback[0]->solve(std::span(*added).subspan(
-          static_cast<size_t>(begin * columns), static_cast<size_t>((end - begin) * columns)));
-    });
-    besides.rows = std::move(added);
-    return {};
+    add(&out, -1, now.empty() ? seen_ : now);
+    for (float& lost : out) lost *= kMadeGood;
+    return out;
   }
 
-  std::vector<float> mean_of(const Rows& rows, int64_t columns) const {
-    std::vector<double> sums(static_cast<size_t>(columns), 0.0);
+  void add(Rows* to, float by, const Rows& rows) {
+    constexpr int64_t kTogether = 1 << 16;
+    pool_.parallel_for(
+        static_cast<int64_t>(rows.size()), kTogether, [&](int64_t begin, int64_t end) {
+          for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+            (*to)[i] += by * rows[i];
+        });
+  }
+
+  // With its first weight.
+  Product product_of(const ReadValue& value) const {
+    const auto found = products_.find(value.first);
+    return found == products_.end() ? Product{} : found->second;
+  }
+
+  // The value in the whole graph.
+  ValueId id_of(const ReadValue& value, const ChainPart& part) const {
+    const auto found = value_.find(value.name);
+    return found == value_.end() ? part.start : found->second;
+  }
+
+  std::vector<float> mean_of(const Rows& rows) const {
+    std::vector<double> sums(rows.size() / static_cast<size_t>(tokens_), 0.0);
     for (size_t at = 0; at < rows.size(); at += sums.size())
       for (size_t i = 0; i < sums.size(); ++i) sums[i] += static_cast<double>(rows[at + i]);
     std::vector<float> out;
@@ -424,11 +480,10 @@ class Streamer {
     ConstantDataPtr out = with_feedback(
         data, rounding.feedback, options_.rounding_for(data->columns()), std::move(row_weights));
     if (!out) return data;  // nothing is rounded
-    if (!rounding.retarget) return out;
     const auto besides = rounding.besides.find(graph_.constants[index].name);
-    ConstantDataPtr source =
-        retargeted(graph_.constants[index].data, rounding.retarget,
-                   besides == rounding.besides.end() ? nullptr : besides->second.rows);
+    const auto added = besides == rounding.besides.end() ? nullptr : besides->second.rows;
+    if (!rounding.retarget && !added) return out;
+    ConstantDataPtr source = retargeted(graph_.constants[index].data, rounding.retarget, added);
     if (factor != 1) source = multiply_scalar(std::move(source), factor);
     if (auto made = with_source(out, std::move(source))) return made;
     return out;
@@ -467,7 +522,7 @@ class Streamer {
   std::map<std::string, size_t> index_;  // of constants, by name
   std::map<ValueId, size_t> constant_of_;
   std::map<std::string, ValueId> value_;
-  std::map<std::string, ValueId> sums_;  // what products of weights are added to
+  std::map<std::string, Product> products_;
   // What goes into the next part: of the stream that the rounded weights see, and the original one.
   Rows seen_, original_;
   std::set<size_t> waiting_;  // constants that this stage has still to store

@@ -16,20 +16,23 @@ constexpr int64_t kBlock = 64, kRows = 192;
 // to the last, each block of columns brought up to date when its turn comes.
 class Elimination {
  public:
-  Elimination(Factor* factor, double smallest)
+  Elimination(Factor* factor, double smallest, ThreadPool* pool)
       : n_(factor->n),
         a_(factor->rows.data()),
         d_(factor->diagonal.data()),
         smallest_(smallest),
-        scaled_(static_cast<size_t>(kBlock * n_)),
-        update_(static_cast<size_t>(kRows * kBlock)) {}
+        pool_(pool),
+        scaled_(static_cast<size_t>(kBlock * n_)) {}
 
   bool run() {
     for (int64_t j = 0; j < n_; j += kBlock) {
       const int64_t width = std::min(kBlock, n_ - j);
       bring_up_to_date(j, width);
       if (!eliminate_diagonal(j, width)) return false;
-      for (int64_t row = j + width; row < n_; ++row) eliminate_row(j, width, row);
+      const int64_t behind = j + width;
+      pool_->parallel_for(n_ - behind, kRows, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) eliminate_row(j, width, behind + row);
+      });
     }
     return true;
   }
@@ -41,13 +44,13 @@ class Elimination {
     for (int64_t row = 0; row < width; ++row)
       for (int64_t k = 0; k < j; ++k)
         scaled_[static_cast<size_t>(row * j + k)] = at(j + row)[k] * d_[k];
-    for (int64_t first = j; first < n_; first += kRows) {
-      const int64_t rows = std::min(kRows, n_ - first);
-      multiply({at(first), n_, rows, scaled_.data(), j, width, j, update_.data(), kBlock});
-      for (int64_t row = 0; row < rows; ++row)
+    pool_->parallel_for(n_ - j, kRows, [&](int64_t begin, int64_t end) {
+      float update[kRows * kBlock];
+      multiply({at(j + begin), n_, end - begin, scaled_.data(), j, width, j, update, kBlock});
+      for (int64_t row = begin; row < end; ++row)
         for (int64_t k = 0; k < width; ++k)
-          at(first + row)[j + k] -= update_[static_cast<size_t>(row * kBlock + k)];
-    }
+          at(j + row)[j + k] -= update[(row - begin) * kBlock + k];
+    });
   }
 
   bool eliminate_diagonal(int64_t j, int64_t width) {
@@ -90,30 +93,34 @@ class Elimination {
   float* a_;
   float* d_;
   double smallest_;
-  std::vector<float> scaled_, update_;
+  ThreadPool* pool_;
+  std::vector<float> scaled_;
   alignas(64) float turned_[kBlock][kBlock] = {};  // L' of the block on the diagonal, without it
 };
 
 // Entry (i, j) below the diagonal changes places with (n - 1 - j, n - 1 - i): U of the matrix from
 // L of the reversed one.
-void mirror(Factor* factor) {
+void mirror(Factor* factor, ThreadPool* pool) {
   constexpr int64_t kTile = 32;
   const int64_t n = factor->n;
   float* const a = factor->rows.data();
-  for (int64_t i0 = 0; i0 < n; i0 += kTile)
-    for (int64_t j0 = 0; j0 <= i0; j0 += kTile)
-      for (int64_t i = i0; i < std::min(i0 + kTile, n); ++i)
+  pool->parallel_for(n, kTile, [&](int64_t begin, int64_t end) {
+    for (int64_t j0 = 0; j0 <= begin; j0 += kTile)
+      for (int64_t i = begin; i < end; ++i)
         for (int64_t j = j0; j < std::min({j0 + kTile, i, n - 1 - i}); ++j)
           std::swap(a[i * n + j], a[(n - 1 - j) * n + n - 1 - i]);
+  });
   std::reverse(factor->diagonal.begin(), factor->diagonal.end());
 }
 
 }  // namespace
 
-bool factorise(double smallest, Factor* factor) {
+bool factorise(double smallest, Factor* factor, ThreadPool* pool) {
+  ThreadPool alone(1);
+  if (!pool) pool = &alone;
   factor->diagonal.assign(static_cast<size_t>(factor->n), 0.0f);
-  if (!Elimination(factor, smallest).run()) return false;
-  mirror(factor);
+  if (!Elimination(factor, smallest, pool).run()) return false;
+  mirror(factor, pool);
   return true;
 }
 

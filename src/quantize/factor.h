@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/thread_pool.h"
+
 namespace pome {
 
 struct Factor {
@@ -20,7 +22,8 @@ struct Factor {
 };
 
 // `factor->rows` holds H with its lines and columns in reverse order, the diagonal and what is left
-// of it. False where a pivot is not above `smallest` >= 0; the matrix is lost then.
-bool factorise(double smallest, Factor* factor);
+// of it. False where a pivot is not above `smallest` >= 0; the matrix is lost then. The same for
+// every number of threads.
+bool factorise(double smallest, Factor* factor, ThreadPool* pool = nullptr);
 
 }  // namespace pome

@@ -17,16 +17,19 @@ constexpr int64_t kRows = 128;  // rows that are rounded together
 
 // H as it is shrunk and damped, in the order in which columns are taken, reversed (factor.h).
 void fill_reversed(const Moments& moments, std::span<const int32_t> order, double shrink,
-                   double damping, std::vector<float>* out) {
+                   double damping, ThreadPool* pool, std::vector<float>* out) {
   const int64_t n = moments.columns;
   const auto keep = static_cast<float>(1 - shrink), more = static_cast<float>(damping);
-  for (int64_t i = 0; i < n; ++i) {
-    const float* const from =
-        moments.second.data() + int64_t{order[static_cast<size_t>(n - 1 - i)]} * n;
-    float* const to = out->data() + i * n;
-    for (int64_t j = 0; j < i; ++j) to[j] = keep * from[order[static_cast<size_t>(n - 1 - j)]];
-    to[i] = from[order[static_cast<size_t>(n - 1 - i)]] + more;
-  }
+  constexpr int64_t kTogether = 16;
+  pool->parallel_for(n, kTogether, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* const from =
+          moments.second.data() + int64_t{order[static_cast<size_t>(n - 1 - i)]} * n;
+      float* const to = out->data() + i * n;
+      for (int64_t j = 0; j < i; ++j) to[j] = keep * from[order[static_cast<size_t>(n - 1 - j)]];
+      to[i] = from[order[static_cast<size_t>(n - 1 - i)]] + more;
+    }
+  });
 }
 
 // Falling, group by group of columns; a group that is not full comes last.
@@ -69,20 +72,24 @@ bool all_finite(std::span<const float> values) {
 
 }  // namespace
 
-Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments, int64_t run) {
-  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(moments, run));
+Result<std::shared_ptr<const Feedback>> Feedback::create(const Moments& moments, int64_t run,
+                                                         ThreadPool* pool) {
+  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(moments, run, pool));
   return std::shared_ptr<const Feedback>(std::move(out));
 }
 
 Result<std::shared_ptr<const Feedback>> Feedback::create_with_form(const MomentsPtr& moments,
-                                                                   int64_t run) {
-  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(*moments, run));
+                                                                   int64_t run, ThreadPool* pool) {
+  POME_ASSIGN_OR_RETURN(std::shared_ptr<Feedback> out, make(*moments, run, pool));
   out->form_.emplace(moments, out->shrink_, out->damping_);
   return std::shared_ptr<const Feedback>(std::move(out));
 }
 
-Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments, int64_t run) {
+Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments, int64_t run,
+                                                 ThreadPool* pool) {
   POME_CHECK(run == 1 || run == kRun);
+  ThreadPool alone(1);
+  if (!pool) pool = &alone;
   const int64_t n = moments.columns;
   const bool whole = !moments.second.empty();
   std::shared_ptr<Feedback> out(new Feedback);
@@ -114,9 +121,9 @@ Result<std::shared_ptr<Feedback>> Feedback::make(const Moments& moments, int64_t
   for (double damping = kDamping; whole; damping *= 10) {
     if (damping > kMostDamping)
       return bad_input(Refusal::kRange, "second moments of the calibration text have no factor");
-    fill_reversed(moments, out->order_, shrink, damping * mean, &out->factor_.rows);
+    fill_reversed(moments, out->order_, shrink, damping * mean, pool, &out->factor_.rows);
     out->damping_ = damping * mean;
-    if (factorise(kSmallest * damping * mean, &out->factor_)) break;
+    if (factorise(kSmallest * damping * mean, &out->factor_, pool)) break;
   }
   out->weights_.resize(static_cast<size_t>(n));
   for (size_t i = 0; i < out->order_.size(); ++i)

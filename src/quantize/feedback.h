@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/thread_pool.h"
 #include "quantize/factor.h"
 #include "quantize/quadratic_form.h"
 #include "quantize/row_grid.h"
@@ -41,11 +42,14 @@ class Feedback {
  public:
   static constexpr int64_t kRun = 32;
   // `run`: neighbouring columns that are taken one after the other, 1 or kRun, and of these 16 by
-  // 16. kBadInput where moments are not finite.
-  static Result<std::shared_ptr<const Feedback>> create(const Moments& moments, int64_t run = 1);
+  // 16. `pool`: who makes it, the caller alone where it is null. kBadInput where moments are not
+  // finite.
+  static Result<std::shared_ptr<const Feedback>> create(const Moments& moments, int64_t run = 1,
+                                                        ThreadPool* pool = nullptr);
   // The same, and refinement needs the form besides (refine.h): the moments are kept.
   static Result<std::shared_ptr<const Feedback>> create_with_form(const MomentsPtr& moments,
-                                                                  int64_t run = 1);
+                                                                  int64_t run = 1,
+                                                                  ThreadPool* pool = nullptr);
 
   int64_t columns() const { return factor_.n; }
   // D by column: how much an error counts once the columns behind it have made good what they can.
@@ -78,13 +82,12 @@ class Feedback {
   const QuadraticForm* form() const { return form_ ? &*form_ : nullptr; }
   // Rows x become x H^-1, with H as damped.
   void solve(std::span<float> rows) const;
-  // Rows [first, ..) of a matrix [K, K] get what H, of which this was made, was damped by.
-  void add_damping(const Moments& moments, int64_t first, std::span<float> rows) const;
 
  private:
   struct Tile;
   Feedback() = default;
-  static Result<std::shared_ptr<Feedback>> make(const Moments& moments, int64_t run);
+  static Result<std::shared_ptr<Feedback>> make(const Moments& moments, int64_t run,
+                                                ThreadPool* pool);
   void fit_block(const Tile& tile, int64_t row, int64_t place, std::span<const float> wanted,
                  const float* asked) const;
   void feed(Tile* tile) const;

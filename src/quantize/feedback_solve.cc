@@ -81,14 +81,4 @@ void Feedback::solve(std::span<float> rows) const {
   }
 }
 
-void Feedback::add_damping(const Moments& moments, int64_t first, std::span<float> rows) const {
-  const auto n = static_cast<size_t>(columns());
-  const auto shrink = static_cast<float>(shrink_), more = static_cast<float>(damping_);
-  for (size_t i = 0; i < rows.size() / n; ++i) {
-    const size_t row = static_cast<size_t>(first) + i;
-    for (size_t j = 0; j < n; ++j)
-      rows[i * n + j] += row == j ? more : -shrink * moments.second[row * n + j];
-  }
-}
-
 }  // namespace pome

@@ -25,7 +25,10 @@ class Retargeted final : public ConstantData {
     std::vector<float> from(static_cast<size_t>(rows * columns()));
     POME_RETURN_IF_ERROR(data_->read_f32(row, rows, from.data()));
     float* const to = f32_part(tile, row, rows, columns());
-    by_->apply(from, {to, from.size()});
+    if (by_)
+      by_->apply(from, {to, from.size()});
+    else
+      std::copy(from.begin(), from.end(), to);
     if (added_)
       for (size_t i = 0; i < from.size(); ++i)
         to[i] += (*added_)[static_cast<size_t>(row * columns()) + i];
@@ -38,31 +41,26 @@ class Retargeted final : public ConstantData {
   std::shared_ptr<const std::vector<float>> added_;
 };
 
-void transpose(std::vector<float>* matrix, int64_t n) {
+void transpose(std::vector<float>* matrix, int64_t n, ThreadPool* pool) {
   constexpr int64_t kTile = 32;
-  for (int64_t i0 = 0; i0 < n; i0 += kTile)
-    for (int64_t j0 = i0; j0 < n; j0 += kTile)
-      for (int64_t i = i0; i < std::min(i0 + kTile, n); ++i)
+  pool->parallel_for(n, kTile, [&](int64_t begin, int64_t end) {
+    for (int64_t j0 = begin; j0 < n; j0 += kTile)
+      for (int64_t i = begin; i < end; ++i)
         for (int64_t j = std::max(j0, i + 1); j < std::min(j0 + kTile, n); ++j)
           std::swap((*matrix)[static_cast<size_t>(i * n + j)],
                     (*matrix)[static_cast<size_t>(j * n + i)]);
+  });
 }
 
 }  // namespace
 
-Retarget::Retarget(FeedbackPtr feedback, const Moments& moments, std::vector<float> cross,
-                   int64_t rows, ThreadPool* pool)
+Retarget::Retarget(FeedbackPtr feedback, std::vector<float> cross, int64_t rows, ThreadPool* pool)
     : columns_(feedback->columns()),
       feedback_(rows < feedback->columns() ? feedback : nullptr),
       turned_(std::move(cross)) {
   POME_CHECK(turned_.size() == static_cast<size_t>(columns_ * columns_));
-  pool->parallel_for(columns_, kRows, [&](int64_t begin, int64_t end) {
-    const std::span<float> part = std::span(turned_).subspan(
-        static_cast<size_t>(begin * columns_), static_cast<size_t>((end - begin) * columns_));
-    feedback->add_damping(moments, begin, part);
-    if (!feedback_) feedback->solve(part);
-  });
-  transpose(&turned_, columns_);
+  if (!feedback_) solve_rows(*feedback, &turned_, pool);
+  transpose(&turned_, columns_, pool);
 }
 
 void Retarget::apply(std::span<const float> rows, std::span<float> out) const {
@@ -70,11 +68,21 @@ void Retarget::apply(std::span<const float> rows, std::span<float> out) const {
   multiply({rows.data(), columns_, count, turned_.data(), columns_, columns_, columns_, out.data(),
             columns_});
   if (feedback_) feedback_->solve(out);
+  for (size_t i = 0; i < rows.size(); ++i) out[i] += rows[i];
+}
+
+void solve_rows(const Feedback& feedback, std::vector<float>* lacking, ThreadPool* pool) {
+  const int64_t n = feedback.columns();
+  pool->parallel_for(static_cast<int64_t>(lacking->size()) / n, kRows,
+                     [&](int64_t begin, int64_t end) {
+                       feedback.solve(std::span(*lacking).subspan(
+                           static_cast<size_t>(begin * n), static_cast<size_t>((end - begin) * n)));
+                     });
 }
 
 ConstantDataPtr retargeted(ConstantDataPtr data, std::shared_ptr<const Retarget> by,
                            std::shared_ptr<const std::vector<float>> added) {
-  POME_CHECK(data->columns() == by->columns());
+  POME_CHECK(!by || data->columns() == by->columns());
   POME_CHECK(!added || added->size() == static_cast<size_t>(data->rows() * data->columns()));
   return std::make_shared<Retargeted>(std::move(data), std::move(by), std::move(added));
 }

@@ -42,15 +42,22 @@ TEST(LayerChain, LayersAreCutBetweenAttentionAndFeedForwardWhereNothingElseIsRea
   }
 }
 
-TEST(SumsOfProducts, AreWithTheHiddenStateThatIsWrittenInto) {
+TEST(ProductsOfWeights, KnowTheHiddenStateThatIsWrittenInto) {
   const Graph llama = graph_of(kZoo + "llama3", kContext);
-  const auto sums = sums_of_products(llama);
+  const auto products = products_of_weights(llama);
   const LayerChain chain = layer_chain(llama);
-  EXPECT_EQ(sums.size(), 2 * llama.layer_outputs.size());
-  EXPECT_EQ(sums.at("layers.1.attention.o.weight"), chain.parts[2].start);
-  EXPECT_EQ(sums.at("layers.1.mlp.down.weight"), chain.parts[3].start);
+  const Product o = products.at("layers.1.attention.o.weight"),
+                down = products.at("layers.1.mlp.down.weight");
+  EXPECT_EQ(o.added_to, chain.parts[2].start);
+  EXPECT_EQ(o.sum, chain.parts[2].end);
+  EXPECT_EQ(down.added_to, chain.parts[3].start);
+  EXPECT_EQ(down.sum, chain.parts[3].end);
+  const Product gate = products.at("layers.1.mlp.gate.weight");
+  EXPECT_NE(gate.value, kNoValue);
+  EXPECT_EQ(gate.sum, kNoValue);
   // A norm stands between.
-  EXPECT_TRUE(sums_of_products(graph_of(kZoo + "gemma2", kContext)).empty());
+  for (const auto& [name, product] : products_of_weights(graph_of(kZoo + "gemma2", kContext)))
+    EXPECT_EQ(product.sum, kNoValue) << name;
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 struct Streams {
   int64_t n = 0;
   Moments moments;           // of y
-  std::vector<float> cross;  // x y'
+  std::vector<float> cross;  // (x - y) y'
   std::vector<std::vector<double>> x, y;
 };
 Streams streams(int64_t n, int64_t tokens, double changed, uint32_t seed) {
@@ -37,7 +37,7 @@ Streams streams(int64_t n, int64_t tokens, double changed, uint32_t seed) {
     for (size_t i = 0; i < size; ++i)
       for (size_t j = 0; j < size; ++j) {
         second[i * size + j] += y[i] * y[j] / static_cast<double>(tokens);
-        cross[i * size + j] += x[i] * y[j] / static_cast<double>(tokens);
+        cross[i * size + j] += (x[i] - y[i]) * y[j] / static_cast<double>(tokens);
       }
     out.x.push_back(x);
     out.y.push_back(y);
@@ -66,7 +66,15 @@ TEST(Feedback, SolvesWhatItsFactorStandsFor) {
     ASSERT_TRUE(feedback.ok());
     // Rows of H as damped, solved, are rows of the identity.
     std::vector<float> rows = s.moments.second;
-    (*feedback)->add_damping(s.moments, 0, rows);
+    const float shrink = static_cast<float>(n) / static_cast<float>(n + 400);
+    double trace = 0;
+    for (int64_t i = 0; i < n; ++i) trace += rows[static_cast<size_t>(i * n + i)];
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        float& h = rows[static_cast<size_t>(i * n + j)];
+        h = i == j ? h + static_cast<float>(0.01 * trace / static_cast<double>(n))
+                   : h * (1 - shrink);
+      }
     (*feedback)->solve(rows);
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < n; ++j)
@@ -79,7 +87,7 @@ TEST(Retarget, WhatIsMetAsItWasKeepsItsWeights) {
   const auto feedback = Feedback::create(s.moments);
   ThreadPool pool(2);
   for (const int64_t rows : {1, 1000}) {  // solved row by row, and once
-    const Retarget same(*feedback, s.moments, s.moments.second, rows, &pool);
+    const Retarget same(*feedback, s.cross, rows, &pool);
     std::vector<float> w(140), out(140);
     for (size_t i = 0; i < w.size(); ++i) w[i] = std::sin(static_cast<float>(i));
     same.apply(w, out);
@@ -94,10 +102,40 @@ TEST(Retarget, TheNewTargetsGiveTheOldProduct) {
   std::vector<float> w(60), out(60), nothing(60, 0.0f);
   for (size_t i = 0; i < w.size(); ++i) w[i] = std::cos(static_cast<float>(3 * i));
   for (const int64_t rows : {1, 1000}) {
-    Retarget(*feedback, s.moments, s.cross, rows, &pool).apply(w, out);
+    Retarget(*feedback, s.cross, rows, &pool).apply(w, out);
     EXPECT_GT(lost(s, w, w), 0.1 * lost(s, w, nothing));
     EXPECT_LT(lost(s, w, out), 0.01 * lost(s, w, nothing)) << rows;
   }
+}
+
+TEST(Retarget, FromProductsAsFromActivations) {
+  // L = W D: what the products of rows lack leads to the same targets.
+  const int64_t n = 70, rows = 3;
+  const Streams s = streams(n, 500, 0.4, 21);
+  const auto feedback = Feedback::create(s.moments);
+  ThreadPool pool(2);
+  std::vector<float> w(static_cast<size_t>(rows * n)), by_activations(w.size()),
+      by_products(w.size());
+  for (size_t i = 0; i < w.size(); ++i) w[i] = std::sin(static_cast<float>(2 * i));
+  Retarget(*feedback, s.cross, rows, &pool).apply(w, by_activations);
+  auto lacking = std::make_shared<std::vector<float>>(w.size());
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t i = 0; i < n; ++i)
+        sum += static_cast<double>(w[static_cast<size_t>(row * n + i)]) *
+               s.cross[static_cast<size_t>(i * n + j)];
+      (*lacking)[static_cast<size_t>(row * n + j)] = static_cast<float>(sum);
+    }
+  solve_rows(**feedback, lacking.get(), &pool);
+  const ConstantDataPtr data = inline_constant(Tensor::from_f32({rows, n}, w));
+  ASSERT_TRUE(retargeted(data, nullptr, lacking)->read_f32(0, rows, by_products.data()).ok());
+  double changed = 0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    EXPECT_NEAR(by_products[i], by_activations[i], 1e-4) << i;
+    changed = std::max(changed, std::fabs(static_cast<double>(by_products[i] - w[i])));
+  }
+  EXPECT_GT(changed, 0.1);
 }
 
 TEST(Retarget, RowsOnTopOfTheTargetsGiveWhatTheyStandFor) {
@@ -105,7 +143,7 @@ TEST(Retarget, RowsOnTopOfTheTargetsGiveWhatTheyStandFor) {
   const Streams s = streams(40, 2000, 0.5, 9);
   const auto feedback = Feedback::create(s.moments);
   ThreadPool pool(2);
-  const auto by = std::make_shared<const Retarget>(*feedback, s.moments, s.cross, 3, &pool);
+  const auto by = std::make_shared<const Retarget>(*feedback, s.cross, 3, &pool);
   std::vector<float> w(120), lost(120), alone(120), both(120);
   for (size_t i = 0; i < w.size(); ++i) {
     w[i] = std::cos(static_cast<float>(3 * i));
