@@ -161,8 +161,9 @@ Result<ConvertReport> convert(const ConvertOptions& given, const WorkContext& wo
   if (quality != Quality::kFast || !options.activations.empty()) {
     const int64_t most =
         options.calibrate_tokens > 0 ? options.calibrate_tokens : default_tokens(quality);
+    POME_RETURN_IF_ERROR(check_has_tokenizer(checkpoint));
     POME_ASSIGN_OR_RETURN(
-        text, read_calibration_text(options.calibrate, tokenizer.get(), checkpoint.tokenizer, most,
+        text, read_calibration_text(options.calibrate, *tokenizer, checkpoint.tokenizer, most,
                                     window_of(graph)));
   }
   // What allocating and choosing transforms look at.

@@ -58,13 +58,12 @@ Result<ImportanceReport> write_importance(const ImportanceOptions& options,
   if (graph.info.gguf.architecture.empty())
     return unsupported("GGUF has no names for the weights of the family " + graph.info.family)
         .in(options.model);
-  if (checkpoint.tokenizer.model == TokenizerSource::Model::kNone)
-    return usage_error("calibrating needs a tokenizer, which the checkpoint does not have")
-        .in(options.model);
+  if (Status has = check_has_tokenizer(checkpoint); !has.ok())
+    return std::move(has).in(options.model);
   POME_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::create(checkpoint.tokenizer));
   const int64_t window = std::min(options.window, graph.info.max_position_embeddings);
   POME_ASSIGN_OR_RETURN(const CalibrationText text,
-                        read_calibration_text(options.text, tokenizer.get(), checkpoint.tokenizer,
+                        read_calibration_text(options.text, *tokenizer, checkpoint.tokenizer,
                                               options.tokens, window));
   POME_ASSIGN_OR_RETURN(const auto staged,
                         io::Staged::create(options.output, io::Staged::Kind::kFile, options.force));

@@ -11,6 +11,7 @@
 #include "base/utf8.h"
 #include "kernels/gemm/gemm.h"
 #include "pipeline/run_text.h"
+#include "tokenizer/chat_template.h"
 
 namespace pome {
 
@@ -46,6 +47,58 @@ double measured_speed() {
   return calls * static_cast<double>(kSide * kSide * kDepth) / watch.seconds();
 }
 
+// Passages of the built-in text, with an empty line between two, that are turns of a conversation.
+constexpr std::string_view kUser = "User:", kAssistant = "Assistant:";
+
+// The turns of a passage; none where it is not a conversation.
+std::vector<ChatMessage> turns_of(std::string_view passage) {
+  std::vector<ChatMessage> out;
+  if (passage.rfind(kUser, 0) != 0) return out;
+  for (size_t at = 0; at < passage.size();) {
+    size_t end = passage.find('\n', at);
+    if (end == std::string_view::npos) end = passage.size();
+    const std::string_view line = passage.substr(at, end - at);
+    const bool user = line.rfind(kUser, 0) == 0, assistant = line.rfind(kAssistant, 0) == 0;
+    std::string_view said = line.substr(user ? kUser.size() : assistant ? kAssistant.size() : 0);
+    if (user || assistant) {
+      out.push_back({user ? "user" : "assistant", {}});
+      if (!said.empty() && said[0] == ' ') said.remove_prefix(1);
+    }
+    std::string& content = out.back().content;
+    if (!content.empty()) content += '\n';
+    content += said;
+    at = end + 1;
+  }
+  return out;
+}
+
+// Conversations as the chat template of the model writes them, the rest as it is.
+std::vector<int32_t> encode_with_template(std::string_view text, const ChatTemplate& chat_template,
+                                          const Tokenizer& tokenizer, const TokenizerSource& source,
+                                          size_t wanted) {
+  constexpr std::string_view kBetween = "\n\n";
+  std::vector<int32_t> out;
+  const auto add = [&](const std::vector<int32_t>& ids) {
+    out.insert(out.end(), ids.begin(), ids.end());
+  };
+  for (size_t begin = 0, at = 0; begin < text.size() && out.size() < wanted;) {
+    // What is plain up to the next conversation goes through the tokenizer as one.
+    const size_t found = text.find(kBetween, at),
+                 end = found == std::string_view::npos ? text.size() : found;
+    const std::vector<ChatMessage> turns = turns_of(text.substr(at, end - at));
+    const auto spans = turns.size() < 2 ? Result<std::vector<TemplateSpan>>(usage_error(""))
+                                        : chat_template.render(turns, false, source);
+    const size_t next = std::min(text.size(), end + kBetween.size());
+    if (spans.ok() || next == text.size()) {
+      add(tokenizer.encode(text.substr(begin, (spans.ok() ? at : next) - begin)));
+      if (spans.ok()) add(encode_spans(tokenizer, *spans));
+      begin = next;
+    }
+    at = next;
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<Quality> parse_quality(std::string_view name, bool has_text) {
@@ -75,11 +128,17 @@ StreamOptions stream_options(Quality quality, const Graph& graph) {
   return out;
 }
 
-Result<CalibrationText> read_calibration_text(const std::string& path, const Tokenizer* tokenizer,
+Status check_has_tokenizer(const Checkpoint& checkpoint) {
+  if (checkpoint.tokenizer.model != TokenizerSource::Model::kNone) return {};
+  std::string message = "calibrating needs a tokenizer, which the checkpoint does not have";
+  for (const std::string& warning : checkpoint.warnings)
+    if (warning.rfind("no usable tokenizer", 0) == 0) message += ": " + warning;
+  return usage_error(message);
+}
+
+Result<CalibrationText> read_calibration_text(const std::string& path, const Tokenizer& tokenizer,
                                               const TokenizerSource& source, int64_t most,
                                               int64_t window) {
-  if (!tokenizer)
-    return usage_error("calibrating needs a tokenizer, which the checkpoint does not have");
   // A token is seldom more bytes than these.
   constexpr uint64_t kTokenBytes = 64, kMostTextBytes = uint64_t{1} << 30;
   CalibrationText out;
@@ -96,7 +155,11 @@ Result<CalibrationText> read_calibration_text(const std::string& path, const Tok
   const size_t wanted = std::min(static_cast<size_t>(most), text.size());
   size_t bytes = std::min(text.size(), wanted * kTokenBytes);
   while (bytes < text.size() && (static_cast<unsigned char>(text[bytes]) & 0xC0) == 0x80) --bytes;
-  out.ids = tokenizer->encode(std::string_view(text).substr(0, bytes));
+  const std::string_view part = std::string_view(text).substr(0, bytes);
+  const auto chat_template = ChatTemplate::parse(source.chat_template);
+  out.ids = path.empty() && !source.chat_template.empty() && chat_template.ok()
+                ? encode_with_template(part, **chat_template, tokenizer, source, wanted)
+                : tokenizer.encode(part);
   out.ids.resize(std::min(out.ids.size(), wanted));
   if (source.add_bos())
     for (size_t at = 0; at < out.ids.size(); at += static_cast<size_t>(window))

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "formats/checkpoint.h"
 #include "pipeline/streamed.h"
 #include "tokenizer/tokenizer.h"
 
@@ -26,14 +27,18 @@ int64_t window_of(const Graph& graph);  // tokens of the text that see each othe
 StreamOptions stream_options(Quality quality, const Graph& graph);
 
 // The first tokens of a text, `most` at most, in windows that begin as the model's texts do. `path`
-// "": the built-in text. kBadInput where it is not UTF-8.
+// "": the built-in text, its conversations as the chat template of the model writes them where
+// there is one. kBadInput where it is not UTF-8.
 struct CalibrationText {
   std::string name, digest;  // for reports; SHA-256 of the ids
   std::vector<int32_t> ids;
 };
-Result<CalibrationText> read_calibration_text(const std::string& path, const Tokenizer* tokenizer,
+Result<CalibrationText> read_calibration_text(const std::string& path, const Tokenizer& tokenizer,
                                               const TokenizerSource& source, int64_t most,
                                               int64_t window);
+
+// kUsage where a checkpoint has no tokenizer to read a text with, and why it has none.
+Status check_has_tokenizer(const Checkpoint& checkpoint);
 
 // "best quality: 8192 tokens through 17 layers, about 12 min and 1.4 GB": the speed is measured on
 // the spot.
