@@ -98,8 +98,9 @@ struct RandomWeight {
 // Everything that a kernel of its own or the generic path takes.
 inline std::vector<Encoding> test_encodings() {
   std::vector<Encoding> out;
-  for (const EncodingKind kind : {EncodingKind::kF32, EncodingKind::kF16, EncodingKind::kBF16,
-                                  EncodingKind::kQ8_0, EncodingKind::kQ4_0, EncodingKind::kI8})
+  for (const EncodingKind kind :
+       {EncodingKind::kF32, EncodingKind::kF16, EncodingKind::kBF16, EncodingKind::kQ8_0,
+        EncodingKind::kQ4_0, EncodingKind::kMXFP4, EncodingKind::kI8})
     out.push_back(Encoding::plain(kind));
   for (const int bits : {4, 8})
     for (const int64_t block : {8, 32, 64}) out.push_back(Encoding::int_blocks(bits, block));

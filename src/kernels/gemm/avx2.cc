@@ -164,6 +164,9 @@ void gemv_q8_0_avx2(const WeightView& w, int64_t row, int64_t rows, const float*
 void gemv_q4_0_avx2(const WeightView& w, int64_t row, int64_t rows, const float* x, float* y) {
   gemv_with<LoaderQ4_0>(w, row, rows, x, y);
 }
+void gemv_mxfp4_avx2(const WeightView& w, int64_t row, int64_t rows, const float* x, float* y) {
+  gemv_with<LoaderMXFP4>(w, row, rows, x, y);
+}
 void gemv_int4_avx2(const WeightView& w, int64_t row, int64_t rows, const float* x, float* y) {
   gemv_with<LoaderInt<4>>(w, row, rows, x, y);
 }

@@ -39,6 +39,9 @@ void decode_q8_0_avx2(const WeightView& w, int64_t row, int64_t rows, float* out
 void decode_q4_0_avx2(const WeightView& w, int64_t row, int64_t rows, float* out) {
   decode_rows_with<LoaderQ4_0>(w, row, rows, out);
 }
+void decode_mxfp4_avx2(const WeightView& w, int64_t row, int64_t rows, float* out) {
+  decode_rows_with<LoaderMXFP4>(w, row, rows, out);
+}
 void decode_int4_avx2(const WeightView& w, int64_t row, int64_t rows, float* out) {
   decode_rows_with<LoaderInt<4>>(w, row, rows, out);
 }

@@ -7,11 +7,13 @@
 // part 0, per 32 columns.
 #pragma once
 
+#include "encoding/blocks.h"
 #include "kernels/weights/weights.h"
 
 #if defined(POME_HAVE_AVX2_KERNELS)
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstring>
 
 namespace pome::kernels {
@@ -115,6 +117,31 @@ struct LoaderQ4_0 {
     q = _mm_and_si128(q, _mm_set1_epi8(0x0F));
     const __m256i code = _mm256_sub_epi32(_mm256_cvtepu8_epi32(q), _mm256_set1_epi32(8));
     return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(code));
+  }
+};
+
+// {exponent, nibbles[16]}, as Q4_0: 2^(e - 128) * kFp4Doubled[q]
+struct LoaderMXFP4 {
+  static constexpr bool kTail = false;
+  static constexpr int64_t kStepBytes = sizeof(BlockMXFP4);
+  const std::byte* at;
+  const std::byte* nibbles = nullptr;
+  __m256 scale;
+  __m128i table;
+  POME_INLINE_AVX2 LoaderMXFP4(const WeightView& w, int64_t row)
+      : at(w.parts[0] + row * w.row_bytes),
+        scale(_mm256_setzero_ps()),
+        table(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kFp4Doubled))) {}
+  POME_INLINE_AVX2 void step32(int64_t k) {
+    const std::byte* const block = at + k / 32 * kStepBytes;
+    scale = _mm256_set1_ps(e8m0_half(static_cast<uint8_t>(block[offsetof(BlockMXFP4, e)])));
+    nibbles = block + offsetof(BlockMXFP4, qs);
+  }
+  POME_INLINE_AVX2 __m256 load8(int64_t, int i) const {
+    __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(nibbles + i % 16));
+    if (i >= 16) q = _mm_srli_epi16(q, 4);
+    q = _mm_shuffle_epi8(table, _mm_and_si128(q, _mm_set1_epi8(0x0F)));
+    return _mm256_mul_ps(scale, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)));
   }
 };
 

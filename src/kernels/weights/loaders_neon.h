@@ -6,6 +6,9 @@
 // next8 without step32, too, and tail(k, n): n < 8 columns, the other lanes zero.
 #pragma once
 
+#include <cstddef>
+
+#include "encoding/blocks.h"
 #include "kernels/simd_neon.h"
 #include "kernels/weights/weights.h"
 
@@ -87,6 +90,27 @@ struct LoaderQ4_0 {
     const uint8x8_t code = i < 16 ? vand_u8(both, vdup_n_u8(15)) : vshr_n_u8(both, 4);
     const int8x8_t centred = vsub_s8(vreinterpret_s8_u8(code), vdup_n_s8(8));
     return mul8(floats8(vmovl_s8(centred)), scale);
+  }
+};
+
+// {exponent, nibbles[16]}, as Q4_0: 2^(e - 128) * kFp4Doubled[q]
+struct LoaderMXFP4 {
+  static constexpr bool kTail = false;
+  const std::byte* at;
+  const std::byte* nibbles = nullptr;
+  float32x4_t scale;
+  int8x16_t table;
+  POME_INLINE_NEON LoaderMXFP4(const WeightView& w, int64_t row)
+      : at(w.parts[0] + row * w.row_bytes), scale(vdupq_n_f32(0)), table(vld1q_s8(kFp4Doubled)) {}
+  POME_INLINE_NEON void step32(int64_t k) {
+    const std::byte* const block = at + k / 32 * static_cast<int64_t>(sizeof(BlockMXFP4));
+    scale = vdupq_n_f32(e8m0_half(static_cast<uint8_t>(block[offsetof(BlockMXFP4, e)])));
+    nibbles = block + offsetof(BlockMXFP4, qs);
+  }
+  POME_INLINE_NEON F8 next8(int64_t, int i) const {
+    const uint8x8_t both = vreinterpret_u8_s8(eight_bytes(nibbles + i % 16));
+    const uint8x8_t code = i < 16 ? vand_u8(both, vdup_n_u8(15)) : vshr_n_u8(both, 4);
+    return mul8(floats8(vmovl_s8(vqtbl1_s8(table, code))), scale);
   }
 };
 

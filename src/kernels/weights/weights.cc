@@ -26,6 +26,9 @@ bool fits_q8_0(const Encoding& encoding, int64_t columns) {
 bool fits_q4_0(const Encoding& encoding, int64_t columns) {
   return is_blocks_of(encoding, columns, EncodingKind::kQ4_0);
 }
+bool fits_mxfp4(const Encoding& encoding, int64_t columns) {
+  return is_blocks_of(encoding, columns, EncodingKind::kMXFP4);
+}
 bool fits_int4(const Encoding& encoding, int64_t columns) {
   return is_blocks_of(encoding, columns, EncodingKind::kInt) && encoding.bits == 4 &&
          encoding.block % 32 == 0;

@@ -53,6 +53,7 @@ bool fits_f16(const Encoding& encoding, int64_t columns);
 bool fits_bf16(const Encoding& encoding, int64_t columns);
 bool fits_q8_0(const Encoding& encoding, int64_t columns);
 bool fits_q4_0(const Encoding& encoding, int64_t columns);
+bool fits_mxfp4(const Encoding& encoding, int64_t columns);
 // 32 codes in a row share a scale, and rows are whole groups of 32.
 bool fits_int4(const Encoding& encoding, int64_t columns);
 bool fits_int8(const Encoding& encoding, int64_t columns);
