@@ -21,8 +21,9 @@ namespace {
 
 using Rows = std::vector<float>;
 
-// The part of what the hidden state lacks that whatever is written into it next makes good.
-constexpr float kMadeGood = 0.5f;
+// The part of what the hidden state lacks that whatever is written into it next makes good, and how
+// much of the way to their new targets weights go.
+constexpr float kMadeGood = 0.5f, kAimed = 0.75f;
 
 // One run. The work is a sequence of stages, each of which is a part of the store: what is left of
 // earlier work is taken from there.
@@ -244,7 +245,7 @@ class Streamer {
         continue;
       // The part is the sum of this product and what it began with.
       POME_ASSIGN_OR_RETURN(after, runner_.run(as_it_runs(), {before.end, product.value}, seen));
-      add(&after, 1, seen_);
+      blend(&after, 1, 1, seen_);
     }
     if (after.empty()) {
       POME_ASSIGN_OR_RETURN(after, runner_.run(as_it_runs(), part, seen_));
@@ -341,7 +342,7 @@ class Streamer {
     for (const std::string& weight : value.weights)
       rows += graph_.constants[index_.at(weight)].data->rows();
     Rows difference = std::move(original), product;
-    add(&difference, -1, seen);
+    blend(&difference, kAimed, -kAimed, seen);
     if (part && value.weights.size() == 1 && rows <= value.columns &&
         product_of(value).value != kNoValue) {
       // A bias that this has besides is the same for every token.
@@ -362,7 +363,7 @@ class Streamer {
       if (lacking.empty())
         lacking = std::move(product);
       else if (!product.empty())
-        add(&lacking, 1, product);
+        blend(&lacking, 1, 1, product);
       if (lacking.empty()) continue;
       auto added = std::make_shared<Rows>(cross(lacking, seen, out.mean_y));
       lacking = {};
@@ -407,17 +408,17 @@ class Streamer {
       POME_ASSIGN_OR_RETURN(out, runner_.run(graph_, before, original_));
       POME_ASSIGN_OR_RETURN(now, runner_.run(as_it_runs(), before, seen_));
     }
-    add(&out, -1, now.empty() ? seen_ : now);
-    for (float& lost : out) lost *= kMadeGood;
+    blend(&out, kMadeGood, -kMadeGood, now.empty() ? seen_ : now);
     return out;
   }
 
-  void add(Rows* to, float by, const Rows& rows) {
+  // to = keep * to + by * rows
+  void blend(Rows* to, float keep, float by, const Rows& rows) {
     constexpr int64_t kTogether = 1 << 16;
     pool_.parallel_for(
         static_cast<int64_t>(rows.size()), kTogether, [&](int64_t begin, int64_t end) {
           for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-            (*to)[i] += by * rows[i];
+            (*to)[i] = keep * (*to)[i] + by * rows[i];
         });
   }
 

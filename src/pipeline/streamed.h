@@ -7,8 +7,8 @@
 //
 // With `behind_quantised` two streams go through the model: what the original layers give, and what
 // the quantised ones do. The values within a layer come one after the other, each behind the
-// rounded weights before it, and weights aim at what makes the second stream give what the first
-// one does, those that write into the hidden state at half of what it lacks besides
+// rounded weights before it, and weights aim at three quarters of what makes the second stream give
+// what the first one does, those that write into the hidden state at half of what it lacks besides
 // (quantize/retarget.h). Experts are rounded for the second stream as they are.
 // Otherwise there is one stream, the original one.
 //
