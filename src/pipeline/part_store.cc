@@ -21,40 +21,46 @@ namespace {
 
 constexpr uint64_t kMostKeyBytes = 1 << 20;
 
-// The parts of a constant as they lie in a file.
+// The parts of a constant as they lie in a file. Tiles are read into their own memory: who goes
+// through all of a model maps nothing of it.
 class StoredConstant final : public ConstantData {
  public:
-  StoredConstant(const ConstantDataPtr& source, std::vector<std::span<const std::byte>> parts,
-                 ByteSourcePtr file)
+  StoredConstant(const ConstantDataPtr& source, std::vector<uint64_t> offsets, ByteSourcePtr file)
       : ConstantData(source->shape(), source->encoding()),
         source_(source),
-        parts_(std::move(parts)),
+        offsets_(std::move(offsets)),
         file_(std::move(file)) {}
 
   const ConstantData& canonical() const override { return source_->canonical(); }
   const ConstantData& unrounded() const override { return source_->unrounded(); }
-  std::optional<std::span<const std::byte>> view() const override { return parts_[0]; }
+  std::optional<std::span<const std::byte>> view() const override {
+    const auto layout = encoded_layout(encoding(), rows(), columns());
+    return layout.ok() ? file_->view(offsets_[0], layout->part_bytes[0]) : std::nullopt;
+  }
 
   Status read_tile(int64_t row, int64_t rows, EncodedTile* tile) const override {
     tile->row = row;
     tile->rows = rows;
     tile->parts.clear();
-    std::vector<uint64_t> begin(parts_.size(), 0);
+    tile->storage.resize(offsets_.size());
+    std::vector<uint64_t> begin(offsets_.size(), 0);
     if (row > 0) {
       POME_ASSIGN_OR_RETURN(const EncodedLayout before, encoded_layout(encoding(), row, columns()));
       begin = before.part_bytes;
     }
     POME_ASSIGN_OR_RETURN(const EncodedLayout layout, encoded_layout(encoding(), rows, columns()));
-    for (size_t part = 0; part < parts_.size(); ++part)
-      tile->parts.push_back(parts_[part].subspan(static_cast<size_t>(begin[part]),
-                                                 static_cast<size_t>(layout.part_bytes[part])));
+    for (size_t part = 0; part < offsets_.size(); ++part) {
+      tile->storage[part].resize(static_cast<size_t>(layout.part_bytes[part]));
+      POME_RETURN_IF_ERROR(file_->read(offsets_[part] + begin[part], tile->storage[part]));
+      tile->parts.push_back(tile->storage[part]);
+    }
     return {};
   }
 
  private:
   ConstantDataPtr source_;
-  std::vector<std::span<const std::byte>> parts_;
-  ByteSourcePtr file_;  // keeps the mapping
+  std::vector<uint64_t> offsets_;
+  ByteSourcePtr file_;
 };
 
 std::string entry_name(const std::string& constant, size_t part) {
@@ -112,20 +118,17 @@ Status take(const ByteSourcePtr& source, const std::map<std::string, Safetensors
   const ConstantData& data = *constant->data;
   POME_ASSIGN_OR_RETURN(const EncodedLayout layout,
                         encoded_layout(data.encoding(), data.rows(), data.columns()));
-  std::vector<std::span<const std::byte>> parts;
+  std::vector<uint64_t> offsets;
   for (size_t i = 0; i < layout.part_bytes.size(); ++i) {
     const auto entry = entries.find(entry_name(constant->name, i));
-    const auto bytes = entry == entries.end()
-                           ? std::nullopt
-                           : source->view(entry->second.offset, entry->second.bytes);
-    if (!bytes || bytes->size() != layout.part_bytes[i])
+    if (entry == entries.end() || entry->second.bytes != layout.part_bytes[i])
       return bad_input(Refusal::kRange,
                        "it lacks " + constant->name + " as " + to_string(data.encoding()))
           .in(source->name());
-    parts.push_back(*bytes);
+    offsets.push_back(entry->second.offset);
   }
   const ConstantDataPtr origin = constant->origin ? constant->origin : constant->data;
-  constant->data = std::make_shared<StoredConstant>(origin, std::move(parts), source);
+  constant->data = std::make_shared<StoredConstant>(origin, std::move(offsets), source);
   return {};
 }
 
@@ -176,6 +179,7 @@ Result<PartStore::File> PartStore::open_piece(int64_t part, int64_t piece) const
     out.entries[entry.name] = entry;
     const auto bytes = out.source->view(entry.offset, entry.bytes);
     if (bytes) found.update(*bytes);
+    out.source->release(entry.offset, entry.bytes);
   }
   if (to_hex(found.finish()) == digest) return out;
   return bad_input(Refusal::kRange, "the contents are not what was written")

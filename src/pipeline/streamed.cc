@@ -291,18 +291,18 @@ class Streamer {
   // ---- rounding
   // ----------------------------------------------------------------------------------
 
-  Result<FeedbackPtr> feedback_of(const ReadValue& value, const MomentsPtr& moments) const {
+  Result<FeedbackPtr> feedback_of(const ReadValue& value, const MomentsPtr& moments) {
     const bool refined = options_.rounding.rounds > 0 && !moments->second.empty();
     int64_t run = 1;
     for (const std::string& name : value.weights)
       run = std::max(run, run_for(quantised_->constants[index_.at(name)].data->encoding()));
-    auto made =
-        refined ? Feedback::create_with_form(moments, run) : Feedback::create(*moments, run);
+    auto made = refined ? Feedback::create_with_form(moments, run, &pool_)
+                        : Feedback::create(*moments, run, &pool_);
     if (!made.ok()) return Status(made.status()).at("tensor " + value.first);
     return std::move(*made);
   }
 
-  Result<Rounding> rounding_of(const ReadValue& value, std::vector<MomentsPtr> moments) const {
+  Result<Rounding> rounding_of(const ReadValue& value, std::vector<MomentsPtr> moments) {
     Rounding out;
     const bool biased = !biases_of(value).empty() && moments[0] != nullptr;
     if (biased) out.mean_x = out.mean_y = moments[0]->mean;
