@@ -15,6 +15,8 @@
 // many times more (the mean square of the activation that meets the column). Without them every
 // column counts the same.
 //
+// Values that blocks of Q4_0, Q5_0 or Q8_0 held before are kept, but for the code -128 of Q8_0.
+//
 // Rows are independent of each other and lie in the lanes of vectors, so the bytes are the same for
 // every instruction set and every division into tiles. Thread safety: pure function.
 #pragma once

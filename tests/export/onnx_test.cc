@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <random>
 
 #include "export/tiny_graph.h"
 #include "interp/graph_eval.h"
@@ -216,7 +217,7 @@ TEST_F(OnnxTest, TheSameBytesForEveryNumberOfThreads) {
   tiny.experts = 4;
   for (const Profile profile : {Profile::kOrt, Profile::kPlain}) {
     std::string first;
-    for (const int threads : {1, 2, 5}) {
+    for (const int threads : {1, 1, 2, 8}) {
       const std::string folder = folder_for("onnx_threads");
       OnnxOptions options;
       options.profile = profile;
@@ -231,6 +232,102 @@ TEST_F(OnnxTest, TheSameBytesForEveryNumberOfThreads) {
       std::filesystem::remove_all(folder);
     }
   }
+}
+
+// What MatMulNBits holds is what the encoder finds again in the decoded weight.
+TEST_F(OnnxTest, RequantisingWhatIsStoredLosesNothing) {
+  for (const Encoding& encoding : {Encoding::int_blocks(4, 32), Encoding::int_blocks(8, 32),
+                                   Encoding::int_blocks(8, 64), Encoding::int_blocks(4, 16)}) {
+    TinyOptions tiny;
+    tiny.encoding = encoding;
+    tiny.ffn = 64;
+    OnnxOptions options;
+    options.profile = Profile::kOrt;
+    options.context = 32;
+    const std::string folder = folder_for("onnx_again");
+    ASSERT_TRUE(export_onnx(tiny_graph(tiny), options, folder, {}).ok());
+    auto program = OnnxProgram::open(folder + "/" + kOnnxModel, {});
+    ASSERT_TRUE(program.ok()) << program.status().to_string();
+    for (const char* name : {"layers.0.q.weight", "layers.1.down.weight"}) {
+      const auto weight = (*program)->weight(name);
+      ASSERT_TRUE(weight.ok() && weight->defined()) << name;
+      const std::vector<float> stored(weight->f32().begin(), weight->f32().end());
+      std::vector<float> again(stored.size());
+      const ConstantDataPtr data = encoded_constant(inline_constant(*weight), encoding);
+      ASSERT_TRUE(data->read_f32(0, data->rows(), again.data()).ok());
+      EXPECT_EQ(again, stored) << to_string(encoding) << " " << name;
+    }
+    std::filesystem::remove_all(folder);
+  }
+}
+
+// Other writers store a last block that is not full; ours takes a block that divides the columns.
+TEST_F(OnnxTest, TheLastBlockOfMatMulNBitsMayBeRagged) {
+  constexpr int64_t kRows = 3;
+  std::mt19937 random(9);
+  for (const int64_t bits : {4, 8})
+    for (const int64_t columns : {1, 15, 33, 40, 47, 48})
+      for (const bool zeros : {false, true}) {
+        SCOPED_TRACE(testing::Message() << bits << " bits, " << columns << " columns" << zeros);
+        constexpr int64_t kBlock = 16;
+        const int64_t blocks = (columns + kBlock - 1) / kBlock, codes = int64_t{1} << bits;
+        const auto count = static_cast<size_t>(kRows * blocks * kBlock);
+        std::vector<uint8_t> stored(count);  // what lies behind the columns is not zero
+        for (uint8_t& code : stored) code = static_cast<uint8_t>(random() % codes);
+        std::vector<float> scales(static_cast<size_t>(kRows * blocks));
+        for (float& scale : scales) scale = static_cast<float>(random() % 64 + 1) / 64;
+        // A zero for each block, packed row by row as the codes are.
+        std::vector<uint8_t> zero_codes(scales.size(), static_cast<uint8_t>(codes / 2));
+        for (uint8_t& zero : zero_codes)
+          if (zeros) zero = static_cast<uint8_t>(random() % codes);
+        const auto packed = [&](const std::vector<uint8_t>& in) {
+          const size_t width = in.size() / kRows,
+                       bytes = (width * static_cast<size_t>(bits) + 7) / 8;
+          std::vector<std::byte> out(kRows * bytes);
+          for (size_t row = 0; row < kRows; ++row)
+            pack_bits(std::span(in).subspan(row * width, width), static_cast<int>(bits),
+                      std::span(out).subspan(row * bytes, bytes));
+          return out;
+        };
+        onnx::Package package;
+        package.model.ir_version = 10;
+        package.model.opsets = {{"", 21}, {std::string(onnx::kMicrosoft), 1}};
+        onnx::Graph& graph = package.model.graph;
+        graph.inputs = {{"x", DType::kF32, {{columns, ""}, {columns, ""}}}};
+        graph.outputs = {{"y", DType::kF32, {{columns, ""}, {kRows, ""}}}};
+        onnx::TensorData b{"b", DType::kU8, {kRows, blocks, kBlock * bits / 8}, packed(stored), {}};
+        graph.initializers = {b, onnx::TensorData::f32s("s", {kRows, blocks}, scales)};
+        onnx::Node node;
+        node.op_type = "MatMulNBits";
+        node.domain = onnx::kMicrosoft;
+        node.inputs = {"x", "b", "s"};
+        node.outputs = {"y"};
+        node.attributes = {{"K", columns}, {"N", kRows}, {"bits", bits}, {"block_size", kBlock}};
+        if (zeros) {
+          const auto bytes = packed(zero_codes);
+          graph.initializers.push_back(
+              {"z", DType::kU8, {static_cast<int64_t>(bytes.size())}, bytes, {}});
+          node.inputs.push_back("z");
+        }
+        graph.nodes = {node};
+        auto program = OnnxProgram::create(std::move(package), {});
+        ASSERT_TRUE(program.ok()) << program.status().to_string();
+        // Of the unit matrix: the columns of the weight.
+        std::vector<float> unit(static_cast<size_t>(columns * columns));
+        for (int64_t i = 0; i < columns; ++i) unit[static_cast<size_t>(i * (columns + 1))] = 1;
+        const auto result =
+            (*program)->run({{"x", Tensor::from_f32({columns, columns}, std::move(unit))}});
+        ASSERT_TRUE(result.ok()) << result.status().to_string();
+        const Tensor& y = result->at(0).second;
+        ASSERT_EQ(y.shape(), (Shape{columns, kRows}));
+        for (int64_t c = 0; c < columns; ++c)
+          for (int64_t r = 0; r < kRows; ++r) {
+            const auto block = static_cast<size_t>(r * blocks + c / kBlock);
+            const int code = stored[static_cast<size_t>(r * blocks * kBlock + c)];
+            EXPECT_EQ(y.f32()[static_cast<size_t>(c * kRows + r)],
+                      static_cast<float>(code - zero_codes[block]) * scales[block]);
+          }
+      }
 }
 
 TEST_F(OnnxTest, RefusesWhatOnnxCannotSay) {

@@ -379,6 +379,68 @@ TEST(MlPackage, WriterLaysRecordsOut) {
   EXPECT_EQ(bytes[256], one);
 }
 
+// Codes of every width, of lengths that end within a byte and between two multiples of 64.
+TEST(MlPackage, PackedCodesComeBackFromAlignedRecords) {
+  const std::string path = temp_folder("packed") + "/weight.bin";
+  constexpr DType kTypes[] = {DType::kU1, DType::kU2, DType::kU3,
+                              DType::kU4, DType::kU6, DType::kU8};
+  struct Stored {
+    DType dtype;
+    std::vector<uint8_t> codes;
+    uint64_t offset;
+  };
+  std::vector<Stored> all;
+  auto writer = BlobWriter::create(path);
+  ASSERT_TRUE(writer.ok());
+  for (const DType dtype : kTypes)
+    for (const size_t count : {1u, 3u, 7u, 8u, 9u, 61u, 63u, 65u, 171u, 513u}) {
+      Stored stored{dtype, std::vector<uint8_t>(count), 0};
+      const int bits = bits_of(dtype);
+      for (size_t i = 0; i < count; ++i)
+        stored.codes[i] = static_cast<uint8_t>((i * 37 + 255) & ((1u << bits) - 1));
+      std::vector<std::byte> packed(*storage_bytes(dtype, count), std::byte{0xFF});
+      pack_bits(stored.codes, bits, packed);
+      const auto at = (*writer)->begin(dtype, count);
+      ASSERT_TRUE(at.ok());
+      ASSERT_TRUE((*writer)->write(packed).ok());
+      ASSERT_TRUE((*writer)->end().ok());
+      stored.offset = *at;
+      all.push_back(std::move(stored));
+    }
+  ASSERT_TRUE((*writer)->finish().ok());
+
+  const auto bytes = read_raw(path);
+  Package package;
+  auto source = open_mapped(path);
+  ASSERT_TRUE(source.ok());
+  package.weight_files["w"] = *source;
+  uint64_t end = 64;
+  for (const auto& [dtype, codes, offset] : all) {
+    SCOPED_TRACE(std::string(to_string(dtype)) + " " + std::to_string(codes.size()));
+    EXPECT_EQ(offset % 64, 0u);
+    EXPECT_EQ(offset, (end + 63) / 64 * 64);
+    for (uint64_t i = end; i < offset; ++i) EXPECT_EQ(bytes[i], std::byte{0}) << i;
+    const size_t used = codes.size() * static_cast<size_t>(bits_of(dtype)), size = (used + 7) / 8;
+    uint64_t header[3];
+    std::memcpy(header, bytes.data() + offset + 8, sizeof header);
+    EXPECT_EQ(header[0], size);
+    EXPECT_EQ(header[1], offset + 64);
+    EXPECT_EQ(header[2], size * 8 - used);
+    end = offset + 64 + size;
+    if (used % 8 != 0) {
+      EXPECT_EQ(std::to_integer<int>(bytes[end - 1]) >> used % 8, 0);
+    }
+    const auto tensor = load_value(
+        package,
+        ValueData::blob(tensor_type(dtype, {static_cast<int64_t>(codes.size())}), {"w", offset}));
+    ASSERT_TRUE(tensor.ok()) << tensor.status().to_string();
+    std::vector<uint8_t> back(codes.size());
+    unpack_bits(tensor->bytes(), bits_of(dtype), 0, back);
+    EXPECT_EQ(back, codes);
+  }
+  EXPECT_EQ(bytes.size(), end);
+}
+
 TEST(MlPackage, ManifestRules) {
   const SamplePackage sample = write_sample("manifest");
   const std::string good = "com.apple.CoreML/model.mlmodel";

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <set>
+#include <utility>
 
 #include "interp/graph_eval.h"
 #include "models/models.h"
@@ -136,19 +138,26 @@ ConstantDataPtr bytes_constant(Shape shape, std::vector<std::byte> bytes, Encodi
   return stored_constant(tensor);
 }
 
+// All scales but the one that is no number, each with all 16 codes in both halves of bytes: those
+// of exponents 0 and 1 decode to subnormal values, the largest beyond what binary32 holds.
 TEST(Mxfp4, RepackedBlocksDecodeToWhatTheFormatSays) {
-  constexpr int64_t kExperts = 3, kOutputs = 10, kInputs = 64, kGroups = 2;
+  constexpr int64_t kExperts = 3, kOutputs = 86, kInputs = 64, kGroups = 2;
   static constexpr float kValues[] = {0,  0.5f,  1,  1.5f,  2,  3,  4,  6,
                                       -0, -0.5f, -1, -1.5f, -2, -3, -4, -6};
-  std::mt19937 random(5);
-  std::vector<std::byte> blocks(kExperts * kOutputs * kGroups * 16),
-      scales(kExperts * kOutputs * kGroups);
-  for (std::byte& b : blocks) b = static_cast<std::byte>(random());
-  for (std::byte& b : scales) b = static_cast<std::byte>(100 + random() % 60);
+  constexpr size_t kCount = kExperts * kOutputs * kGroups;
+  std::vector<std::byte> blocks(kCount * 16), scales(kCount);
+  const auto code_at = [](size_t group, size_t k) { return (k + k / 16 + group * 5) % 16; };
+  for (size_t group = 0; group < kCount; ++group) {
+    scales[group] = static_cast<std::byte>(group * 7 % 255);
+    for (size_t j = 0; j < 16; ++j)
+      blocks[group * 16 + j] =
+          static_cast<std::byte>(code_at(group, 2 * j) | code_at(group, 2 * j + 1) << 4);
+  }
   const auto stored_blocks =
       bytes_constant({kExperts, kOutputs, kGroups, 16}, blocks, EncodingKind::kI8);
   const auto stored_scales =
       bytes_constant({kExperts, kOutputs, kGroups}, scales, EncodingKind::kI8);
+  std::set<std::pair<int, size_t>> seen;
   for (const int64_t first : {0, 1}) {
     const auto data =
         mxfp4_experts(stored_blocks, stored_scales, first, 2, {kExperts, kOutputs / 2, kInputs});
@@ -157,17 +166,18 @@ TEST(Mxfp4, RepackedBlocksDecodeToWhatTheFormatSays) {
     ASSERT_TRUE(data->read_f32(0, 4, got.data()).ok());
     ASSERT_TRUE(data->read_f32(4, data->rows() - 4, got.data() + 4 * kInputs).ok());
     for (int64_t r = 0; r < data->rows(); ++r) {
-      const int64_t from = r / 5 * kOutputs + first + r % 5 * 2;
+      const int64_t half = kOutputs / 2, from = r / half * kOutputs + first + r % half * 2;
       for (int64_t k = 0; k < kInputs; ++k) {
-        const auto byte = static_cast<unsigned>(
-            blocks[static_cast<size_t>((from * kGroups + k / 32) * 16 + k % 32 / 2)]);
-        const unsigned code = k % 2 == 0 ? byte & 15 : byte >> 4;
-        const int scale = static_cast<int>(scales[static_cast<size_t>(from * kGroups + k / 32)]);
-        ASSERT_EQ(got[static_cast<size_t>(r * kInputs + k)],
-                  std::ldexp(kValues[code], scale - 127));
+        const auto group = static_cast<size_t>(from * kGroups + k / 32);
+        const size_t code = code_at(group, static_cast<size_t>(k % 32));
+        const int scale = std::to_integer<int>(scales[group]);
+        seen.insert({scale, code});
+        ASSERT_EQ(got[static_cast<size_t>(r * kInputs + k)], std::ldexp(kValues[code], scale - 127))
+            << scale << " " << code;
       }
     }
   }
+  EXPECT_EQ(seen.size(), 255u * 16);
 }
 
 TEST(Experts, StoredInputByOutputAreTransposedInTheirOwnType) {

@@ -99,7 +99,7 @@ TEST_F(ConvertGgufTest, EveryFamilyComesBackAsItWas) {
 TEST_F(ConvertGgufTest, AnyNumberOfThreadsGivesTheSameBytes) {
   for (const char* scheme : {"q4_k_m", "iq4_nl", "bf16"}) {
     std::string first;
-    for (const int threads : {1, 2, 5}) {
+    for (const int threads : {1, 1, 2, 8}) {
       const auto report = run(kTales, scheme, "a.gguf", threads);
       ASSERT_TRUE(report.ok()) << report.status().to_string();
       const std::string bytes = slurp(folder_ / "a.gguf");

@@ -52,7 +52,7 @@ TEST_F(ConvertTest, TwoRunsAndAnyNumberOfThreadsGiveTheSameBytes) {
         Case{"onnx", "plain", "int8"}, Case{"gguf", "", "f16"}, Case{"gguf", "", "q5_k_s"}}) {
     SCOPED_TRACE(std::string(target) + " " + profile + " " + scheme);
     std::map<std::string, std::string> first;
-    for (const int threads : {1, 1, 2, 5}) {
+    for (const int threads : {1, 1, 2, 8}) {
       ConvertOptions o = options(scheme);
       o.target = target;
       o.profile = profile;

@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <random>
 #include <vector>
+
+#include "tensor/half.h"
 
 namespace pome {
 namespace {
@@ -43,6 +47,13 @@ class Numbers {
  private:
   uint64_t state_ = 12345;
 };
+
+std::vector<float> some_column_weights() {
+  Numbers numbers;
+  std::vector<float> out(kColumns);
+  for (float& w : out) w = static_cast<float>(std::exp(4 * numbers.next() - 2));
+  return out;
+}
 
 Bytes encode(EncodingKind kind, std::span<const float> values, std::span<const float> weights = {},
              Isa isa = Isa::kPortable) {
@@ -118,10 +129,7 @@ TEST(BlockFit, RowsDoNotSeeEachOther) {
 }
 
 TEST(BlockFit, WeightsMoveTheErrorToWhereItCountsLess) {
-  Numbers numbers;
-  const std::vector<float> values = numbers.weights();
-  std::vector<float> weights(kColumns);
-  for (float& w : weights) w = static_cast<float>(std::exp(4 * numbers.next() - 2));
+  const std::vector<float> values = Numbers().weights(), weights = some_column_weights();
   for (const EncodingKind kind : kKinds) {
     const Bytes plain = encode(kind, values), weighted = encode(kind, values, weights);
     EXPECT_LT(
@@ -148,6 +156,82 @@ TEST(BlockFit, OddValuesStayFinite) {
       if (magnitude < 1) continue;
       EXPECT_LT(lost, 0.01 * all) << traits(kind).name << " " << magnitude;
     }
+  }
+}
+
+// Where a scale is all there is to find, it is found again, also where the largest code is not the
+// largest that there is.
+TEST(BlockFit, RequantisingKeepsWhatHasNothingButAScale) {
+  const std::vector<float> values = Numbers().weights(), weights = some_column_weights();
+  for (const EncodingKind kind : {EncodingKind::kQ4_0, EncodingKind::kQ5_0, EncodingKind::kQ8_0})
+    for (const std::span<const float> by : {std::span<const float>(), std::span(weights)}) {
+      const std::vector<float> once = decode(kind, encode(kind, values, by));
+      EXPECT_EQ(decode(kind, encode(kind, once, by)), once) << traits(kind).name << by.size();
+      std::vector<float> other = once;
+      for (float& value : other) value *= 4;
+      EXPECT_EQ(decode(kind, encode(kind, other, by)), other) << traits(kind).name << by.size();
+    }
+}
+
+// Codes up to each largest one, scales of either sign.
+TEST(BlockFit, RequantisingKeepsBlocksOfOthers) {
+  Numbers numbers;
+  const struct {
+    EncodingKind kind;
+    int low, high;
+  } ranges[] = {{EncodingKind::kQ4_0, -8, 7},
+                {EncodingKind::kQ5_0, -16, 15},
+                {EncodingKind::kQ8_0, -127, 127}};
+  for (const auto& [kind, low, high] : ranges) {
+    std::vector<float> values;
+    for (int top = 1; top <= -low; ++top)
+      for (int block = 0; block < 16; ++block) {
+        const int mantissa = 1024 + (37 * top + block) % 1024,
+                  codes = top + std::min(top, high) + 1;
+        const float scale = static_cast<float>(block % 2 ? -mantissa : mantissa) * 0x1p-15f;
+        for (int i = 0; i < 32; ++i)
+          values.push_back(scale *
+                           static_cast<float>(static_cast<int>(numbers.next() * codes) - top));
+      }
+    EXPECT_EQ(decode(kind, encode(kind, values)), values) << traits(kind).name;
+  }
+}
+
+// The many numbers of a super-block, and pairs, need not be found again, but little is lost.
+TEST(BlockFit, RequantisingLosesLittleOfTheOthers) {
+  const std::vector<float> values = Numbers().weights();
+  for (const EncodingKind kind : kKinds) {
+    const Bytes once = encode(kind, values);
+    const std::vector<float> stored = decode(kind, once);
+    EXPECT_LT(relative_error(kind, stored, encode(kind, stored)),
+              0.1 * relative_error(kind, values, once))
+        << traits(kind).name;
+  }
+}
+
+// Within the range of the codes an error is at most half a step; little lies beyond it.
+TEST(BlockFit, ErrorsAreAtMostHalfAStep) {
+  const std::vector<float> values = Numbers().weights();
+  const struct {
+    EncodingKind kind;
+    float low, high;
+  } ranges[] = {{EncodingKind::kQ4_0, -8, 7},
+                {EncodingKind::kQ5_0, -16, 15},
+                {EncodingKind::kQ8_0, -127, 127}};
+  for (const auto& [kind, low, high] : ranges) {
+    const Bytes bytes = encode(kind, values);
+    const std::vector<float> stored = decode(kind, bytes);
+    size_t beyond = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint16_t half;
+      std::memcpy(&half, bytes.data() + i / 32 * static_cast<size_t>(traits(kind).block_bytes), 2);
+      const float d = f16_to_f32(half), lost = std::fabs(values[i] - stored[i]);
+      if (values[i] / d >= low && values[i] / d <= high)
+        ASSERT_LE(lost, std::fabs(d) * 0.500001f) << traits(kind).name << " " << i;
+      else
+        ++beyond;
+    }
+    EXPECT_LT(beyond, values.size() / 20) << traits(kind).name;
   }
 }
 

@@ -43,6 +43,7 @@ std::vector<double> damped(const Moments& moments) {
   const int64_t n = moments.columns;
   double trace = 0;
   for (int64_t i = 0; i < n; ++i) trace += moments.second[static_cast<size_t>(i * n + i)];
+  if (trace == 0) trace = static_cast<double>(n);
   const double shrink =
       std::min(0.5, static_cast<double>(n) / static_cast<double>(n + moments.tokens));
   std::vector<double> h(moments.second.begin(), moments.second.end());
@@ -251,16 +252,18 @@ TEST(Factor, RefusesWhatIsNotPositive) {
 }
 
 TEST(Feedback, WhatItReportsIsWhatTheCodesCost) {
-  const Moments moments = some_moments(32, 300, 3);
-  const auto feedback = Feedback::create(moments);
-  ASSERT_TRUE(feedback.ok());
-  const std::vector<double> h = damped(moments);
-  const Steps grid(0.4f, 7);
-  for (uint32_t seed = 0; seed < 20; ++seed) {
-    const std::vector<float> row = some_row(32, seed);
-    std::vector<uint8_t> codes(row.size());
-    const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
-    EXPECT_NEAR(cost / form(h, errors(row, codes, grid)), 1, 1e-4);
+  for (const int64_t columns : {1, 32, 65, 150}) {
+    const Moments moments = some_moments(columns, 10 * columns, 3);
+    const auto feedback = Feedback::create(moments);
+    ASSERT_TRUE(feedback.ok());
+    const std::vector<double> h = damped(moments);
+    const Steps grid(0.4f, 7);
+    for (uint32_t seed = 0; seed < 20; ++seed) {
+      const std::vector<float> row = some_row(columns, seed);
+      std::vector<uint8_t> codes(row.size());
+      const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
+      EXPECT_NEAR(cost / form(h, errors(row, codes, grid)), 1, 1e-6) << columns << " " << seed;
+    }
   }
 }
 
@@ -283,16 +286,58 @@ TEST(Feedback, NeverCostsMoreThanNearestValuesAndOftenLess) {
   EXPECT_LT(fed, 0.8 * plain);
 }
 
+// Whatever the order in which columns are taken, and whether H comes as a matrix or as a diagonal.
 TEST(Feedback, WithoutCorrelationItRoundsToTheNearest) {
-  Moments moments{16, 1000, std::vector<float>(256, 0.0f)};
-  for (size_t i = 0; i < 16; ++i) moments.second[17 * i] = static_cast<float>(i + 1);
-  const auto feedback = Feedback::create(moments);
-  ASSERT_TRUE(feedback.ok());
+  constexpr size_t kColumns = 150, kCount = 3;
+  std::vector<float> rising(kColumns), falling(kColumns), mixed(kColumns);
+  for (size_t i = 0; i < kColumns; ++i) {
+    rising[i] = falling[kColumns - 1 - i] = static_cast<float>(i + 1);
+    mixed[i] = static_cast<float>(i * 37 % kColumns);
+  }
   const Steps grid(0.3f, 7);
-  const std::vector<float> row = some_row(16, 5);
-  std::vector<uint8_t> codes(16);
-  (*feedback)->round(row, std::span(&grid.grid, 1), codes);
-  for (size_t i = 0; i < 16; ++i) EXPECT_EQ(codes[i], grid.nearest(row[i]));
+  const std::vector<float> rows = some_row(kColumns * kCount, 5);
+  std::vector<uint8_t> nearest;
+  for (const float value : rows) nearest.push_back(grid.nearest(value));
+  const std::vector<float> lost = errors(rows, nearest, grid);
+  for (const std::vector<float>& diagonal : {rising, falling, mixed})
+    for (const bool whole : {false, true})
+      for (const int64_t run : {int64_t{1}, Feedback::kRun}) {
+        Moments moments{kColumns, 1000, {}};
+        if (whole) moments.second.assign(kColumns * kColumns, 0.0f);
+        for (size_t i = 0; whole && i < kColumns; ++i)
+          moments.second[(kColumns + 1) * i] = diagonal[i];
+        if (!whole) moments.diagonal = diagonal;
+        const auto feedback = Feedback::create(moments, run);
+        ASSERT_TRUE(feedback.ok());
+        std::vector<uint8_t> codes(rows.size());
+        const double cost =
+            (*feedback)->round(rows, std::vector<RowGrid>(kCount, grid.grid), codes);
+        EXPECT_EQ(codes, nearest) << whole << " " << run;
+        const double damping = 0.01 * std::accumulate(diagonal.begin(), diagonal.end(), 0.0) /
+                               static_cast<double>(kColumns);
+        double expected = 0;
+        for (size_t i = 0; i < rows.size(); ++i)
+          expected += (diagonal[i % kColumns] + damping) * lost[i] * lost[i];
+        EXPECT_NEAR(cost / expected, 1, 1e-6) << whole << " " << run;
+      }
+}
+
+TEST(Feedback, OneColumnIsRoundedToTheNearest) {
+  const Steps grid(0.3f, 7);
+  for (const float square : {0.0f, 1e-6f, 3.0f, 1e6f}) {
+    const auto feedback = Feedback::create(Moments{1, 50, {square}});
+    ASSERT_TRUE(feedback.ok());
+    const double counts = square > 0 ? 1.01 * static_cast<double>(square) : 0.01;
+    for (const float value : {-9.0f, -0.4f, 0.0f, 0.29f, 1.7f}) {
+      uint8_t code = 0xFF;
+      const double cost =
+          (*feedback)->round(std::span(&value, 1), std::span(&grid.grid, 1), std::span(&code, 1));
+      EXPECT_EQ(code, grid.nearest(value)) << square << " " << value;
+      const double lost = static_cast<double>(value) - grid.value(code);
+      EXPECT_NEAR(cost, counts * lost * lost, 1e-6 * counts * lost * lost)
+          << square << " " << value;
+    }
+  }
 }
 
 // Three levels, five columns: all 243 choices.
@@ -320,14 +365,39 @@ TEST(Feedback, IsNotBetterThanTheBestAndNearIt) {
   EXPECT_LT(fed, 1.5 * best_of_all);
 }
 
-TEST(Feedback, MomentsOfFewTokensAndOfNoneHaveAFactor) {
-  for (const int64_t tokens : {1, 3}) {
-    const auto feedback = Feedback::create(some_moments(24, tokens, 7));
-    ASSERT_TRUE(feedback.ok()) << tokens;
-    for (const float weight : (*feedback)->weights()) EXPECT_GT(weight, 0);
+// Of rank 0, 1 and 3; with columns that are always alike, and one that is always zero.
+TEST(Feedback, MomentsThatHaveNoFullRankHaveAFactor) {
+  std::vector<Moments> all = {some_moments(24, 1, 7),
+                              some_moments(24, 3, 7),
+                              some_moments(24, 200, 7),
+                              {24, 0, std::vector<float>(576, 0.0f)}};
+  for (size_t i = 0; i < 24; ++i) {
+    std::vector<float>& h = all[2].second;
+    h[24 * i + 5] = h[24 * i + 4];
+    h[24 * i + 9] = 0;
   }
-  const Moments none{8, 0, std::vector<float>(64, 0.0f)};
-  EXPECT_TRUE(Feedback::create(none).ok());
+  for (size_t i = 0; i < 24; ++i) {
+    std::vector<float>& h = all[2].second;
+    h[24 * 5 + i] = h[24 * 4 + i];
+    h[24 * 9 + i] = 0;
+  }
+  const Steps grid(0.4f, 7);
+  for (size_t which = 0; which < all.size(); ++which) {
+    SCOPED_TRACE(which);
+    const auto feedback = Feedback::create(all[which]);
+    ASSERT_TRUE(feedback.ok());
+    for (const float weight : (*feedback)->weights()) {
+      EXPECT_GT(weight, 0);
+      EXPECT_TRUE(std::isfinite(weight));
+    }
+    const std::vector<double> h = damped(all[which]);
+    for (uint32_t seed = 0; seed < 10; ++seed) {
+      const std::vector<float> row = some_row(24, seed);
+      std::vector<uint8_t> codes(row.size());
+      const double cost = (*feedback)->round(row, std::span(&grid.grid, 1), codes);
+      EXPECT_NEAR(cost / form(h, errors(row, codes, grid)), 1, 1e-6);
+    }
+  }
 }
 
 TEST(Feedback, InfiniteMomentsAreRefused) {

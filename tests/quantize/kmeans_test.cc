@@ -200,6 +200,27 @@ TEST(KMeans, Equivariance) {
   }
 }
 
+// Multiples of 2^-9 stay what they are when a whole number is added: only sums are rounded.
+TEST(KMeans, ShiftedValuesHaveShiftedCentroids) {
+  const Points points = histogram(20000, 12, [](std::mt19937& random) {
+    return std::round(0x1p9 * std::normal_distribution<double>()(random)) * 0x1p-9;
+  });
+  for (const KMeansMethod method : kAll) {
+    for (const int k : {4, 16, 64}) {
+      const Clustering base = kmeans(points.values, points.weights, k, method);
+      for (const double shift : {-3.0, 1024.0}) {
+        Points shifted = points;
+        for (double& v : shifted.values) v += shift;
+        const Clustering found = kmeans(shifted.values, shifted.weights, k, method);
+        ASSERT_EQ(found.centroids.size(), base.centroids.size());
+        for (size_t a = 0; a < base.centroids.size(); ++a)
+          EXPECT_NEAR(found.centroids[a], base.centroids[a] + shift, 1e-9) << k << " " << shift;
+        EXPECT_NEAR(found.cost, base.cost, 1e-9 * base.cost) << k << " " << shift;
+      }
+    }
+  }
+}
+
 TEST(KMeans, EqualGapsAndEqualWeights) {
   // Every price that gives k clusters may be a single number: the exact method must still end.
   Points points;

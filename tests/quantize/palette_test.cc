@@ -170,5 +170,86 @@ TEST(Palette, MoreBitsAreNeverWorseAndSymmetryHolds) {
   }
 }
 
+// ---- what a palette may not depend on
+
+// Multiples of 2^-6 below 8 in magnitude: exact in binary16, also when a little is added and when
+// they are multiplied by a power of two.
+std::vector<float> coarse_values() {
+  std::mt19937 random(7);
+  std::normal_distribution<double> normal(0, 2);
+  std::vector<float> values;
+  while (values.size() < 8192) {
+    const double value = std::round(normal(random) * 64) / 64;
+    if (std::fabs(value) < 8) values.push_back(static_cast<float>(value));
+  }
+  return values;
+}
+template <typename Change>
+std::vector<float> changed(std::vector<float> values, const Change& change) {
+  for (float& value : values) value = change(value);
+  return values;
+}
+
+class PaletteOfBits : public testing::TestWithParam<int> {
+ protected:
+  std::vector<float> table_of(const std::vector<float>& values) const {
+    std::vector<float> out;
+    for (const uint16_t entry : fit(values, GetParam())) out.push_back(f16_to_f32(entry));
+    return out;
+  }
+  const std::vector<float> values_ = coarse_values(), base_ = table_of(values_);
+};
+
+// By powers of eight: bins are placed by cube roots, which other powers of two round another way.
+TEST_P(PaletteOfBits, ScalesWithItsValues) {
+  for (const float factor : {0x1p-3f, 0x1p6f}) {
+    const auto times = [&](float value) { return value * factor; };
+    EXPECT_EQ(table_of(changed(values_, times)), changed(base_, times)) << factor;
+  }
+}
+
+// But for the rounding of both tables to binary16.
+TEST_P(PaletteOfBits, ShiftsWithItsValues) {
+  for (const float shift : {-8.0f, 3.25f, 8.0f}) {
+    const std::vector<float> table = table_of(changed(values_, [&](float v) { return v + shift; }));
+    for (size_t i = 0; i < table.size(); ++i) {
+      const float rounding = 0x1p-11f * (std::fabs(table[i]) + std::fabs(base_[i]));
+      EXPECT_NEAR(table[i], base_[i] + shift, rounding) << i << " " << shift;
+    }
+  }
+}
+
+TEST_P(PaletteOfBits, MirrorsItsValues) {
+  const std::vector<float> mirrored = table_of(changed(values_, [](float v) { return -v; }));
+  std::vector<float> expected = changed(base_, [](float v) { return -v; });
+  std::reverse(expected.begin(), expected.end());
+  const bool exact = GetParam() >= 4;  // the other methods are held to their error, above
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(mirrored[i], expected[i], exact ? 0 : 0.02) << i;
+}
+
+// An element twice at half of its weight, and one of weight two, are the same.
+TEST_P(PaletteOfBits, SplitWeightsCountAsTheWhole) {
+  const std::vector<uint16_t> keys = keys_of(values_);
+  std::vector<float> whole, twice(keys.size(), 2);
+  std::mt19937 random(8);
+  for (size_t i = 0; i < keys.size(); ++i)
+    whole.push_back(static_cast<float>(std::exponential_distribution<double>()(random)));
+  const std::vector<float> half = changed(whole, [](float w) { return w / 2; });
+  const auto fitted = [&](const std::vector<const std::vector<float>*>& parts) {
+    KeyHistogram histogram;
+    for (const std::vector<float>* weights : parts)
+      weights ? histogram.add(keys, *weights) : histogram.add(keys);
+    std::vector<double> distinct, sums;
+    histogram.collect(&distinct, &sums);
+    return fit_palette(distinct, sums, GetParam());
+  };
+  EXPECT_EQ(fitted({&half, &half}), fitted({&whole}));
+  EXPECT_EQ(fitted({nullptr, nullptr}), fitted({&twice}));
+  EXPECT_NE(fitted({&whole}), fitted({&twice}));
+}
+
+INSTANTIATE_TEST_SUITE_P(Bits, PaletteOfBits, testing::Values(1, 2, 3, 4, 6, 8));
+
 }  // namespace
 }  // namespace pome

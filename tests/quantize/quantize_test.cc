@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "encoding/mlc_groups.h"
 #include "graph/builder.h"
+#include "quantize/fed_rounding.h"
+#include "support/second_moments.h"
 #include "tensor/half.h"
 #include "tensor/tensor.h"
 
@@ -175,13 +178,101 @@ TEST(EncodedConstant, RequantisingIsLossless) {
 }
 
 TEST(EncodedConstant, PermutedRowsInAGroupShareTheirTable) {
-  const ConstantDataPtr source = random_data({16, 40}, 4);
-  const auto reversed = permute_rows(source, {16, 40}, [](int64_t i) { return 15 - i; });
-  EncodedTile tile, other;
-  const Encoding encoding = Encoding::lut(4, 16);
-  ASSERT_TRUE(encoded_constant(source, encoding)->read_tile(0, 16, &tile).ok());
-  ASSERT_TRUE(encoded_constant(reversed, encoding)->read_tile(0, 16, &other).ok());
-  EXPECT_EQ(std::memcmp(tile.parts[1].data(), other.parts[1].data(), tile.parts[1].size()), 0);
+  const ConstantDataPtr source = random_data({32, 40}, 4);
+  const auto other_row = [](int64_t i) { return i / 16 * 16 + (i * 5 + 3) % 16; };
+  const ConstantDataPtr permuted = permute_rows(source, {32, 40}, other_row);
+  for (const int bits : {1, 2, 3, 4, 6, 8}) {
+    const Encoding encoding = Encoding::lut(bits, 16);
+    EncodedTile tile, other;
+    const ConstantDataPtr data = encoded_constant(source, encoding),
+                          moved = encoded_constant(permuted, encoding);
+    ASSERT_TRUE(data->read_tile(0, 32, &tile).ok());
+    ASSERT_TRUE(moved->read_tile(0, 32, &other).ok());
+    EXPECT_EQ(std::memcmp(tile.parts[1].data(), other.parts[1].data(), tile.parts[1].size()), 0);
+    EXPECT_EQ(decode(*moved), decode(*permute_rows(data, {32, 40}, other_row))) << bits;
+  }
+}
+
+TEST(EncodedConstant, ErrorsAreAtMostHalfAStep) {
+  const std::vector<float> values = draw(64 * 96, 11);
+  const ConstantDataPtr source = data_of({64, 96}, values);
+  for (const Encoding& encoding : {Encoding::int_blocks(8, 96), Encoding::int_blocks(8, 32),
+                                   Encoding::int_blocks(4, 32), Encoding::int_blocks(4, 8)}) {
+    EncodedTile tile;
+    const ConstantDataPtr data = encoded_constant(source, encoding);
+    ASSERT_TRUE(data->read_tile(0, 64, &tile).ok());
+    const std::vector<float> decoded = decode(*data);
+    const float low = encoding.bits == 4 ? -8 : -127, high = encoding.bits == 4 ? 7 : 127;
+    size_t beyond = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      uint16_t half;
+      std::memcpy(&half, tile.parts[1].data() + i / static_cast<size_t>(encoding.block) * 2, 2);
+      const float scale = f16_to_f32(half), lost = std::fabs(values[i] - decoded[i]);
+      if (values[i] / scale >= low && values[i] / scale <= high)
+        ASSERT_LE(lost, std::fabs(scale) * 0.500001f) << to_string(encoding) << " " << i;
+      else
+        ++beyond;
+    }
+    EXPECT_LT(beyond, values.size() / 10) << to_string(encoding);
+  }
+}
+
+// Of values as binary16 has them, which is what palettes are fitted to.
+TEST(EncodedConstant, ErrorsOfPalettesAreAtMostHalfTheWidestGap) {
+  std::vector<float> values = draw(32 * 96, 12);
+  for (float& value : values) value = round_to_f16(value);
+  const ConstantDataPtr source = data_of({32, 96}, values);
+  for (const int bits : {1, 2, 3, 4, 6, 8}) {
+    EncodedTile tile;
+    const ConstantDataPtr data = encoded_constant(source, Encoding::lut(bits, 16));
+    ASSERT_TRUE(data->read_tile(0, 32, &tile).ok());
+    const std::vector<float> decoded = decode(*data);
+    std::vector<float> tables(size_t{2} << bits);
+    f16_to_f32(std::span(reinterpret_cast<const uint16_t*>(tile.parts[1].data()), tables.size()),
+               tables);
+    size_t inside = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const std::span<const float> table =
+          std::span(tables).subspan(i / (16 * 96) << bits, size_t{1} << bits);
+      if (values[i] < table.front() || values[i] > table.back()) continue;
+      ++inside;
+      float widest = 0;
+      for (size_t k = 1; k < table.size(); ++k) widest = std::max(widest, table[k] - table[k - 1]);
+      ASSERT_LE(std::fabs(values[i] - decoded[i]), widest / 2) << bits << " " << i;
+    }
+    EXPECT_GT(inside, values.size() / 2) << bits;
+  }
+}
+
+// q4f16_1 holds what int4/32 holds, by another rule.
+TEST(EncodedConstant, MlcGroupsAreBoundedAndRequantisedWithoutLoss) {
+  const std::vector<float> values = draw(16 * 96, 13);
+  const auto mlc_values = [](const std::vector<float>& in, std::vector<float>* scales) {
+    EncodedTile tile;
+    const ConstantDataPtr data =
+        encoded_constant(data_of({16, 96}, in), Encoding::int_blocks(4, kMlcGroup));
+    EXPECT_TRUE(data->read_tile(0, 16, &tile).ok());
+    std::vector<std::byte> codes(tile.parts[0].begin(), tile.parts[0].end());
+    std::vector<uint16_t> halves(codes.size() / static_cast<size_t>(kMlcGroupBytes));
+    std::memcpy(halves.data(), tile.parts[1].data(), tile.parts[1].size());
+    int4_to_mlc(codes, halves);
+    scales->resize(halves.size());
+    f16_to_f32(halves, *scales);
+    std::vector<float> out(in.size());
+    for (size_t i = 0; i < out.size(); ++i) {
+      const int code = std::to_integer<int>(codes[i / 2]) >> 4 * (i % 2) & 15;
+      out[i] = static_cast<float>(code - kMlcZero) * (*scales)[i / 32];
+    }
+    return out;
+  };
+  std::vector<float> scales, again;
+  const std::vector<float> decoded = mlc_values(values, &scales);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float level = values[i] / scales[i / 32];
+    if (level < -7 || level > 8) continue;
+    ASSERT_LE(std::fabs(values[i] - decoded[i]), std::fabs(scales[i / 32]) * 0.500001f) << i;
+  }
+  EXPECT_EQ(mlc_values(decoded, &again), decoded);
 }
 
 TEST(EncodedConstant, DegenerateRows) {
@@ -261,18 +352,27 @@ TEST(EncodedConstant, SameEncodingPassesThrough) {
   EXPECT_EQ(&encoded_constant(half, Encoding::lut(4, 8))->canonical(), source.get());
 }
 
+// With and without feedback, and in a second run.
 TEST(EncodedConstant, BytesDoNotDependOnThreads) {
-  const ConstantDataPtr source = random_data({1024, 1100}, 8);
-  for (const Encoding& encoding : {Encoding::lut(4, 16), Encoding::int_blocks(4, 44)}) {
-    const ConstantDataPtr data = encoded_constant(source, encoding);
-    const auto alone = digest_of(*data, nullptr);
-    ASSERT_TRUE(alone.ok());
-    for (const int threads : {2, 8}) {
-      ThreadPool pool(threads);
-      const auto digest = digest_of(*data, &pool);
-      ASSERT_TRUE(digest.ok());
-      EXPECT_EQ(*digest, *alone);
+  const ConstantDataPtr source = random_data({1024, 1024}, 8);
+  const auto feedback = Feedback::create(*test::directed_moments(1024), Feedback::kRun);
+  ASSERT_TRUE(feedback.ok());
+  for (const Encoding& encoding :
+       {Encoding::lut(4, 16), Encoding::int_blocks(4, 32), Encoding::int_blocks(8, 1024),
+        Encoding::plain(EncodingKind::kQ4_K)}) {
+    const ConstantDataPtr plain = encoded_constant(source, encoding);
+    for (const ConstantDataPtr& data : {plain, with_feedback(plain, {*feedback})}) {
+      ASSERT_TRUE(data);
+      const auto alone = digest_of(*data, nullptr);
+      ASSERT_TRUE(alone.ok());
+      for (const int threads : {1, 2, 8}) {
+        ThreadPool pool(threads);
+        const auto digest = digest_of(*data, &pool);
+        ASSERT_TRUE(digest.ok());
+        EXPECT_EQ(*digest, *alone) << to_string(encoding) << (data == plain ? "" : " fed");
+      }
     }
+    EXPECT_NE(*digest_of(*plain, nullptr), *digest_of(*with_feedback(plain, {*feedback}), nullptr));
   }
 }
 

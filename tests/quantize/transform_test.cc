@@ -8,43 +8,26 @@
 #include <numeric>
 
 #include "base/thread_pool.h"
-#include "engine/engine.h"
 #include "graph/passes.h"
-#include "pipeline/calibrate.h"
-#include "quantize/quantize.h"
 #include "quantize/transform_maps.h"
 #include "support/graphs.h"
+#include "support/logits.h"
+#include "support/transforms.h"
 #include "support/zoo.h"
 
 namespace pome {
 namespace {
 
+using test::done;
+using test::encodings_of;
 using test::graph_of;
+using test::relative_difference;
 using test::values_of;
 
 constexpr uint64_t kSeed = 5;
 
 std::vector<float> logits_of(const Graph& graph) {
-  PlanOptions options;
-  options.threads = 2;
-  options.capacity = 32;
-  auto plan = compile(graph, options);
-  EXPECT_TRUE(plan.ok()) << plan.status().to_string();
-  auto session = (*plan)->new_session();
-  EXPECT_TRUE(session.ok()) << session.status().to_string();
-  std::vector<int32_t> ids(24);
-  for (size_t i = 0; i < ids.size(); ++i)
-    ids[i] =
-        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size));
-  std::vector<float> out(ids.size() * static_cast<size_t>(graph.info.vocab_size));
-  EXPECT_TRUE((*session)->prefill(ids, LogitsOf::kAll, out).ok());
-  return out;
-}
-
-double relative_difference(std::span<const float> a, std::span<const float> b) {
-  float largest = 0;
-  for (const float value : a) largest = std::max(largest, std::fabs(value));
-  return test::largest_difference(a, b) / largest;
+  return test::logits_of(graph, test::some_ids(graph, 24));
 }
 
 std::string source_hash_of(const Graph& graph) {
@@ -52,12 +35,6 @@ std::string source_hash_of(const Graph& graph) {
   auto hashes = hash_graph(graph, &pool);
   EXPECT_TRUE(hashes.ok()) << hashes.status().to_string();
   return hashes->source_hash;
-}
-
-Transformed done(Result<Transformed> made) {
-  EXPECT_TRUE(made.ok()) << made.status().to_string();
-  EXPECT_TRUE(validate(made->graph).ok()) << validate(made->graph).to_string();
-  return std::move(*made);
 }
 
 // ---- rotations
@@ -162,16 +139,6 @@ TEST(MapRows, TurnsBackWithTheColumnsOfTheNextWeight) {
     }
 }
 
-ActivationStatistics statistics_of(const Graph& graph) {
-  std::vector<int32_t> ids(96);
-  for (size_t i = 0; i < ids.size(); ++i)
-    ids[i] =
-        static_cast<int32_t>((i * i * 31 + 7 * i) % static_cast<size_t>(graph.info.vocab_size));
-  auto made = calibrate(graph, ids, {}, {});
-  EXPECT_TRUE(made.ok()) << made.status().to_string();
-  return std::move(made->statistics);
-}
-
 // ---- families
 // ---------------------------------------------------------------------------------
 
@@ -256,45 +223,8 @@ TEST_P(TransformOfFamily, LeavesLogitsAndSourceHash) {
   expect_same({std::move(split->graph), {}, split->networks, {}}, "split", split->networks);
 }
 
-// What is foretold of the activations is what a run of the changed graph shows.
-TEST(Transform, CarriesStatisticsAlong) {
-  for (const char* name : {"zoo/llama3", "zoo/mixtral"}) {
-    const Graph graph = graph_of(test::kModels + name, 64);
-    const ActivationStatistics before = statistics_of(graph);
-    Transformed made = done(fold_norm_gains(graph, before));
-    made = done(rotate_residual(made.graph, made.statistics, kSeed, true));
-    made = done(rotate_values(made.graph, made.statistics, kSeed));
-    made = done(order_units(made.graph, made.statistics));
-    made = done(scale_units(made.graph, made.statistics));
-    const ActivationStatistics seen = statistics_of(made.graph);
-    ASSERT_EQ(made.statistics.size(), seen.size());
-    for (const auto& [weight, moments] : seen) {
-      const auto& foretold = made.statistics.at(weight);
-      ASSERT_EQ(foretold.size(), moments.size()) << weight;
-      for (size_t i = 0; i < moments.size(); ++i) {
-        ASSERT_EQ(foretold[i] == nullptr, moments[i] == nullptr) << weight;
-        if (!moments[i]) continue;
-        EXPECT_LT(relative_difference(moments[i]->second, foretold[i]->second), 1e-4) << weight;
-      }
-    }
-    EXPECT_EQ(made.statistics.at("layers.0.attention.q.weight")[0],
-              made.statistics.at("layers.0.attention.k.weight")[0]);
-  }
-}
-
 // ---- choosing
 // ---------------------------------------------------------------------------------
-
-std::vector<Encoding> encodings_of(const Graph& graph, const char* weights) {
-  auto recipe = parse_recipe(weights);
-  EXPECT_TRUE(recipe.ok());
-  auto quantized = quantize(graph, *recipe);
-  EXPECT_TRUE(quantized.ok());
-  std::vector<Encoding> out;
-  for (const Constant& constant : quantized->graph.constants)
-    out.push_back(constant.data->encoding());
-  return out;
-}
 
 TEST(ChooseTransforms, TakesTheOrderOfUnitsWherePalettesProfit) {
   const Graph graph = graph_of(test::kModels + "tales", 64);
@@ -306,35 +236,6 @@ TEST(ChooseTransforms, TakesTheOrderOfUnitsWherePalettesProfit) {
   EXPECT_LT(chosen->tried[0].loss, 0.98);
   EXPECT_GT(chosen->tried[0].loss, 0.90);
   EXPECT_EQ(chosen->tried[0].places, 8);
-}
-
-// The same model, but some channels behind the norms are large and their columns small, as those of
-// large models are.
-Graph with_outliers(Graph graph) {
-  auto wide = std::make_shared<BasisMap>(), narrow = std::make_shared<BasisMap>();
-  wide->size = narrow->size = graph.info.hidden_size;
-  for (int64_t i = 0; i < wide->size; ++i) {
-    wide->scale.push_back(i % 16 == 3 ? 16.0f : 1.0f);
-    narrow->scale.push_back(i % 16 == 3 ? 1 / 16.0f : 1.0f);
-  }
-  for (Constant& constant : graph.constants) {
-    if (constant.name.ends_with("_norm.weight"))
-      constant.data = map_columns(constant.data, wide);
-    else if (constant.role == Constant::Role::kMatrix &&
-             (constant.name.find("attention.o") == std::string::npos) &&
-             (constant.name.find("mlp.down") == std::string::npos))
-      constant.data = map_columns(constant.data, narrow);
-  }
-  return graph;
-}
-
-TEST(ChooseTransforms, FoldsGainsThatPalettesSufferFrom) {
-  const Graph graph = with_outliers(graph_of(test::kModels + "zoo/llama3", 64));
-  auto chosen = choose_transforms(graph, encodings_of(graph, "lut4"), statistics_of(graph), {});
-  ASSERT_TRUE(chosen.ok()) << chosen.status().to_string();
-  ASSERT_EQ(chosen->tried.size(), transform_names().size());
-  EXPECT_TRUE(chosen->tried[0].used);
-  EXPECT_LT(chosen->tried[0].loss, 0.95);
 }
 
 TEST(ChooseTransforms, ChangesNothingWhereNothingIsRounded) {

@@ -69,6 +69,13 @@ inline double largest_difference(std::span<const float> a, std::span<const float
   return largest;
 }
 
+// The same, over the largest magnitude of `a`.
+inline double relative_difference(std::span<const float> a, std::span<const float> b) {
+  float largest = 0;
+  for (const float value : a) largest = std::max(largest, std::fabs(value));
+  return largest_difference(a, b) / largest;
+}
+
 // log of the sum of exponentials of a row of logits
 inline double log_sum(std::span<const float> row) {
   const double largest = *std::max_element(row.begin(), row.end());
