@@ -55,4 +55,31 @@ oracle_environment() {
     done
   fi
   export PATH="$venv/bin:$PATH"
+  ggml_oracle "$venv"
+}
+
+# ggml's own quantisers and decoders, one library built from the llama.cpp sources that a package of the registry carries:
+# GGML_ORACLE, which is where tests look for it by themselves too.
+ggml_oracle() { # virtual environment
+  local venv=$1
+  local library="$venv/lib/libggml-base.so" work="$venv/ggml" package=llama-cpp-python==0.3.36
+  if [ ! -e "$library" ]; then
+    say "fetching and building ggml's quantisers"
+    rm -rf "$work"
+    mkdir -p "$work"
+    {
+      "$venv/bin/pip" install -q --disable-pip-version-check scikit-build-core &&
+        "$venv/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation \
+          -d "$work" "$package" &&
+        tar -xzf "$work"/*.tar.gz -C "$work" --wildcards --strip-components=1 '*/vendor/llama.cpp/ggml' &&
+        printf '%s\n' 'cmake_minimum_required(VERSION 3.22)' 'project(oracle C CXX)' 'add_subdirectory(vendor/llama.cpp/ggml)' \
+          >"$work/CMakeLists.txt" && # as a project of its own it asks for files that the archive leaves out
+        cmake -S "$work" -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=OFF \
+          -DGGML_CPU=OFF -DGGML_OPENMP=OFF &&
+        cmake --build "$work/build" --target ggml-base -j "$(nproc)" &&
+        cp -L "$(find "$work/build" -name libggml-base.so | head -n 1)" "$library.new" && mv "$library.new" "$library"
+    } >"$venv/ggml.log" 2>&1 || echo "no ggml (build/oracles/ggml.log): its oracle tests will be skipped"
+    rm -rf "$work"
+  fi
+  [ ! -e "$library" ] || export GGML_ORACLE="$library"
 }
