@@ -29,10 +29,13 @@ constexpr bool kAllocationsAreCounted = true;
 }  // namespace pome::test
 
 #ifndef __SANITIZE_ADDRESS__
-void* operator new(std::size_t bytes) { return pome::test::counted(bytes); }
-void* operator new[](std::size_t bytes) { return pome::test::counted(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+// Not inlined: GCC would say that free() does not go with operator new.
+#define POME_COUNTED __attribute__((noinline))
+POME_COUNTED void* operator new(std::size_t bytes) { return pome::test::counted(bytes); }
+POME_COUNTED void* operator new[](std::size_t bytes) { return pome::test::counted(bytes); }
+POME_COUNTED void operator delete(void* memory) noexcept { std::free(memory); }
+POME_COUNTED void operator delete[](void* memory) noexcept { std::free(memory); }
+POME_COUNTED void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+POME_COUNTED void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+#undef POME_COUNTED
 #endif
