@@ -8,13 +8,23 @@
 
 namespace pome {
 
+namespace {
+
+double experts_per_token(const Graph& graph) {
+  for (const Node& node : graph.nodes)
+    if (const auto* top = std::get_if<TopKMaskOp>(&node.op)) return static_cast<double>(top->k);
+  return 1;
+}
+
+}  // namespace
+
 StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamOptions& options) {
   StreamEstimate out;
   const LayerChain chain = layer_chain(graph);
   out.parts = static_cast<int64_t>(chain.parts.size()) + (chain.head.empty() ? 0 : 1);
   std::map<std::string, const ConstantData*> data;
   for (const Constant& constant : graph.constants) data[constant.name] = constant.data.get();
-  const double t = static_cast<double>(tokens);
+  const double t = static_cast<double>(tokens), chosen = experts_per_token(graph);
   // The moments, their factor, and the form that refining needs.
   const uint64_t held = options.rounding.rounds > 0 ? 3 : 2;
   uint64_t kept = 0;  // of one layer
@@ -23,9 +33,11 @@ StreamEstimate estimate_stream(const Graph& graph, int64_t tokens, const StreamO
     const bool head = value.weights == chain.head;
     double n = 0;
     for (const std::string& weight : value.weights) n += static_cast<double>(data[weight]->rows());
-    // Products of the layer (an expert sees few of the tokens), moments, factor, rounding.
-    const double products = head ? 0 : t * n / e * k;
-    out.multiply_adds += products + t * k * k / 2 + e * k * k * k / 6;
+    // Products of the layer (an expert sees few of the tokens), moments, factor, rounding; finding
+    // and checking a grid takes about as long as a thousand multiply-adds for each weight.
+    constexpr double kGrid = 1000;
+    const double seen = e > 1 ? t * chosen : t, products = head ? 0 : seen * n / e * k;
+    out.multiply_adds += products + seen * k * k / 2 + e * k * k * k / 6 + kGrid * n * k;
     out.multiply_adds += n * k * k / 2 * (1 + 2 * options.rounding_for(value.columns).rounds);
     uint64_t rows = 0;
     if (options.behind_quantised) {
