@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "base/byte_source.h"
 #include "base/sha256.h"
@@ -86,12 +89,14 @@ std::vector<int32_t> encode_with_template(std::string_view text, const ChatTempl
     const size_t found = text.find(kBetween, at),
                  end = found == std::string_view::npos ? text.size() : found;
     const std::vector<ChatMessage> turns = turns_of(text.substr(at, end - at));
-    const auto spans = turns.size() < 2 ? Result<std::vector<TemplateSpan>>(usage_error(""))
-                                        : chat_template.render(turns, false, source);
+    std::optional<std::vector<TemplateSpan>> spans;
+    if (turns.size() >= 2)
+      if (auto rendered = chat_template.render(turns, false, source); rendered.ok())
+        spans = std::move(*rendered);
     const size_t next = std::min(text.size(), end + kBetween.size());
-    if (spans.ok() || next == text.size()) {
-      add(tokenizer.encode(text.substr(begin, (spans.ok() ? at : next) - begin)));
-      if (spans.ok()) add(encode_spans(tokenizer, *spans));
+    if (spans || next == text.size()) {
+      add(tokenizer.encode(text.substr(begin, (spans ? at : next) - begin)));
+      if (spans) add(encode_spans(tokenizer, *spans));
       begin = next;
     }
     at = next;
@@ -156,10 +161,12 @@ Result<CalibrationText> read_calibration_text(const std::string& path, const Tok
   size_t bytes = std::min(text.size(), wanted * kTokenBytes);
   while (bytes < text.size() && (static_cast<unsigned char>(text[bytes]) & 0xC0) == 0x80) --bytes;
   const std::string_view part = std::string_view(text).substr(0, bytes);
-  const auto chat_template = ChatTemplate::parse(source.chat_template);
-  out.ids = path.empty() && !source.chat_template.empty() && chat_template.ok()
-                ? encode_with_template(part, **chat_template, tokenizer, source, wanted)
-                : tokenizer.encode(part);
+  std::shared_ptr<const ChatTemplate> chat_template;
+  if (path.empty() && !source.chat_template.empty())
+    if (auto parsed = ChatTemplate::parse(source.chat_template); parsed.ok())
+      chat_template = std::move(*parsed);
+  out.ids = chat_template ? encode_with_template(part, *chat_template, tokenizer, source, wanted)
+                          : tokenizer.encode(part);
   out.ids.resize(std::min(out.ids.size(), wanted));
   if (source.add_bos())
     for (size_t at = 0; at < out.ids.size(); at += static_cast<size_t>(window))

@@ -116,8 +116,6 @@ void mirror(Factor* factor, ThreadPool* pool) {
 }  // namespace
 
 bool factorise(double smallest, Factor* factor, ThreadPool* pool) {
-  ThreadPool alone(1);
-  if (!pool) pool = &alone;
   factor->diagonal.assign(static_cast<size_t>(factor->n), 0.0f);
   if (!Elimination(factor, smallest, pool).run()) return false;
   mirror(factor, pool);

@@ -24,6 +24,6 @@ struct Factor {
 // `factor->rows` holds H with its lines and columns in reverse order, the diagonal and what is left
 // of it. False where a pivot is not above `smallest` >= 0; the matrix is lost then. The same for
 // every number of threads.
-bool factorise(double smallest, Factor* factor, ThreadPool* pool = nullptr);
+bool factorise(double smallest, Factor* factor, ThreadPool* pool);
 
 }  // namespace pome

@@ -173,16 +173,17 @@ TEST(BlockFit, RequantisingKeepsWhatHasNothingButAScale) {
     }
 }
 
+// Of blocks with one scale, the codes that pome writes.
+constexpr struct {
+  EncodingKind kind;
+  int low, high;
+} kCodes[] = {
+    {EncodingKind::kQ4_0, -8, 7}, {EncodingKind::kQ5_0, -16, 15}, {EncodingKind::kQ8_0, -127, 127}};
+
 // Codes up to each largest one, scales of either sign.
 TEST(BlockFit, RequantisingKeepsBlocksOfOthers) {
   Numbers numbers;
-  const struct {
-    EncodingKind kind;
-    int low, high;
-  } ranges[] = {{EncodingKind::kQ4_0, -8, 7},
-                {EncodingKind::kQ5_0, -16, 15},
-                {EncodingKind::kQ8_0, -127, 127}};
-  for (const auto& [kind, low, high] : ranges) {
+  for (const auto& [kind, low, high] : kCodes) {
     std::vector<float> values;
     for (int top = 1; top <= -low; ++top)
       for (int block = 0; block < 16; ++block) {
@@ -212,13 +213,7 @@ TEST(BlockFit, RequantisingLosesLittleOfTheOthers) {
 // Within the range of the codes an error is at most half a step; little lies beyond it.
 TEST(BlockFit, ErrorsAreAtMostHalfAStep) {
   const std::vector<float> values = Numbers().weights();
-  const struct {
-    EncodingKind kind;
-    float low, high;
-  } ranges[] = {{EncodingKind::kQ4_0, -8, 7},
-                {EncodingKind::kQ5_0, -16, 15},
-                {EncodingKind::kQ8_0, -127, 127}};
-  for (const auto& [kind, low, high] : ranges) {
+  for (const auto& [kind, low, high] : kCodes) {
     const Bytes bytes = encode(kind, values);
     const std::vector<float> stored = decode(kind, bytes);
     size_t beyond = 0;
@@ -226,7 +221,8 @@ TEST(BlockFit, ErrorsAreAtMostHalfAStep) {
       uint16_t half;
       std::memcpy(&half, bytes.data() + i / 32 * static_cast<size_t>(traits(kind).block_bytes), 2);
       const float d = f16_to_f32(half), lost = std::fabs(values[i] - stored[i]);
-      if (values[i] / d >= low && values[i] / d <= high)
+      if (const float code = values[i] / d;
+          code >= static_cast<float>(low) && code <= static_cast<float>(high))
         ASSERT_LE(lost, std::fabs(d) * 0.500001f) << traits(kind).name << " " << i;
       else
         ++beyond;

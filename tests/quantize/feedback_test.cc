@@ -223,12 +223,13 @@ TEST(Factor, GivesTheMatrixBack) {
   for (const int64_t n : {1, 2, 63, 64, 65, 200}) {
     SCOPED_TRACE(n);
     const std::vector<double> h = damped(some_moments(n, 2 * n + 20, 15));
+    ThreadPool pool(2);
     Factor factor{n, {}, {}};
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < n; ++j)
         factor.rows.push_back(
             static_cast<float>(h[static_cast<size_t>((n - 1 - i) * n + n - 1 - j)]));
-    ASSERT_TRUE(factorise(0, &factor));
+    ASSERT_TRUE(factorise(0, &factor, &pool));
     const auto u = [&](int64_t i, int64_t j) -> double {
       return i == j ? 1 : factor.rows[static_cast<size_t>(j * n + i)];
     };
@@ -247,8 +248,9 @@ TEST(Factor, GivesTheMatrixBack) {
 }
 
 TEST(Factor, RefusesWhatIsNotPositive) {
+  ThreadPool pool(1);
   Factor factor{2, {1, 2, 2, 1}, {}};
-  EXPECT_FALSE(factorise(0, &factor));
+  EXPECT_FALSE(factorise(0, &factor, &pool));
 }
 
 TEST(Feedback, WhatItReportsIsWhatTheCodesCost) {
